@@ -1,0 +1,3 @@
+"""zbroker: the broker, its journal and its commands."""
+
+__version__ = "0.1.0"
