@@ -1,0 +1,58 @@
+"""The storage as a broker knows it; no knowledge of files crosses this line.
+
+Served in-process by zbroker.store.journal.FileJournal. A sidecar process serves the same calls later: `append`
+then goes into a socketpair, `commit` flushes it and returns the durable index *known so far* instead of waiting,
+and news arrives through `handle_timeout`. So a caller never assumes that commit() covers what it just appended:
+it releases whatever lies at or below the index returned.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from patterns.wire.records import Opened, Position, Record
+
+
+class Journal(Protocol):
+    """An ordered log of records, durable up to an index. Instants are microseconds, monotonic."""
+
+    def open(self, visit: Callable[[Record, Position], None]) -> Opened:
+        """Show every record of the log, in index order, and make it ready for appends."""
+        ...
+
+    def append(self, record: Record) -> Position:
+        """Take a record whose index is the last one plus one; never touches the disk."""
+        ...
+
+    def commit(self, now: int) -> int:
+        """Make what was appended durable; returns the highest index known to be."""
+        ...
+
+    @property
+    def durable_index(self) -> int:
+        """Highest index known to be on the disk; 0 when none is."""
+        ...
+
+    @property
+    def full(self) -> bool:
+        """Whether producers must be refused; operations still fit. Heals by itself."""
+        ...
+
+    def read(self, position: Position) -> Record:
+        """One durable record, verified."""
+        ...
+
+    def next_timeout(self) -> int | None:
+        """When handle_timeout wants to be called; None when nothing is due."""
+        ...
+
+    def handle_timeout(self, now: int) -> None:
+        """Do what is due by now."""
+        ...
+
+    def status(self) -> dict[str, object]:
+        """For people and metrics."""
+        ...
+
+    def close(self) -> None:
+        """Make durable what was appended and let go of the storage."""
+        ...

@@ -1,0 +1,88 @@
+"""What can go wrong with a journal, each with what happened, to which folder, and what to do.
+
+The broker maps these to the wire's storage errors (5xx); nothing here knows a number.
+"""
+
+
+class JournalError(Exception):
+    """Any fault of the store."""
+
+
+class FolderLocked(JournalError):
+    """Another process holds the folder."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(
+            f"journal folder {folder} is locked by another process; stop that broker, or give this one a folder "
+            "of its own. The lock goes with its process: there is no stale file to remove"
+        )
+
+
+class NotOurs(JournalError):
+    """The folder, or a file in it, belongs to something else."""
+
+    def __init__(self, folder: str, found: str) -> None:
+        super().__init__(
+            f"journal folder {folder} {found}; nothing was changed. Name an empty folder, or move the foreign "
+            "file out of it"
+        )
+
+
+class NewerFormat(JournalError):
+    """Written by a newer version that says older ones must not read it."""
+
+    def __init__(self, folder: str, name: str, reader_min: int, ours: int) -> None:
+        super().__init__(
+            f"{name} in journal folder {folder} needs a reader of format {reader_min}, this one reads {ours}; "
+            "nothing was changed. Run the newer zbroker that wrote it"
+        )
+
+
+class NetworkFileSystem(JournalError):
+    """The folder lies where a sync promises less than we promise."""
+
+    def __init__(self, folder: str, kind: str) -> None:
+        super().__init__(
+            f"journal folder {folder} lies on a network file system ({kind}), where locks and syncs are not what "
+            "they are on a disk; use a local disk, or allow it explicitly and take the risk"
+        )
+
+
+class JournalFailed(JournalError):
+    """The disk refused a write or a sync; what it holds is unknown until the next open."""
+
+    def __init__(self, folder: str, cause: str) -> None:
+        super().__init__(
+            f"journal in {folder} has failed: {cause}. It is not tried again in this life, because after a failed "
+            "sync the kernel may show bytes that the disk does not hold. Check the disk, then restart the broker"
+        )
+
+
+class JournalFull(JournalError):
+    """There is no room for this record."""
+
+    def __init__(self, folder: str, needed_bytes: int, why: str) -> None:
+        super().__init__(
+            f"journal in {folder} has no room for {needed_bytes} bytes: {why}. Free space on that file system; "
+            "the journal tries again by itself"
+        )
+
+
+class RecordTooLarge(JournalError):
+    """A record that no segment can hold, however much room the disk has."""
+
+    def __init__(self, folder: str, record_bytes: int, bytes_max: int) -> None:
+        super().__init__(
+            f"a record of {record_bytes} bytes does not fit a segment of the journal in {folder}, at most "
+            f"{bytes_max}; raise segment_bytes or lower the message limit"
+        )
+
+
+class RecordDamaged(JournalError):
+    """The bytes at this position are not the record that was written there."""
+
+    def __init__(self, folder: str, segment: int, offset: int, found: str) -> None:
+        super().__init__(
+            f"record at byte {offset} of segment {segment} in {folder}: {found}. The next open will report and "
+            "quarantine it; `zbroker store verify` shows the extent"
+        )
