@@ -1,9 +1,9 @@
 """The storage as a broker knows it; no knowledge of files crosses this line.
 
-Served in-process by zbroker.store.journal.FileJournal. A sidecar process serves the same calls later: `append`
-then goes into a socketpair, `commit` flushes it and returns the durable index *known so far* instead of waiting,
-and news arrives through `handle_timeout`. So a caller never assumes that commit() covers what it just appended:
-it releases whatever lies at or below the index returned.
+Served in-process by zbroker.store.journal.FileJournal. A sidecar process serves the same calls later:
+`append` then goes into a socketpair, `commit` flushes it and returns the durable index *known so far* instead
+of waiting, and news arrives through `handle_timeout`. So a caller never assumes that commit() covers what it
+just appended: it releases whatever lies at or below the index returned.
 """
 
 from collections.abc import Callable

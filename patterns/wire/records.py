@@ -28,8 +28,8 @@ FIRST_INDEX = 1  # 0 is "nothing yet": so a durable index of 0 and a stream id o
 class Record(msgspec.Struct, frozen=True, gc=False):
     """One entry of the log.
 
-    `index` is dense and given by the broker. `stream_id`, `base_offset` and `count` stand in the record's header
-    under a checksum of their own, so that a rotten body still names what was lost.
+    `index` is dense and given by the broker. `stream_id`, `base_offset` and `count` stand in the record's
+    header under a checksum of their own, so that a rotten body still names what was lost.
     """
 
     index: int
@@ -66,10 +66,10 @@ class Damage(msgspec.Struct, frozen=True):
         first_index, last_index: the records lost, both included.
         segment, offset: where the hole begins.
         lost_bytes: bytes of the hole whose headers are unreadable. 0 when `ranges` says all there is to say.
-            Otherwise any stream may have lost messages here: each stream without an APPEND of a later index must
-            jump its next offset by lost_bytes (a message takes at least one byte), so that none is used twice.
+            Otherwise any stream may have lost messages here: each stream without an APPEND of a later index
+            must jump its next offset by lost_bytes (a message takes at least one), so that none is used twice.
         ranges: the records of the hole whose headers are whole.
-        reason: for people: "body", "header", "segment header", "segment missing".
+        reason: for people: "body", "header", "segment header" or "segment missing".
     """
 
     first_index: int
@@ -88,8 +88,8 @@ class Opened(msgspec.Struct, frozen=True):
         epoch: grows with every open, for ever.
         next_index: what the first appended record must carry.
         records, bytes: visited.
-        damage: every known hole, those of earlier opens included; each also stands in a visited LOST record.
-        torn_bytes: from the end of the log to the last byte that is not zero; never confirmed, void from now on.
+        damage: every known hole, those of earlier opens included; each stands in a visited LOST record.
+        torn_bytes: from the end of the log to the last byte that is not zero; never confirmed, void by now.
     """
 
     epoch: int

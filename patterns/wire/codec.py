@@ -1,0 +1,183 @@
+"""Bodies to payloads and back (SPEC.md 3): one array a batch, never an item at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import Any, Final
+
+import msgspec
+
+from patterns.wire.errors import BadBody, TooLarge, ValidationFailed
+from patterns.wire.limits import BATCH_BYTES_TARGET, BATCH_MESSAGES_MAX, BODY_BYTES_MAX
+from patterns.wire.messages import Codec
+
+_msgpack_encode = msgspec.msgpack.Encoder().encode
+_json_encode = msgspec.json.Encoder().encode
+_msgpack_items = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
+_json_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_msgpack_decode = msgspec.msgpack.Decoder().decode
+_json_decode = msgspec.json.Decoder().decode
+
+# What msgspec raises on bytes or objects that it cannot turn into the other.
+_DECODE_ERRORS: Final = (msgspec.MsgspecError, RecursionError, UnicodeError)
+_ENCODE_ERRORS: Final = (*_DECODE_ERRORS, TypeError, ValueError, OverflowError)
+
+
+class Encoded(msgspec.Struct, gc=False):
+    """Part of a batch, ready to leave: `count` bodies; `sizes` for raw ones when there are several."""
+
+    count: int
+    payload: bytes
+    sizes: list[int] | None = None
+
+
+def encode_body(codec: Codec, body: Any) -> bytes:
+    """One body as an item of the payload.
+
+    Raises:
+        BadBody: the codec cannot express it; the text says which type.
+        TooLarge: above the limit of a body.
+    """
+    try:
+        item = (
+            bytes(body)
+            if codec is Codec.RAW
+            else _msgpack_encode(body)
+            if codec is Codec.MSGPACK
+            else _json_encode(body)
+        )
+    except _ENCODE_ERRORS as error:
+        raise BadBody(f"body of type {type(body).__name__} cannot be written as {codec}: {error}") from error
+    if len(item) > BODY_BYTES_MAX:
+        raise TooLarge(f"body of {len(item)} bytes, at most {BODY_BYTES_MAX}; send a reference to large data instead")
+    return item
+
+
+def encode(codec: Codec, bodies: Sequence[Any], bytes_max: int = BODY_BYTES_MAX) -> list[Encoded]:
+    """Bodies as few payloads of about 64 KiB; usually one, since callers collect as many as fit.
+
+    Raises:
+        BadBody, TooLarge: one of the bodies; encode_body() on each tells which.
+    """
+    if codec is Codec.RAW:
+        return _encode_raw(bodies, bytes_max)
+    try:
+        payload = _msgpack_encode(bodies) if codec is Codec.MSGPACK else _json_encode(bodies)
+    except _ENCODE_ERRORS as error:
+        raise BadBody(f"a body cannot be written as {codec}: {error}") from error
+    if len(payload) <= 2 * BATCH_BYTES_TARGET and len(bodies) <= BATCH_MESSAGES_MAX:
+        return [Encoded(len(bodies), payload)]
+    items = items_of(codec, payload, len(bodies), None)
+    return [Encoded(len(part), join(codec, part)) for part in _split(items, bytes_max)]
+
+
+def _encode_raw(bodies: Sequence[Any], bytes_max: int) -> list[Encoded]:
+    try:
+        payload = b"".join(bodies)
+        sizes = [len(body) for body in bodies]
+    except TypeError as error:
+        raise BadBody(f"codec raw takes bytes: {error}") from error
+    if len(payload) <= 2 * BATCH_BYTES_TARGET and len(bodies) <= BATCH_MESSAGES_MAX and len(payload) == sum(sizes):
+        return [Encoded(len(sizes), payload, sizes if len(sizes) > 1 else None)]
+    parts = []
+    for part in _split([bytes(body) for body in bodies], bytes_max):
+        parts.append(Encoded(len(part), b"".join(part), [len(item) for item in part] if len(part) > 1 else None))
+    return parts
+
+
+def _split(items: Sequence[Any], bytes_max: int) -> Iterator[list[bytes]]:
+    part: list[bytes] = []
+    size = 0
+    for item in map(bytes, items):
+        if len(item) > bytes_max:
+            raise TooLarge(f"body of {len(item)} bytes, at most {bytes_max}; send a reference to large data instead")
+        if part and (size + len(item) > BATCH_BYTES_TARGET or len(part) == BATCH_MESSAGES_MAX):
+            yield part
+            part, size = [], 0
+        part.append(item)
+        size += len(item)
+    if part:
+        yield part
+
+
+def items_of(codec: Codec, payload: bytes, count: int, sizes: Sequence[int] | None) -> list[Any]:
+    """The bodies still encoded: Raw for msgpack and JSON, bytes for raw. Checks the structure (SPEC.md 3).
+
+    Raises:
+        BadBody: not an array of `count` items, JSON that is not UTF-8, or sizes that do not add up.
+    """
+    if codec is Codec.RAW:
+        return _raw_items(payload, count, sizes)
+    try:
+        if codec is Codec.JSON and not payload.isascii():
+            payload.decode()
+        items: list[Any] = _msgpack_items(payload) if codec is Codec.MSGPACK else _json_items(payload)
+    except _DECODE_ERRORS as error:
+        raise BadBody(f"payload is not an array in {codec}: {error}") from error
+    if len(items) != count:
+        raise BadBody(f"payload holds {len(items)} bodies, the header says {count}")
+    return items
+
+
+def _raw_items(payload: bytes, count: int, sizes: Sequence[int] | None) -> list[Any]:
+    if count == 1 and sizes is None:
+        return [payload]
+    if sizes is None or len(sizes) != count or sum(sizes) != len(payload):
+        raise BadBody(f"raw payload of {len(payload)} bytes needs {count} sizes that add up to it")
+    ends = list(accumulate(sizes))
+    return [payload[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+
+
+def check(codec: Codec, payload: bytes, count: int, sizes: Sequence[int] | None) -> None:
+    """What a receiver owes at the door. Raises BadBody, TooLarge."""
+    if not 1 <= count <= BATCH_MESSAGES_MAX:
+        raise BadBody(f"batch of {count} messages, 1 to {BATCH_MESSAGES_MAX} allowed")
+    if codec is Codec.RAW:
+        if not (count == 1 and sizes is None) and (sizes is None or len(sizes) != count or sum(sizes) != len(payload)):
+            raise BadBody(f"raw payload of {len(payload)} bytes needs {count} sizes that add up to it")
+    else:
+        items_of(codec, payload, count, None)
+    if count > 1 and len(payload) > BODY_BYTES_MAX + BATCH_BYTES_TARGET:
+        raise TooLarge(f"batch of {len(payload)} bytes, at most {BODY_BYTES_MAX + BATCH_BYTES_TARGET}")
+
+
+def join(codec: Codec, items: Sequence[Any]) -> bytes:
+    """A payload of bodies that are encoded already; the sizes of raw ones are the caller's."""
+    if codec is Codec.RAW:
+        return b"".join(items)
+    raws = [item if isinstance(item, msgspec.Raw) else msgspec.Raw(item) for item in items]
+    return _msgpack_encode(raws) if codec is Codec.MSGPACK else _json_encode(raws)
+
+
+def decode(codec: Codec, payload: bytes, count: int, sizes: Sequence[int] | None) -> list[Any]:
+    """All bodies of a payload as Python values. Raises BadBody."""
+    if codec is Codec.RAW:
+        return _raw_items(payload, count, sizes)
+    try:
+        bodies = _msgpack_decode(payload) if codec is Codec.MSGPACK else _json_decode(payload)
+    except _DECODE_ERRORS as error:
+        raise BadBody(f"payload is not valid {codec}: {error}") from error
+    if not isinstance(bodies, list) or len(bodies) != count:
+        raise BadBody(f"payload is not an array of {count} bodies in {codec}")
+    return bodies
+
+
+class BodyDecoder:
+    """Decodes one body at a time into a type; for requests, and for batches in which one body is bad."""
+
+    def __init__(self, type: Any = Any) -> None:
+        self._type = type
+        self._msgpack = msgspec.msgpack.Decoder(type)
+        self._json = msgspec.json.Decoder(type)
+
+    def decode(self, codec: Codec, item: Any) -> Any:
+        """Raises: ValidationFailed with the path in the body; BadBody when it is not of the codec at all."""
+        try:
+            if codec is Codec.RAW:
+                return item if self._type in (Any, bytes) else msgspec.convert(item, self._type)
+            return self._msgpack.decode(item) if codec is Codec.MSGPACK else self._json.decode(item)
+        except msgspec.ValidationError as error:
+            raise ValidationFailed(f"body is not a {getattr(self._type, '__name__', self._type)}: {error}") from error
+        except _DECODE_ERRORS as error:
+            raise BadBody(f"body is not valid {codec}: {error}") from error

@@ -1,0 +1,169 @@
+"""Frames to messages and back (SPEC.md 3). The only place that knows which frame is which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NoReturn, TypeVar
+
+import msgspec
+
+from patterns.wire.errors import RemoteProtocolError, UnknownCommand
+from patterns.wire.limits import COLUMNS_BYTES_MAX, HEADER_BYTES_MAX
+from patterns.wire.messages import KINDS, Columns, Header
+
+Frames = list[bytes]
+MAGIC: Final = b"ZB1"
+PUBLISH_PREFIX: Final = b"ZB1P"
+ECHO_PREFIX: Final = b"ZB1e"
+_KEY_BYTES: Final = {b"P": 1, b"e": 16}  # what a plain SUB filters on follows the kind in frame 1
+
+_Encoder = msgspec.msgpack.Encoder | msgspec.json.Encoder
+_Decoders = dict[bytes, "msgspec.msgpack.Decoder[Header] | msgspec.json.Decoder[Header]"]
+_T = TypeVar("_T")
+
+
+class Form(msgspec.Struct, frozen=True, eq=False, repr_omit_defaults=True):
+    """How a peer writes headers and columns; there are two, MSGPACK and JSON."""
+
+    name: str
+    encoder: _Encoder
+    decoders: _Decoders
+    columns: msgspec.msgpack.Decoder[Columns] | msgspec.json.Decoder[Columns]
+
+
+MSGPACK: Final = Form(
+    "msgpack",
+    msgspec.msgpack.Encoder(),
+    {kind: msgspec.msgpack.Decoder(header) for kind, header in KINDS.items()},
+    msgspec.msgpack.Decoder(Columns),
+)
+JSON: Final = Form(
+    "json",
+    msgspec.json.Encoder(),
+    {kind: msgspec.json.Decoder(header) for kind, header in KINDS.items()},
+    msgspec.json.Decoder(Columns),
+)
+_KIND_OF: Final = {header: kind for kind, header in KINDS.items()}
+
+
+class Message(msgspec.Struct, gc=False):
+    """One message as it came: the header decoded, the rest as bytes.
+
+    Attributes:
+        kind: one byte, a key of KINDS.
+        key: what follows the kind in frame 1: a channel, a nonce, or nothing.
+        columns: empty when there are none; columns_of() decodes them.
+        payload: the bodies in the header's codec.
+        form: how the peer writes, and wants to be written to.
+    """
+
+    kind: bytes
+    key: bytes
+    header: Header
+    columns: bytes
+    payload: bytes
+    form: Form
+
+
+def pack(
+    header: Header, *, columns: bytes = b"", payload: bytes = b"", key: bytes = b"", form: Form = MSGPACK
+) -> Frames:
+    """Frames of a message, trailing empty ones left out. A batch keeps its payload even when that is empty."""
+    first = MAGIC + _KIND_OF[type(header)] + key
+    encoded = form.encoder.encode(header)
+    if payload:
+        return [first, encoded, columns, payload]
+    return [first, encoded, columns] if columns else [first, encoded]
+
+
+def pack_columns(columns: Columns, form: Form) -> bytes:
+    """The columns' frame."""
+    return form.encoder.encode(columns)
+
+
+def kind_of(header: type[Header]) -> bytes:
+    """The kind byte of a header type."""
+    return _KIND_OF[header]
+
+
+def parse(frames: Sequence[bytes]) -> Message:
+    """The message in these frames (without routing id).
+
+    Raises:
+        UnknownCommand: well formed, but of a kind that this version does not know.
+        RemoteProtocolError: anything else; the text names the frame and the rule.
+    """
+    columns = payload = b""
+    match frames:
+        case [first, header]:
+            pass
+        case [first, header, columns]:
+            pass
+        case [first, header, columns, payload]:
+            pass
+        case _:
+            raise RemoteProtocolError(f"{len(frames)} frames; a message has two to four")
+    kind, key = first[3:4], first[4:]
+    if first[:3] != MAGIC or len(kind) != 1:
+        raise RemoteProtocolError(f"frame 1 begins with {first[:4]!r}, not with 'ZB1' and a kind")
+    if len(header) > HEADER_BYTES_MAX or len(columns) > COLUMNS_BYTES_MAX:
+        raise RemoteProtocolError(
+            f"header of {len(header)} and columns of {len(columns)} bytes, at most {HEADER_BYTES_MAX} and {COLUMNS_BYTES_MAX}"
+        )
+    if kind not in KINDS:
+        raise UnknownCommand(f"kind {kind!r} is not in version 1 of ZB1")
+    if len(key) != _KEY_BYTES.get(kind, 0):
+        raise RemoteProtocolError(
+            f"frame 1 of kind {kind!r} has {len(first)} bytes, {4 + _KEY_BYTES.get(kind, 0)} expected"
+        )
+    form = JSON if header[:1] == b"{" else MSGPACK
+    try:
+        decoded = form.decoders[kind].decode(header)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        raise RemoteProtocolError(f"header of kind {kind!r}: {error}") from error
+    return Message(kind, key, decoded, columns, payload, form)
+
+
+_NO_COLUMNS: Final = Columns()
+
+
+def columns_of(message: Message, count: int) -> Columns:
+    """The decoded columns of a batch, each checked to be `count` long.
+
+    Raises:
+        RemoteProtocolError: not a columns map, or a column of another length.
+    """
+    if not message.columns:
+        return _NO_COLUMNS
+    try:
+        columns = message.form.columns.decode(message.columns)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        raise RemoteProtocolError(f"columns of kind {message.kind!r}: {error}") from error
+    for name in ("sizes", "topic", "keys", "headers", "ids", "delays", "offsets", "published"):
+        column = getattr(columns, name)
+        if column is not msgspec.UNSET and len(column) != count:
+            raise RemoteProtocolError(f"column {name!r} has {len(column)} items, the batch {count}")
+    _check_topics(columns)
+    return columns
+
+
+def _check_topics(columns: Columns) -> None:
+    match columns.topics, columns.topic:
+        case msgspec.UNSET, msgspec.UNSET:
+            return
+        case list() as topics, list() as indexes:
+            if indexes and max(indexes) >= len(topics):
+                raise RemoteProtocolError(f"column 'topic' points at {max(indexes)}, there are {len(topics)} topics")
+        case _:
+            _refuse("columns 'topics' and 'topic' come together or not at all")
+
+
+def _refuse(why: str) -> NoReturn:
+    raise RemoteProtocolError(why)
+
+
+def reform(columns: bytes, source: Form, target: Form) -> bytes:
+    """The same columns in another form. They were checked when they came."""
+    if source is target or not columns:
+        return columns
+    return target.encoder.encode(source.columns.decode(columns))

@@ -1,0 +1,33 @@
+"""Every limit of the wire protocol, with its unit and its reason (SPEC.md 11). Numbers only: no logic."""
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+BODY_BYTES_MAX: Final = 1 * MIB  # small messages are the purpose; NATS draws the line at the same place
+BATCH_BYTES_TARGET: Final = 64 * KIB  # above it a batch gains nothing, below it the per-batch cost shows
+BATCH_BYTES_MAX: Final = BODY_BYTES_MAX + 64 * KIB  # one largest body, and its columns
+BATCH_MESSAGES_MAX: Final = 65_536  # bounds what one frame makes a receiver allocate
+HEADER_BYTES_MAX: Final = 64 * KIB  # 10,000 leases in a resume fit
+COLUMNS_BYTES_MAX: Final = 1 * MIB
+RANGES_MAX: Final = 10_000
+NAME_BYTES_MAX: Final = 255
+DEPTH_MAX: Final = 32
+CHANNELS: Final = 64
+INTEGER_MAX: Final = 2**53 - 1  # the largest that a JSON peer can hold exactly
+
+HEARTBEAT_MS: Final = 2_000
+EXPIRY_MS: Final = 6_000
+HANDSHAKE_MS: Final = 5_000
+RECONNECT_MS: Final = 100
+RECONNECT_MS_MAX: Final = 1_000
+HELLO_JITTER_MS: Final = 500  # spreads 1,000 clients that come back at once
+GRACE_MS: Final = 2_000  # a lost connection keeps its leases so long
+SERVICE_WAIT_MS: Final = 1_000  # a request waits so long for a first replier
+
+CREDIT_MESSAGES: Final = 65_536  # what B grants a session at first, and keeps open
+CREDIT_BYTES: Final = 4 * MIB  # two of the largest commits; 100 clients may hold 400 MiB at the worst
+REPLIES_UNREAD_MAX: Final = 256  # answers to a peer that shows no sign of reading
+REPLIES_UNREAD_CUT: Final = 1_024
+PRODUCER_BATCHES_REMEMBERED: Final = 64

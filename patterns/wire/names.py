@@ -1,0 +1,91 @@
+"""Names, topics, patterns and channels (SPEC.md 4): what is allowed, and what matches what."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+
+from patterns.wire.errors import BadName
+from patterns.wire.limits import CHANNELS, NAME_BYTES_MAX
+
+_NAME_REFUSED = re.compile(r"[\x00-\x20\x7f-\xa0\s/\\*>]")
+_TOKEN_REFUSED = re.compile(r"[\x00-\x20\x7f-\xa0\s*>]")
+
+
+def check_name(name: str, what: str) -> str:
+    """The name itself. Raises BadName with the rule that it breaks; `what` is "stream", "group" or "service"."""
+    _check_size(name, what)
+    if _NAME_REFUSED.search(name) or name in (".", ".."):
+        raise BadName(
+            f"{what} name {name!r}: no white space, control characters, '/', '\\', '*' or '>', and not '.' or '..'"
+        )
+    return name
+
+
+def check_topic(topic: str) -> str:
+    """The topic itself. Raises BadName with the rule that it breaks."""
+    _check_size(topic, "topic")
+    for token in topic.split("."):
+        if not token or _TOKEN_REFUSED.search(token):
+            raise BadName(
+                f"topic {topic!r}: tokens between dots, none empty, no white space, control characters, '*' or '>'"
+            )
+    return topic
+
+
+def check_pattern(pattern: str) -> str:
+    """The pattern itself. Raises BadName with the rule that it breaks."""
+    _check_size(pattern, "pattern")
+    tokens = pattern.split(".")
+    for place, token in enumerate(tokens):
+        wildcard = token == "*" or (token == ">" and place == len(tokens) - 1)
+        if not wildcard and (not token or _TOKEN_REFUSED.search(token)):
+            raise BadName(
+                f"pattern {pattern!r}: tokens between dots; '*' stands for one whole token, '>' for the rest, last only"
+            )
+    return pattern
+
+
+def _check_size(name: str, what: str) -> None:
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError as error:
+        raise BadName(f"{what} name {name!r} is not valid Unicode: {error.reason}") from error
+    if not 1 <= size <= NAME_BYTES_MAX:
+        raise BadName(f"{what} name of {size} bytes, 1 to {NAME_BYTES_MAX} allowed")
+
+
+@lru_cache(maxsize=65_536)
+def channel_of(topic: str) -> int:
+    """The channel of a topic, 0 to 63: CRC-32 because each language has it."""
+    return zlib.crc32(topic.partition(".")[0].encode()) % CHANNELS
+
+
+def channels_of(pattern: str) -> int | None:
+    """The one channel a pattern listens to; None: all of them."""
+    first = pattern.partition(".")[0]
+    return None if first in ("*", ">") else channel_of(first)
+
+
+def matcher(patterns: Iterable[str]) -> Callable[[str], bool]:
+    """A cached test whether any of the patterns matches a topic."""
+    alternatives = "|".join(_expression(pattern) for pattern in patterns)
+    if not alternatives:
+        return lambda topic: False
+    match = re.compile(f"(?:{alternatives})\\Z").match
+
+    @lru_cache(maxsize=65_536)
+    def matches(topic: str) -> bool:
+        return match(topic) is not None
+
+    return matches
+
+
+def _expression(pattern: str) -> str:
+    tokens = pattern.split(".")
+    parts = [r"[^.]+" if token == "*" else re.escape(token) for token in tokens]
+    if tokens[-1] == ">":
+        parts[-1] = r".+"  # topics have no empty tokens, so one or more of anything is one or more tokens
+    return r"\.".join(parts)

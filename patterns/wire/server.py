@@ -1,0 +1,353 @@
+"""The sessions of an end that others connect to: a broker, or a Replier peer to peer (SPEC.md 5). What roles do is the host's."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from typing import Final, Protocol
+
+from patterns.wire.engine import Close, Effect, Link, PeerId, Send
+from patterns.wire.errors import (
+    FeatureUnsupported,
+    ProtocolError,
+    RemoteProtocolError,
+    UnknownCommand,
+    VersionUnsupported,
+    ZbrokerError,
+)
+from patterns.wire.frames import MSGPACK, Form, Frames, Message, pack, parse
+from patterns.wire.limits import EXPIRY_MS, HEARTBEAT_MS, REPLIES_UNREAD_CUT, REPLIES_UNREAD_MAX
+from patterns.wire.messages import Credit as CreditHeader
+from patterns.wire.messages import ErrorHeader, Goodbye, Header, Hello, NoSessionHeader, Ping, Pong, Ready, Role
+from patterns.wire.session import Credit, ServerEvent, ServerState, server_next
+
+Peer = tuple[Link, PeerId]
+_PEERS_REMEMBERED: Final = 4_096  # connections without a session whose unread answers we count; oldest forgotten first
+
+
+class Session:
+    """One client as the serving end sees it.
+
+    Attributes:
+        peer: link and routing id of the connection that it has now.
+        into: the credit that we gave it.
+        out: the credit that it gave us.
+        outbox: (messages, bytes, frames) that wait for `out`.
+        unread: answers given since the last sign that it reads.
+    """
+
+    __slots__ = (
+        "codec", "form", "heard_at", "into", "name", "nonce", "out", "outbox", "outbox_bytes", "peer", "role", "started_at", "state", "unread",
+    )  # fmt: skip
+
+    def __init__(self, peer: Peer, hello: Hello, form: Form, into: Credit, now: int) -> None:
+        self.peer = peer
+        self.nonce = hello.nonce
+        self.role = hello.role
+        self.name = hello.name
+        self.codec = hello.codec
+        self.form = form
+        self.state = ServerState.NEW
+        self.into = into
+        self.out = Credit(hello.credit_messages, hello.credit_bytes)
+        self.outbox: deque[tuple[int, int, Frames]] = deque()
+        self.outbox_bytes = 0
+        self.unread = 0
+        self.heard_at = now
+        self.started_at = now
+
+
+class Host(Protocol):
+    """What a serving engine decides about sessions."""
+
+    def admit(self, session: Session, hello: Hello, now: int) -> Ready:
+        """The READY for a session; fill what the role needs. A ZbrokerError refuses it."""
+
+    def ended(self, session: Session, reason: str, now: int) -> None:
+        """The session is over: "goodbye", "disconnected", "expired", "replaced" or "refused". Give back what it held."""
+
+
+class Sessions:
+    """All sessions of one serving engine.
+
+    Args:
+        host: admits and mourns sessions.
+        effects: where frames to send go; shared with the host.
+        epoch: goes into NO_SESSION.
+        kept_us: how long a role's session outlives its connection, by role; others end with it.
+    """
+
+    def __init__(self, host: Host, effects: list[Effect], epoch: int, kept_us: dict[Role, int] | None = None) -> None:
+        self._host = host
+        self._effects = effects
+        self._epoch = epoch
+        self._kept_us = kept_us or {}
+        self._by_peer: dict[Peer, Session] = {}
+        self._by_nonce: dict[bytes, Session] = {}
+        self._strangers: dict[Peer, int] = {}
+        self.counters: Counter[str] = Counter()
+        self._next_sweep: int | None = None
+
+    def __len__(self) -> int:
+        return len(self._by_nonce)
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self._by_nonce.values())
+
+    def at(self, peer: Peer) -> Session | None:
+        """The session of a connection."""
+        return self._by_peer.get(peer)
+
+    # -- what comes in -------------------------------------------------------------------------------------------
+
+    def receive(self, link: Link, peer_id: PeerId, frames: Frames, now: int) -> tuple[Session, Message] | None:
+        """A message for the host to act on; None when it was the session's own business, or nobody's."""
+        peer = (link, peer_id)
+        session = self._by_peer.get(peer)
+        try:
+            message = parse(frames)
+        except UnknownCommand as error:
+            self._refuse(peer, session, error, "unknown_command", now)
+            return None
+        except RemoteProtocolError as error:
+            self._refuse(peer, session, error, "malformed", now)
+            return None
+        if message.kind == b"H":
+            self._hello(peer, message, now)
+            return None
+        if session is None:
+            self.counters["no_session"] += 1
+            self._to_stranger(peer, NoSessionHeader(self._epoch), message.form)
+            return None
+        session.heard_at = now
+        return self._own_business(session, message, now)
+
+    def _own_business(self, session: Session, message: Message, now: int) -> tuple[Session, Message] | None:
+        header = message.header
+        match header:
+            case Ping():
+                self.answer(session, Pong(header.token))
+            case Pong():
+                session.unread = 0
+            case CreditHeader():
+                session.unread = 0  # it reads, or it would not grant
+                session.out.raise_to(header.messages, header.bytes)
+                self.flush(session)
+                return session, message
+            case Goodbye():
+                self.answer(session, Goodbye())
+                session.state = server_next(session.state, ServerEvent.GOODBYE)
+                self._end(session, "goodbye", now)
+            case _:
+                return session, message
+        return None
+
+    def _hello(self, peer: Peer, message: Message, now: int) -> None:
+        hello = message.header
+        assert isinstance(hello, Hello)
+        try:
+            _check_hello(hello)
+            session = self._session_for(peer, hello, message.form, now)
+            ready = self._host.admit(session, hello, now)
+        except ZbrokerError as error:
+            self.counters["refused"] += 1
+            self._forget(peer, hello.nonce, now)
+            self._to_stranger(peer, error_header(error), message.form)
+            return
+        session.state = server_next(session.state, ServerEvent.HELLO)
+        session.into.messages_max, session.into.bytes_max = ready.credit_messages, ready.credit_bytes
+        self._strangers.pop(peer, None)
+        self._by_peer[peer] = session
+        self._by_nonce[session.nonce] = session
+        self._sweep_by(now + EXPIRY_MS * 1_000)
+        self.tell(session, ready)
+
+    def _session_for(self, peer: Peer, hello: Hello, form: Form, now: int) -> Session:
+        """The session that this HELLO resumes, moved here, or a new one."""
+        known = self._by_nonce.get(hello.nonce)
+        there = self._by_peer.get(peer)
+        if there is not None and there is not known:
+            self._end(there, "replaced", now)
+        if known is None or hello.resume is None or known.role is not hello.role:
+            if known is not None:
+                self._end(known, "replaced", now)
+            return Session(peer, hello, form, Credit(), now)
+        self._by_peer.pop(known.peer, None)
+        known.peer, known.form, known.codec, known.heard_at, known.unread = peer, form, hello.codec, now, 0
+        known.into, known.out = Credit(), Credit(hello.credit_messages, hello.credit_bytes)
+        known.outbox.clear()  # what the old connection had not taken is void; the host delivers again
+        known.outbox_bytes = 0
+        return known
+
+    def _forget(self, peer: Peer, nonce: bytes, now: int) -> None:
+        """A refused HELLO ends what the client or the connection had."""
+        for session in (self._by_nonce.get(nonce), self._by_peer.get(peer)):
+            if session is not None and session.state is not ServerState.CLOSED:
+                self._end(session, "refused", now)
+
+    # -- what goes out -------------------------------------------------------------------------------------------
+
+    def tell(self, session: Session, header: Header, *, columns: bytes = b"", payload: bytes = b"") -> None:
+        """Send now, outside of credit: what protocol or credit bounds by itself (READY, CONFIRM, CREDIT, ..)."""
+        link, peer_id = session.peer
+        if session.state is not ServerState.DETACHED:
+            frames = pack(header, columns=columns, payload=payload, form=session.form)
+            self._effects.append(Send(link, peer_id, frames))
+
+    def answer(self, session: Session, header: Header, *, payload: bytes = b"") -> None:
+        """Send an answer that only the peer's own eagerness bounds; stops when it shows no sign of reading (SPEC.md 11)."""
+        session.unread += 1
+        if session.unread > REPLIES_UNREAD_CUT:
+            self.counters["answers_withheld"] += 1
+            return
+        self.tell(session, header, payload=payload)
+        if session.unread == REPLIES_UNREAD_MAX:
+            self.tell(session, Ping(session.unread))
+
+    def refuse(self, session: Session, error: ZbrokerError, scope: str = "command", about: int = 0) -> None:
+        """Answer with an error; of scope "session" also ends it, by end()."""
+        self.counters[error.name.lower()] += 1
+        self.answer(session, error_header(error, scope, about))
+
+    def post(self, session: Session, messages: int, size: int, frames: Frames) -> None:
+        """Send a counted batch as soon as the client's credit admits it, in order."""
+        if session.outbox or not session.out.is_open or session.state is not ServerState.READY:
+            session.outbox.append((messages, size, frames))
+            session.outbox_bytes += size
+            return
+        session.out.spend(messages, size)
+        link, peer_id = session.peer
+        self._effects.append(Send(link, peer_id, frames))
+
+    def flush(self, session: Session) -> None:
+        """Send what waits, as far as credit goes."""
+        link, peer_id = session.peer
+        while session.outbox and session.out.is_open:
+            messages, size, frames = session.outbox.popleft()
+            session.outbox_bytes -= size
+            session.out.spend(messages, size)
+            self._effects.append(Send(link, peer_id, frames))
+
+    def regrant(self, session: Session, messages_window: int, bytes_window: int) -> None:
+        """Open the client's credit again to the whole window once half of it is used."""
+        into = session.into
+        if into.messages_left > messages_window // 2 and into.bytes_max - into.bytes_used > bytes_window // 2:
+            return
+        into.raise_to(into.messages_used + messages_window, into.bytes_used + bytes_window)
+        self.tell(session, CreditHeader(into.messages_max, into.bytes_max))
+
+    # -- ends ----------------------------------------------------------------------------------------------------
+
+    def disconnected(self, peer: Peer, now: int) -> None:
+        """The connection is gone. The session stays detached if its role is kept, else it ends."""
+        self._strangers.pop(peer, None)
+        session = self._by_peer.get(peer)
+        if session is None:
+            return
+        session.state = server_next(session.state, ServerEvent.DISCONNECTED)
+        self._detach(session, now)
+
+    def _detach(self, session: Session, now: int) -> None:
+        self._by_peer.pop(session.peer, None)
+        kept_us = self._kept_us.get(session.role, 0)
+        if not kept_us:
+            self._end(session, "disconnected", now)
+            return
+        session.heard_at = now  # from here on: when it was last there
+        self._sweep_by(now + kept_us)
+
+    def end(self, session: Session, error: ZbrokerError, now: int) -> None:
+        """End a session with an error that says why."""
+        self.refuse(session, error, "session")
+        self._end(session, "refused", now)
+
+    def _end(self, session: Session, reason: str, now: int) -> None:
+        session.state = ServerState.CLOSED
+        if self._by_peer.get(session.peer) is session:
+            del self._by_peer[session.peer]
+        if self._by_nonce.get(session.nonce) is session:
+            del self._by_nonce[session.nonce]
+        session.outbox.clear()
+        session.outbox_bytes = 0
+        self.counters[f"sessions_{reason}"] += 1
+        self._host.ended(session, reason, now)
+
+    def farewell(self, reason: str, retry_after_ms: int) -> None:
+        """Tell everybody that this end goes away."""
+        for session in self:
+            self.tell(session, Goodbye(reason, retry_after_ms))
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def next_timeout(self) -> int | None:
+        """When handle_timeout() is due."""
+        return self._next_sweep
+
+    def handle_timeout(self, now: int) -> None:
+        """Ping the quiet, detach the silent, end the detached whose time is over."""
+        if self._next_sweep is None or now < self._next_sweep:
+            return
+        self._next_sweep = None
+        for session in list(self):
+            silent_us = now - session.heard_at
+            if session.state is ServerState.DETACHED:
+                kept_us = self._kept_us.get(session.role, 0)
+                if silent_us >= kept_us:
+                    session.state = server_next(session.state, ServerEvent.EXPIRED)
+                    self._end(session, "expired", now)
+                else:
+                    self._sweep_by(session.heard_at + kept_us)
+            elif silent_us >= EXPIRY_MS * 1_000:
+                session.state = server_next(session.state, ServerEvent.EXPIRED)
+                self._effects.append(Close(*session.peer))
+                self._detach(session, now)
+        if self._by_nonce:
+            self._sweep_by(now + HEARTBEAT_MS * 1_000)
+
+    def _sweep_by(self, due: int) -> None:
+        self._next_sweep = due if self._next_sweep is None else min(due, self._next_sweep)
+
+    # -- strangers -----------------------------------------------------------------------------------------------
+
+    def _refuse(
+        self, peer: Peer, session: Session | None, error: ProtocolError | UnknownCommand, what: str, now: int
+    ) -> None:
+        self.counters[what] += 1
+        if session is None:
+            self._to_stranger(peer, error_header(error), MSGPACK)
+        else:
+            session.heard_at = now
+            self.answer(session, error_header(error, "command"))
+
+    def _to_stranger(self, peer: Peer, header: Header, form: Form) -> None:
+        """Answer a connection without a session, a bounded number of times."""
+        told = self._strangers.pop(peer, 0) + 1
+        self._strangers[peer] = told
+        if len(self._strangers) > _PEERS_REMEMBERED:
+            del self._strangers[next(iter(self._strangers))]
+        if told > REPLIES_UNREAD_MAX:
+            self.counters["answers_withheld"] += 1
+            return
+        self._effects.append(Send(*peer, pack(header, form=form)))
+
+
+def _check_hello(hello: Hello) -> None:
+    lowest, highest = hello.versions
+    if not lowest <= 1 <= highest:
+        raise VersionUnsupported(f"client speaks ZB1 versions {lowest} to {highest}, this end speaks 1")
+    if hello.require:
+        raise FeatureUnsupported(f"required features {', '.join(hello.require[:8])} are not known here")
+
+
+def error_header(error: ZbrokerError, scope: str = "session", about: int = 0) -> ErrorHeader:
+    """An error as it travels."""
+    return ErrorHeader(
+        number=error.number,
+        name=error.name,
+        detail=error.detail[:1_000],
+        scope=scope,
+        id=about,
+        code=error.code,
+        retryable=error.retryable,
+        retry_after_ms=error.retry_after_ms,
+    )
