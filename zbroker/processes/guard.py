@@ -1,0 +1,402 @@
+"""The connection guard: cuts a TCP peer whose bytes pile up inside libzmq, where no high-water mark and no
+credit can see them. It compares what the kernel received on a connection with what our loop was handed from it,
+in a thread of its own, since a flood must also be cut while the loop waits for a disk. No protocol lives here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import select
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+import zmq
+
+from zbroker.processes.guard_account import (
+    FRAME_OVERHEAD_BYTES,
+    SESSIONLESS_BYTES_MAX,
+    Account,
+    Cut,
+    CutReason,
+    GuardReport,
+    memory_cuts,
+)
+from zbroker.processes.guard_kernel import Kernel, available, borrow, cookie_of, queued_bytes
+
+INTERVAL_S: Final = 0.05
+"""A flood enters libzmq at 0.3 to 1 GB/s on loopback: at most 50 MB per interval."""
+
+INTERVAL_S_MAX: Final = 0.25
+"""A long interval still leaves three checks in the second that a flood may last."""
+
+INTERVAL_PER_CHECK: Final = 50
+"""A check of 1,000 busy connections takes milliseconds under the GIL: at most 2 % of the time goes there."""
+
+SETTLE_US: Final = 250_000
+"""libzmq frees an offender's queue in its own time after the cut; before that, resident memory proves nothing."""
+
+TRIM_AFTER_US: Final = tuple(SETTLE_US << doubling for doubling in range(7))
+"""When to give memory back after the last cut: 0.25 s, and up to 16 s, when a stalled loop reads what was left."""
+
+LEAVING_CHECKS: Final = 3
+"""Looks at an fd after its DISCONNECTED, which libzmq sends microseconds before it closes the fd."""
+
+RECENT_MAX: Final = 32
+"""Cuts that `zbroker status` shows; a flood of 1,000 must not fill the screen."""
+
+NOTICES_MAX: Final = 65_536
+"""Hints only: a loop that stalls for minutes under a storm of connections may lose the oldest."""
+
+READY_MAX: Final = 4_096
+"""Connections per epoll call; the rest is reported by the next one."""
+
+MONITORED: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
+MONITOR_NUMBERS: Final = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What libzmq's monitor said of a connection: a hint, as the fd may be another one's by now."""
+
+    fd: int
+    connected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Monitor:
+    """A watched socket, the other end of its monitor, and what its connections may have undelivered."""
+
+    bound: zmq.Socket[bytes]
+    pair: zmq.Socket[bytes]
+    connection_bytes_max: int
+    has_backpressure: bool
+
+
+def port_of(endpoint: bytes) -> int | None:
+    """Return the port of a monitor's endpoint; None for ipc and the like."""
+    scheme, _, address = endpoint.partition(b"://")
+    port = address.rpartition(b":")[2]
+    return int(port) if scheme == b"tcp" and port.isdigit() else None
+
+
+class Guard:
+    """Watches the connections of bound TCP sockets, and cuts those that exceed their allowance.
+
+    One loop calls the public methods; a daemon thread checks every 50 ms while bytes come in, and waits in
+    epoll while none do.
+    """
+
+    def __init__(
+        self,
+        memory_bytes_max: int,
+        connection_bytes_max: int = SESSIONLESS_BYTES_MAX,
+        security_bytes: int = 0,
+    ) -> None:
+        """Make a guard; nothing runs before `start`.
+
+        Args:
+            memory_bytes_max: resident memory above which the peers with most pending bytes are cut; 0: never.
+            connection_bytes_max: wire bytes that a connection may have undelivered, until `allow` is called.
+            security_bytes: what security adds to each frame; CURVE_OVERHEAD_BYTES, or 0.
+        """
+        self._memory_bytes_max = memory_bytes_max
+        self._connection_bytes_max = connection_bytes_max
+        self._short_bytes = 2 + security_bytes
+        self._long_bytes = FRAME_OVERHEAD_BYTES + security_bytes
+        self._delivered: dict[int, int] = {}  # fd -> bytes, ever growing; written by the loop only
+        self._accounts: dict[int, Account] = {}  # by fd
+        self._hot: set[int] = set()
+        self._leaving: dict[int, int] = {}  # fd -> looks left
+        self._monitors: list[Monitor] = []
+        self._notices: deque[Notice] = deque(maxlen=NOTICES_MAX)
+        self._lock = threading.RLock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._kernel: Kernel | None = Kernel() if available else None
+        self._poll = select.epoll() if available else None
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) if available else -1
+        self._alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) if available else -1
+        self._cuts = dict.fromkeys(CutReason, 0)
+        self._recent: deque[Cut] = deque(maxlen=RECENT_MAX)
+        self._undelivered_peak = self._rss = self._rss_peak = 0
+        self._settled_at = 0
+        self._trim_at: list[int] = []
+
+    # --- the loop's side ---
+
+    def delivered(self, fd: int, byte_count: int, frame_count: int) -> None:
+        """Count a message that the loop was handed: the bytes of its frames from the wire, and their number."""
+        header = self._short_bytes if byte_count < 256 else self._long_bytes
+        counts = self._delivered
+        counts[fd] = counts.get(fd, 0) + byte_count + frame_count * header
+
+    def watch(self, bound: zmq.Socket[bytes], connection_bytes_max: int | None = None) -> None:
+        """Guard a socket's connections; before its bind, in the thread that owns it.
+
+        The guard reads the monitor, not the loop: a stalled loop would not tell it of a new flooder. And
+        libzmq's I/O thread blocks when a monitor's pipe is full: hence no high-water mark on it.
+
+        Args:
+            bound: a ROUTER, XPUB or XSUB. With a finite RCVHWM, bytes left in the kernel don't count.
+            connection_bytes_max: for this socket's connections; default: the guard's.
+        """
+        address = f"inproc://zbroker-guard-{next(MONITOR_NUMBERS)}"
+        pair = bound.context.socket(zmq.PAIR)
+        pair.linger = 0
+        pair.rcvhwm = 0
+        bound.monitor(address, MONITORED)
+        pair.connect(address)
+        bytes_max = self._connection_bytes_max if connection_bytes_max is None else connection_bytes_max
+        with self._lock:
+            self._monitors.append(Monitor(bound, pair, bytes_max, has_backpressure=bound.rcvhwm > 0))
+        if self._poll is not None:
+            self._poll.register(pair.fileno(), select.EPOLLIN)
+            os.eventfd_write(self._alarm, 1)
+
+    def allow(self, fd: int, byte_count: int) -> None:
+        """Let a connection have that many wire bytes undelivered from now on; 0: no session any more.
+
+        See `wire_allowance`. Call it before the peer learns of its credit.
+        """
+        if self._poll is None:
+            return
+        with self._lock:
+            if fd not in self._accounts:
+                self._hear()  # a HELLO may be faster than the thread; ACCEPTED was sent before it
+            account = self._look(fd)
+            if account is not None:
+                account.has_session = byte_count > 0
+                account.allowance_bytes = byte_count or account.sessionless_bytes_max
+
+    def notices(self) -> list[Notice]:
+        """Return what happened to connections since the last call, oldest first."""
+        if self._poll is None:
+            self._hear()
+        else:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._bell)
+        return [self._notices.popleft() for _ in range(len(self._notices))]
+
+    def fileno(self) -> int:
+        """Return an fd that is readable while there are notices; -1 where `available` is False: ask each turn."""
+        return self._bell
+
+    def report(self) -> GuardReport:
+        with self._lock:
+            return GuardReport(
+                available=available,
+                connections=len(self._accounts),
+                cuts=dict(self._cuts),
+                recent=tuple(self._recent),
+                undelivered_bytes_peak=self._undelivered_peak,
+                rss_bytes=self._rss,
+                rss_bytes_peak=self._rss_peak,
+            )
+
+    def start(self) -> None:
+        if self._poll is not None and self._thread is None:
+            self._poll.register(self._alarm, select.EPOLLIN)
+            self._thread = threading.Thread(target=self._run, name="zbroker-guard", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Stop; in the thread that owns the watched sockets, before the context is destroyed. Idempotent."""
+        if self._stop.is_set():
+            return
+        self._stop.set()
+        for monitor in self._monitors:
+            if not monitor.bound.closed:  # first: libzmq's I/O thread blocks when nobody is at the other end
+                monitor.bound.disable_monitor()
+        if self._thread is not None:
+            os.eventfd_write(self._alarm, 1)
+            self._thread.join()
+        for monitor in self._monitors:
+            monitor.pair.close()
+        if self._poll is not None and self._kernel is not None:
+            self._poll.close()
+            self._kernel.close()
+            os.close(self._bell)
+            os.close(self._alarm)
+
+    # --- the thread's side ---
+
+    def _run(self) -> None:
+        assert self._poll is not None
+        while not self._stop.is_set():
+            ready = self._poll.poll(self._patience_s(), READY_MAX)
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._alarm)
+            started = time.perf_counter()
+            self.check([fd for fd, _ in ready], time.monotonic_ns() // 1000)
+            spent_s = time.perf_counter() - started
+            self._stop.wait(min(INTERVAL_S_MAX, max(INTERVAL_S, INTERVAL_PER_CHECK * spent_s)))
+
+    def _patience_s(self) -> float | None:
+        """How long to wait for bytes: not at all with somebody to watch, for good when all is quiet."""
+        if self._hot or self._leaving:
+            return 0
+        is_pressed = 0 < self._memory_bytes_max < self._rss
+        return INTERVAL_S_MAX if is_pressed or self._trim_at else None
+
+    def check(self, ready: list[int], now: int) -> None:
+        """Measure the connections in `ready` and those near their allowance, then cut; `now` in us."""
+        assert self._kernel is not None
+        with self._lock:
+            self._see_off()
+            self._hear()
+            looked_at = self._hot.union(ready)
+            self._hot.clear()
+            for fd in looked_at:
+                account = self._accounts.get(fd)
+                if account is not None and not account.is_cut:
+                    self._measure(account, now)
+                    if account.exceeds(0):
+                        self._cut(account, CutReason.FLOOD, now)
+                    if account.is_hot:
+                        self._hot.add(fd)
+            self._watch_memory(now)
+        if self._trim_at and now >= self._trim_at[0]:
+            self._trim_at.pop(0)
+            self._kernel.trim()  # outside the lock: it may take long after a large flood
+
+    def _see_off(self) -> None:
+        for fd, looks in list(self._leaving.items()):
+            if self._look(fd) is None or looks <= 1:
+                del self._leaving[fd]
+            else:
+                self._leaving[fd] = looks - 1
+
+    def _hear(self) -> None:
+        """Read the monitors. The cookie decides what is true of an fd; an event is only the reason to look."""
+        for monitor in self._monitors:
+            while True:
+                try:
+                    event, endpoint = monitor.pair.recv_multipart(zmq.DONTWAIT)
+                except zmq.Again:
+                    break
+                kind, fd = struct.unpack("=HI", event)
+                if kind & MONITORED == 0:  # MONITOR_STOPPED comes unasked
+                    continue
+                if self._poll is not None:
+                    self._welcome(monitor, kind, fd, endpoint)
+                    os.eventfd_write(self._bell, 1)
+                self._notices.append(Notice(fd, connected=kind == zmq.EVENT_ACCEPTED))
+
+    def _welcome(self, monitor: Monitor, kind: int, fd: int, endpoint: bytes) -> None:
+        if kind == zmq.EVENT_ACCEPTED:
+            self._look(fd, monitor, port_of(endpoint))
+        else:
+            self._leaving[fd] = LEAVING_CHECKS
+
+    def _look(self, fd: int, monitor: Monitor | None = None, port: int | None = None) -> Account | None:
+        """Return the account of the connection that has this fd now; open it when it was announced.
+
+        A port that isn't the announced one says that the connection has gone, and the number was given to
+        something that nobody asked us to guard.
+        """
+        account = self._accounts.get(fd)
+        sock = borrow(fd)
+        if sock is None:
+            self._forget(fd)
+            return None
+        with sock:
+            try:
+                cookie = cookie_of(sock)
+                if account is not None and account.cookie == cookie:
+                    return account
+                self._forget(fd)
+                if monitor is None or sock.family == socket.AF_UNIX or sock.getsockname()[1] != port:
+                    return None
+                host, remote_port = sock.getpeername()[:2]
+            except OSError:  # not connected any more
+                return None
+            return self._open(fd, cookie, f"{host}:{remote_port}", monitor)
+
+    def _open(self, fd: int, cookie: int, remote: str, monitor: Monitor) -> Account | None:
+        assert self._kernel is not None
+        assert self._poll is not None
+        delivered = self._delivered.get(fd, 0)
+        received = self._kernel.received_bytes(fd)
+        account = Account(
+            fd=fd,
+            cookie=cookie,
+            remote=remote,
+            allowance_bytes=monitor.connection_bytes_max,
+            sessionless_bytes_max=monitor.connection_bytes_max,
+            received=received,
+            delivered=delivered,
+            settled_at=time.monotonic_ns() // 1000,
+            # No more than is certain: all of `delivered` may be this connection's, or all its predecessor's.
+            undelivered=max(0, received - delivered),
+            has_backpressure=monitor.has_backpressure,
+        )
+        try:
+            # Edge-triggered: only connections with new bytes are reported. The entry goes with libzmq's fd.
+            self._poll.register(fd, select.EPOLLIN | select.EPOLLET)
+        except FileExistsError:
+            pass
+        except OSError:
+            return None
+        self._accounts[fd] = account
+        self._hot.add(fd)  # it may have flooded before we heard of it
+        return account
+
+    def _forget(self, fd: int) -> None:
+        self._accounts.pop(fd, None)
+        self._hot.discard(fd)
+
+    def _measure(self, account: Account, now: int) -> None:
+        """Settle an account. The loop can't run between the two totals: nothing here lets go of the GIL."""
+        assert self._kernel is not None
+        delivered = self._delivered.get(account.fd, 0)
+        received = self._kernel.received_bytes(account.fd)
+        if received >= account.received:  # else the fd is another's; its monitor event is on the way
+            account.settle(received, delivered, now)
+            self._undelivered_peak = max(self._undelivered_peak, account.undelivered)
+
+    def _cut(self, account: Account, reason: CutReason, now: int) -> bool:
+        """Reset a connection, unless the fd is another's by now or a second look finds it in order."""
+        assert self._kernel is not None
+        sock = borrow(account.fd)
+        if sock is None:
+            self._forget(account.fd)
+            return False
+        with sock:
+            try:
+                if cookie_of(sock) != account.cookie:
+                    self._forget(account.fd)
+                    return False
+                kernel_bytes = queued_bytes(sock)
+                self._measure(account, now)
+                if reason is CutReason.FLOOD and not account.exceeds(kernel_bytes):
+                    return False
+                self._kernel.disconnect(sock)
+            except OSError:  # the peer was faster
+                self._forget(account.fd)
+                return False
+        account.is_cut = True
+        self._cuts[reason] += 1
+        self._recent.append(Cut(reason, account.remote, account.undelivered, account.allowance_bytes, now))
+        self._trim_at = [now + after for after in TRIM_AFTER_US]
+        return True
+
+    def _watch_memory(self, now: int) -> None:
+        assert self._kernel is not None
+        self._rss = self._kernel.rss_bytes()
+        self._rss_peak = max(self._rss_peak, self._rss)
+        excess = self._rss - self._memory_bytes_max
+        if self._memory_bytes_max <= 0 or excess <= 0 or now < self._settled_at:
+            return
+        for account in self._accounts.values():
+            self._measure(account, now)
+        chosen = memory_cuts(list(self._accounts.values()), excess)
+        cuts = [self._cut(account, CutReason.MEMORY, now) for account in chosen]
+        if any(cuts):
+            self._settled_at = now + SETTLE_US
