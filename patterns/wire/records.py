@@ -67,7 +67,7 @@ class Damage(msgspec.Struct, frozen=True):
         segment, offset: where the hole begins.
         lost_bytes: bytes of the hole whose headers are unreadable. 0 when `ranges` says all there is to say.
             Otherwise any stream may have lost messages here: each stream without an APPEND of a later index
-            must jump its next offset by lost_bytes (a message takes at least one), so that none is used twice.
+            must jump its next offset by lost_bytes (a message takes at least one): none is used twice.
         ranges: the records of the hole whose headers are whole.
         reason: for people: "body", "header", "segment header" or "segment missing".
     """

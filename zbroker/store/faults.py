@@ -13,8 +13,8 @@ class FolderLocked(JournalError):
 
     def __init__(self, folder: str) -> None:
         super().__init__(
-            f"journal folder {folder} is locked by another process; stop that broker, or give this one a folder "
-            "of its own. The lock goes with its process: there is no stale file to remove"
+            f"journal folder {folder} is locked by another process; stop that broker, or give this one a "
+            "folder of its own. The lock goes with its process: there is no stale file to remove"
         )
 
 
@@ -23,8 +23,8 @@ class NotOurs(JournalError):
 
     def __init__(self, folder: str, found: str) -> None:
         super().__init__(
-            f"journal folder {folder} {found}; nothing was changed. Name an empty folder, or move the foreign "
-            "file out of it"
+            f"journal folder {folder} {found}; nothing was changed. Name an empty folder, or move the "
+            "foreign file out of it"
         )
 
 
@@ -33,8 +33,8 @@ class NewerFormat(JournalError):
 
     def __init__(self, folder: str, name: str, reader_min: int, ours: int) -> None:
         super().__init__(
-            f"{name} in journal folder {folder} needs a reader of format {reader_min}, this one reads {ours}; "
-            "nothing was changed. Run the newer zbroker that wrote it"
+            f"{name} in journal folder {folder} needs a reader of format {reader_min}, this one reads "
+            f"{ours}; nothing was changed. Run the newer zbroker that wrote it"
         )
 
 
@@ -43,8 +43,8 @@ class NetworkFileSystem(JournalError):
 
     def __init__(self, folder: str, kind: str) -> None:
         super().__init__(
-            f"journal folder {folder} lies on a network file system ({kind}), where locks and syncs are not what "
-            "they are on a disk; use a local disk, or allow it explicitly and take the risk"
+            f"journal folder {folder} lies on a network file system ({kind}), where locks and syncs are "
+            "not what they are on a disk; use a local disk, or allow it explicitly and take the risk"
         )
 
 
@@ -53,8 +53,8 @@ class JournalFailed(JournalError):
 
     def __init__(self, folder: str, cause: str) -> None:
         super().__init__(
-            f"journal in {folder} has failed: {cause}. It is not tried again in this life, because after a failed "
-            "sync the kernel may show bytes that the disk does not hold. Check the disk, then restart the broker"
+            f"journal in {folder} has failed: {cause}. It is not tried again in this life, because after a "
+            "failed sync the kernel may show bytes that the disk does not hold. Check the disk, then restart"
         )
 
 
@@ -63,8 +63,8 @@ class JournalFull(JournalError):
 
     def __init__(self, folder: str, needed_bytes: int, why: str) -> None:
         super().__init__(
-            f"journal in {folder} has no room for {needed_bytes} bytes: {why}. Free space on that file system; "
-            "the journal tries again by itself"
+            f"journal in {folder} has no room for {needed_bytes} bytes: {why}. Free space on that file "
+            "system; the journal tries again by itself"
         )
 
 
@@ -83,6 +83,6 @@ class RecordDamaged(JournalError):
 
     def __init__(self, folder: str, segment: int, offset: int, found: str) -> None:
         super().__init__(
-            f"record at byte {offset} of segment {segment} in {folder}: {found}. The next open will report and "
-            "quarantine it; `zbroker store verify` shows the extent"
+            f"record at byte {offset} of segment {segment} in {folder}: {found}. The next open will "
+            "report and quarantine it; `zbroker store verify` shows the extent"
         )

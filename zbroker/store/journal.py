@@ -1,0 +1,520 @@
+"""The journal in files: appends gathered, written by one call and confirmed by one sync.
+
+No clock and no randomness of its own: `now` comes with the calls, salts and wall time from the constructor.
+What lies on the disk is FORMAT.md; what to believe of it is recovery.py.
+"""
+
+import errno
+from collections import OrderedDict, deque
+from collections.abc import Callable
+
+from patterns.wire.records import FIRST_INDEX, Damage, Opened, Position, Record, RecordKind, encode_lost
+from zbroker.store.commit import Group, build_commit
+from zbroker.store.disk import Disk, FileSystem
+from zbroker.store.faults import (
+    FolderLocked,
+    JournalFailed,
+    JournalFull,
+    NetworkFileSystem,
+    NotOurs,
+    RecordDamaged,
+    RecordTooLarge,
+)
+from zbroker.store.listing import SegmentFile, list_segments
+from zbroker.store.record import (
+    COLUMNS_LENGTH_BYTES,
+    COMMIT_ALIGN_BYTES,
+    HEADER_BYTES,
+    WITHOUT_INDEX,
+    build_body,
+    crc32c,
+    padded,
+    parse_body,
+    parse_header,
+    record_of,
+)
+from zbroker.store.recovery import LogScan, Visit
+from zbroker.store.segment import (
+    BLOCK_BYTES,
+    FIRST_NUMBER,
+    SALT_BYTES,
+    SEGMENT_BYTES,
+    SEGMENT_BYTES_MIN,
+    UUID_BYTES,
+    SegmentHeader,
+    data_end,
+    pack_header,
+    parse_name,
+    segment_name,
+    write_whole,
+)
+
+COMMIT_BYTES = 1 << 20  # what one sync covers is everybody's latency: 1.45 ms at 1 MiB, 4.6 ms at 4 MiB
+WITNESS_DELAY_US = 5_000  # long enough not to double the syncs of a busy journal, short beside a human's restart
+FULL_RETRY_US = 1_000_000  # somebody has to free space first; once a second costs nothing
+TAIL_SEGMENTS = 3  # the prepared, the last and the one before may hold what a failed sync left in the cache
+READERS_MAX = 64  # open files for read(); segments are 64 MiB, so this covers 4 GiB of scattered reading
+SYNCS_KEPT = 1024  # enough for an honest p99
+LOSSES_PER_RECORD = 1000  # about 100 KB of LOST record
+OUT_OF_SPACE = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE])  # these heal, others do not
+LOCK_NAME = "LOCK"
+OUR_PREFIXES = (LOCK_NAME, "checkpoint-", "ballast", "lost+found")  # lost+found: the root of a mount
+
+
+class FileJournal:
+    """The Journal protocol over a Disk, in this process.
+
+    All calls belong to one thread, but read() may be called by another one of its own. Records are readable once
+    they are durable.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        folder: str,
+        *,
+        random_bytes: Callable[[int], bytes],
+        wall_ms: Callable[[], int],
+        segment_bytes: int = SEGMENT_BYTES,
+        network_allowed: bool = False,
+    ) -> None:
+        assert segment_bytes % BLOCK_BYTES == 0
+        assert segment_bytes >= SEGMENT_BYTES_MIN
+        self._disk = disk
+        self._folder = folder.rstrip("/") or "/"
+        self._random_bytes = random_bytes
+        self._wall_ms = wall_ms
+        self._segment_bytes = segment_bytes
+        self._commit_bytes = min(COMMIT_BYTES, segment_bytes // 8)
+        self._network_allowed = network_allowed
+        self._file_system = FileSystem("unknown", False, [])
+        self._lock: int | None = None
+        self._failed: str | None = None
+        self._full: str | None = None
+        self._full_retry_at: int | None = None
+        self._prepared: int | None = None  # handle of segment number + 1
+        self._salts: dict[int, int] = {}  # segment number -> CRC of its salt
+        self._readers: OrderedDict[int, int] = OrderedDict()
+        self._groups: deque[Group] = deque()
+        self._group: Group | None = None  # the last of _groups, while it takes more
+        self._last_sync_us: deque[int] = deque(maxlen=SYNCS_KEPT)
+        self._syncs = 0
+        self._damage: list[Damage] = []
+        self._last_index = self._durable_index = self._witnessed_index = 0
+        self._synced_at = 0
+        # The segment being written, and where the next append goes (which may already be a later one).
+        self._number = 0
+        self._handle = -1
+        self._written_to = self._tail_segment = self._tail = 0
+        self._chain = self._salt_crc = self._epoch = 0
+        self._uuid = b""
+        self._oldest_needed = FIRST_INDEX
+
+    # -- open -----------------------------------------------------------------------------------------
+
+    def open(self, visit: Visit) -> Opened:
+        """Lock the folder, show every record in index order, begin a segment of a new epoch.
+
+        Holes are told of by LOST records, visited at their index like all others; those of holes found just now
+        come last.
+
+        Raises:
+            FolderLocked, NotOurs, NewerFormat, NetworkFileSystem: nothing was changed.
+            JournalFull: there is no space for the new segment.
+            JournalFailed: the disk refused a sync or a write.
+        """
+        self._take_folder()
+        try:
+            self._settle_tail()
+            files = list_segments(self._disk, self._folder)
+            scan = LogScan(self._disk, files, visit).run()
+            self._begin_life(files, scan.end_index)
+            lost_records, lost_bytes = self._write_lost(scan.fresh, visit)
+            self._remove_empty(files, scan)
+        except OSError as error:
+            self._let_go()
+            raise self._fail(error) from error
+        except BaseException:
+            self._let_go()
+            raise
+        self._damage = scan.known + scan.fresh
+        return Opened(
+            epoch=self._epoch,
+            next_index=self._last_index + 1,
+            records=scan.records + lost_records,
+            bytes=scan.bytes + lost_bytes,
+            damage=list(self._damage),
+            torn_bytes=scan.torn_bytes,
+        )
+
+    def _take_folder(self) -> None:
+        self._disk.make_folder(self._folder)
+        self._file_system = self._disk.file_system(self._folder)
+        if self._file_system.is_network and not self._network_allowed:
+            raise NetworkFileSystem(self._folder, self._file_system.kind)
+        names = sorted(self._disk.listdir(self._folder))
+        if not any(parse_name(name) for name in names):
+            foreign = [name for name in names if not name.startswith(OUR_PREFIXES)]
+            if foreign:
+                raise NotOurs(self._folder, f"has no journal in it, but other files such as {foreign[0]}")
+        lock = self._disk.open(f"{self._folder}/{LOCK_NAME}", create=True)
+        if not self._disk.lock(lock):
+            self._disk.close(lock)
+            raise FolderLocked(self._folder)
+        self._lock = lock
+
+    def _settle_tail(self) -> None:
+        """Make the platter and what we read one before anything is decided by it.
+
+        A life that ended by a failed sync may have left pages that look written, marked clean: syncing alone
+        would not write them again. So sync, forget, and read from the platter.
+        """
+        names = sorted(name for name in self._disk.listdir(self._folder) if parse_name(name))
+        for name in names[-TAIL_SEGMENTS:]:
+            handle = self._disk.open(f"{self._folder}/{name}")
+            try:
+                self._disk.fdatasync(handle)
+                self._disk.drop_cache(handle)
+            finally:
+                self._disk.close(handle)
+        self._disk.fsync_dir(self._folder)
+
+    def _begin_life(self, files: list[SegmentFile], end_index: int) -> None:
+        newest = next((file for file in reversed(files) if file.header), None)
+        last = files[-1] if files else None
+        number = FIRST_NUMBER if last is None else last.number + (not last.is_blank)
+        self._epoch = number
+        self._uuid = self._random_bytes(UUID_BYTES)
+        if newest is not None and newest.header is not None:
+            # Each segment whose header is lost may have begun a life of its own: never use an epoch twice.
+            self._epoch = newest.header.epoch + number - newest.number
+            self._uuid = newest.header.folder_uuid
+            self._oldest_needed = newest.header.oldest_needed
+        for file in files:
+            if file.header is not None:
+                self._salts[file.number] = crc32c(file.header.salt)
+        self._last_index = self._durable_index = self._witnessed_index = end_index - 1
+        handle = self._make_file(number)
+        if handle is None:
+            raise JournalFull(self._folder, self._segment_bytes, self._full or "")
+        self._begin_segment(number, handle)
+        self._tail_segment, self._tail = number, BLOCK_BYTES
+
+    def _write_lost(self, damage: list[Damage], visit: Visit) -> tuple[int, int]:
+        positions: list[tuple[Record, Position]] = []
+        for start in range(0, len(damage), LOSSES_PER_RECORD):
+            payload = encode_lost(damage[start : start + LOSSES_PER_RECORD])
+            record = Record(index=self._last_index + 1, kind=RecordKind.LOST, payload=payload)
+            positions.append((record, self.append(record)))
+        if positions:
+            self.commit(0)
+            for record, position in positions:
+                visit(record, position)
+        return len(positions), sum(position.size for _, position in positions)
+
+    def _remove_empty(self, files: list[SegmentFile], scan: LogScan) -> None:
+        """A life without a record leaves nothing behind: else a broker in a restart loop fills the disk."""
+        for file, report in zip(files, scan.reports, strict=True):
+            is_unused = file.header is not None and report.records == 0 and report.nonzero_after_end == 0
+            if is_unused and report.state == "whole" and file.number != self._number:
+                self._disk.unlink(file.path)
+                self._salts.pop(file.number, None)
+
+    # -- append and commit ----------------------------------------------------------------------------
+
+    def append(self, record: Record) -> Position:
+        """Take a record; it is written by the next commit. The disk is not touched.
+
+        Raises:
+            JournalFull: there is no room and none can be made at present. Nothing was taken.
+            RecordTooLarge: no segment can hold it. Nothing was taken.
+            JournalFailed: for ever.
+        """
+        if self._failed is not None:
+            raise JournalFailed(self._folder, self._failed)
+        assert record.index == self._last_index + 1, f"index {record.index} after {self._last_index}"
+        assert record.kind not in WITHOUT_INDEX
+        size = HEADER_BYTES + COLUMNS_LENGTH_BYTES + len(record.columns) + len(record.payload)
+        group = self._room(padded(size), size)
+        prefix, body_crc = build_body(record.columns, record.payload)
+        group.entries.append((record, prefix, body_crc))
+        offset = group.end
+        group.end = offset + padded(size)
+        self._last_index = record.index
+        return Position(group.segment, offset, size)
+
+    def _room(self, room: int, size: int) -> Group:
+        """The group that takes the next `room` bytes, a new one where the open one is done."""
+        group = self._group
+        if group is not None:
+            is_small = group.end + room - group.start <= self._commit_bytes
+            if is_small and group.end + room <= data_end(self._segment_bytes):
+                return group
+            self._tail = padded(group.end, COMMIT_ALIGN_BYTES)
+            self._group = None
+        segment, start = self._tail_segment, self._tail
+        if start + room > data_end(self._segment_bytes):
+            bytes_max = self._segment_bytes - 2 * BLOCK_BYTES
+            if room > bytes_max:
+                raise RecordTooLarge(self._folder, size, bytes_max)
+            segment, start = segment + 1, BLOCK_BYTES
+        if self._full is not None and segment != self._number:
+            raise JournalFull(self._folder, size, self._full)
+        self._tail_segment, self._tail = segment, start
+        self._group = Group(segment, start)
+        self._groups.append(self._group)
+        return self._group
+
+    def commit(self, now: int) -> int:
+        """Write and sync what was appended, at most 1 MiB a sync.
+
+        Returns:
+            The highest durable index. It is below the last appended one only while there is no space for the
+            next segment; what waits is written once that heals.
+
+        Raises:
+            JournalFailed: the disk refused; now and for ever. What was appended since the last commit is neither
+                known to be durable nor known not to be.
+        """
+        if self._failed is not None:
+            raise JournalFailed(self._folder, self._failed)
+        if self._group is not None:
+            self._tail = padded(self._group.end, COMMIT_ALIGN_BYTES)
+            self._group = None
+        try:
+            while self._groups and self._advance(self._groups[0].segment, now):
+                self._write(self._groups[0])
+                self._groups.popleft()
+                self._synced_at = now
+                if self._written_to > self._segment_bytes // 4:
+                    self._prepare(now)
+        except OSError as error:
+            raise self._fail(error) from error
+        return self._durable_index
+
+    def _write(self, group: Group) -> None:
+        """One commit: one write, one sync."""
+        parts, chain = build_commit(group, self._salt_crc, self._epoch, self._chain, self._durable_index)
+        written = write_whole(self._disk, self._handle, parts, group.start)
+        self._sync(self._handle)
+        self._chain = chain
+        self._written_to = group.start + written
+        self._durable_index = group.entries[-1][0].index
+
+    def _sync(self, handle: int) -> None:
+        self._last_sync_us.append(self._disk.fdatasync(handle))
+        self._syncs += 1
+
+    # -- segments -------------------------------------------------------------------------------------
+
+    def _advance(self, segment: int, now: int) -> bool:
+        """Be in `segment`, the current one or the next; False when that cannot be made for want of space."""
+        if segment == self._number:
+            return True
+        self._prepare(now)
+        if self._prepared is None:
+            return False
+        handle, self._prepared = self._prepared, None
+        self._disk.close(self._handle)
+        self._begin_segment(segment, handle)
+        return True
+
+    def _prepare(self, now: int) -> None:
+        """Make the next segment's file while the current one still has most of its room."""
+        if self._prepared is not None or (self._full_retry_at is not None and now < self._full_retry_at):
+            return
+        self._prepared = self._make_file(self._number + 1)
+        self._full_retry_at = now + FULL_RETRY_US if self._prepared is None else None
+
+    def _make_file(self, number: int) -> int | None:
+        """A segment's file, allocated and findable after a power cut; None, and full, without space for it."""
+        path = f"{self._folder}/{segment_name(number)}"
+        handle = None
+        try:
+            handle = self._disk.open(path, create=True)
+            self._disk.fallocate(handle, self._segment_bytes)
+        except OSError as error:
+            if handle is not None:
+                self._disk.close(handle)
+                self._disk.unlink(path)
+            if error.errno not in OUT_OF_SPACE:
+                raise
+            self._full = f"the next segment of {self._segment_bytes} bytes cannot be made ({error.strerror})"
+            return None
+        self._disk.fsync(handle)
+        self._disk.fsync_dir(self._folder)
+        self._full = None
+        return handle
+
+    def _begin_segment(self, number: int, handle: int) -> None:
+        """Write both copies of the header and sync them before any record: so a segment that holds records and
+        no header is damaged for certain, never torn.
+        """
+        salt = self._random_bytes(SALT_BYTES)
+        header = SegmentHeader(
+            folder_uuid=self._uuid,
+            number=number,
+            last_covered=number,
+            generation=0,
+            epoch=self._epoch,
+            first_index=self._durable_index + 1,
+            durable_index=self._durable_index,
+            checkpoint_index=0,
+            salt=salt,
+            segment_bytes=self._segment_bytes,
+            created_ms=self._wall_ms(),
+            oldest_needed=self._oldest_needed,
+        )
+        block, crc = pack_header(header)
+        write_whole(self._disk, handle, [block], 0)
+        write_whole(self._disk, handle, [block], data_end(self._segment_bytes))
+        self._sync(handle)
+        self._witnessed_index = self._durable_index  # the header says so
+        self._number, self._handle = number, handle
+        self._chain, self._salt_crc = crc, crc32c(salt)
+        self._salts[number] = self._salt_crc
+        self._written_to = BLOCK_BYTES
+
+    # -- time -----------------------------------------------------------------------------------------
+
+    def next_timeout(self) -> int | None:
+        """When the witness or another try for space is due."""
+        if self._failed is not None or self._lock is None:
+            return None
+        due = [] if self._full_retry_at is None else [self._full_retry_at]
+        if not self._groups and self._witnessed_index < self._durable_index:
+            due.append(self._synced_at + WITNESS_DELAY_US)
+        return min(due, default=None)
+
+    def handle_timeout(self, now: int) -> None:
+        """Write the witness; try for space again and write what waited for it.
+
+        Raises:
+            JournalFailed: as commit().
+        """
+        due = self.next_timeout()
+        if due is None or due > now:
+            return
+        if self._full_retry_at is not None and self._full_retry_at <= now:
+            try:
+                self._prepare(now)
+            except OSError as error:
+                raise self._fail(error) from error
+            self.commit(now)
+        if not self._groups and now >= self._synced_at + WITNESS_DELAY_US:
+            self._witness()
+
+    def _witness(self) -> None:
+        """Say on the disk that the last commit was synced: without it, rot in that commit looks like a tear."""
+        if self._witnessed_index >= self._durable_index:
+            return
+        self._witnessed_index = self._durable_index  # also when there is no room: the next header says it
+        if self._tail + COMMIT_ALIGN_BYTES > data_end(self._segment_bytes):
+            return
+        group = Group(self._number, self._tail)
+        prefix, body_crc = build_body(b"", b"")
+        witness = Record(self._durable_index, RecordKind.WITNESS)
+        group.entries.append((witness, prefix, body_crc))
+        group.end += padded(HEADER_BYTES + len(prefix))
+        self._tail = padded(group.end, COMMIT_ALIGN_BYTES)
+        try:
+            self._write(group)
+        except OSError as error:
+            raise self._fail(error) from error
+
+    # -- reading, state, end --------------------------------------------------------------------------
+
+    @property
+    def durable_index(self) -> int:
+        """Highest index known to be synced; 0 when none is."""
+        return self._durable_index
+
+    @property
+    def full(self) -> bool:
+        """The next segment could not be made; the rest of the current one is for operations."""
+        return self._full is not None
+
+    def read(self, position: Position) -> Record:
+        """The durable record at a position.
+
+        Raises:
+            RecordDamaged: what is there is not it.
+        """
+        salt_crc = self._salts.get(position.segment)
+        try:
+            if salt_crc is None:
+                raise OSError(errno.ENOENT, "no such segment")
+            data = self._disk.pread(self._reader(position.segment), position.size, position.offset)
+        except OSError as error:
+            raise RecordDamaged(self._folder, position.segment, position.offset, str(error)) from error
+        header = parse_header(data, 0, salt_crc)
+        if header is None:
+            raise RecordDamaged(self._folder, position.segment, position.offset, "no whole header")
+        body = parse_body(data, HEADER_BYTES, header.body_bytes, header.body_crc)
+        if body is None:
+            raise RecordDamaged(self._folder, position.segment, position.offset, "the body's CRC is wrong")
+        return record_of(header, *body)
+
+    def _reader(self, segment: int) -> int:
+        """Handles of read()'s own, because only its thread may close them."""
+        handle = self._readers.get(segment)
+        if handle is None:
+            handle = self._readers[segment] = self._disk.open(f"{self._folder}/{segment_name(segment)}")
+            if len(self._readers) > READERS_MAX:
+                self._disk.close(self._readers.popitem(last=False)[1])
+        else:
+            self._readers.move_to_end(segment)
+        return handle
+
+    def status(self) -> dict[str, object]:
+        """For people and metrics; `last_sync_us` newest last."""
+        segments = len(self._salts) + (self._prepared is not None)
+        return {
+            "folder": self._folder,
+            "epoch": self._epoch,
+            "durable_index": self._durable_index,
+            "waiting_records": self._last_index - self._durable_index,
+            "segments": segments,
+            "bytes": segments * self._segment_bytes,
+            "syncs": self._syncs,
+            "last_sync_us": list(self._last_sync_us),
+            "damage": list(self._damage),
+            "full": self._full,
+            "failed": self._failed,
+            "file_system": self._file_system.kind,
+            "warnings": list(self._file_system.warnings),
+        }
+
+    def _fail(self, error: OSError) -> JournalFailed:
+        self._failed = str(error)
+        return JournalFailed(self._folder, self._failed)
+
+    def close(self) -> None:
+        """Commit, leave a witness, unlock. The caller's reader thread has ended before.
+
+        Raises:
+            JournalFailed: the last commit failed; the folder is unlocked all the same.
+            JournalFull: records still waited for space; the folder is unlocked all the same.
+        """
+        if self._lock is None:
+            return
+        try:
+            if self._failed is None:
+                self._full_retry_at = None  # the last chance is now
+                self.commit(self._synced_at)
+                if self._groups:
+                    waiting = sum(group.end - group.start for group in self._groups)
+                    raise JournalFull(self._folder, waiting, self._full or "")
+                self._witness()
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        handles = [*self._readers.values(), self._prepared, self._lock]
+        if self._handle >= 0:
+            handles.append(self._handle)
+        for handle in handles:
+            if handle is not None:
+                self._disk.close(handle)
+        self._readers.clear()
+        self._handle, self._prepared, self._lock = -1, None, None

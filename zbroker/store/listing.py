@@ -1,0 +1,62 @@
+"""The segments of a folder as found: names, sizes, header blocks. FORMAT.md 1."""
+
+import msgspec
+
+from zbroker.store.disk import Disk
+from zbroker.store.faults import NewerFormat, NotOurs
+from zbroker.store.segment import BLOCK_BYTES, FORMAT, SegmentHeader, data_end, parse_name, unpack_header
+from zbroker.store.window import Window
+
+
+class SegmentFile(msgspec.Struct):
+    """A segment as found: `header` is None when neither copy is whole; `is_blank` when all its bytes are 0."""
+
+    number: int
+    generation: int
+    path: str
+    size: int
+    header: SegmentHeader | None = None
+    is_blank: bool = False
+
+
+def list_segments(disk: Disk, folder: str) -> list[SegmentFile]:
+    """The folder's segments by number, headers read.
+
+    Raises:
+        NotOurs: a segment of another folder lies among them.
+        NewerFormat: one demands a newer reader.
+    """
+    files = []
+    for name in sorted(disk.listdir(folder)):
+        parsed = parse_name(name)
+        if parsed is None:
+            continue
+        if parsed[1] != 0:
+            raise NewerFormat(folder, name, FORMAT + 1, FORMAT)  # compaction writes these, a later version
+        file = SegmentFile(parsed[0], parsed[1], f"{folder}/{name}", 0)
+        _read_header(disk, folder, file)
+        files.append(file)
+    uuids = [file.header.folder_uuid for file in files if file.header]
+    for file in files:
+        if file.header and file.header.folder_uuid != uuids[0]:
+            raise NotOurs(folder, f"holds {file.path}, which belongs to another journal")
+    return files
+
+
+def _read_header(disk: Disk, folder: str, file: SegmentFile) -> None:
+    handle = disk.open(file.path)
+    file.size = disk.size(handle)
+    disk.close(handle)
+    window = Window(disk, file.path, file.size)
+    try:
+        for offset in (0, data_end(file.size)):
+            at = window.load(max(0, offset), BLOCK_BYTES)
+            header = unpack_header(window.data[at : at + BLOCK_BYTES])
+            if header is not None and header.reader_min > FORMAT:
+                raise NewerFormat(folder, file.path, header.reader_min, FORMAT)
+            if header is not None and header.number == file.number:
+                file.header = header
+                return
+        file.is_blank = window.nonzero_end(0, file.size) == 0
+    finally:
+        window.close()

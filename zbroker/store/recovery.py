@@ -1,0 +1,381 @@
+"""Reading a whole log back: what is valid, what is a torn tail, what is damage. FORMAT.md 5.
+
+Reads only. The journal decides what to write about it; verify.py shows it to people.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from patterns.wire.records import FIRST_INDEX, Damage, LostRange, Position, Record, RecordKind, decode_lost
+from zbroker.store.disk import Disk
+from zbroker.store.listing import SegmentFile
+from zbroker.store.record import (
+    HEADER_BYTES,
+    WITHOUT_INDEX,
+    Header,
+    crc32c,
+    padded,
+    parse_body,
+    parse_header,
+    record_of,
+)
+from zbroker.store.segment import BLOCK_BYTES, SegmentHeader, data_end
+from zbroker.store.window import Window, find_header
+
+UNBOUNDED = 1 << 63  # above any index
+
+Visit = Callable[[Record, Position], None]
+
+
+class SegmentReport(msgspec.Struct):
+    """What the scan met in one segment; `state` is whole, torn, damaged, blank, headless."""
+
+    number: int
+    name: str
+    state: str
+    first_index: int = 0
+    last_index: int = 0
+    records: int = 0
+    bytes: int = 0
+    slack_faults: int = 0  # unreadable PAD or WITNESS: nothing of anybody's is lost
+    nonzero_after_end: int = 0
+
+
+class LogScan:
+    """One pass over a folder's segments, in index order.
+
+    Results: `end_index` (what the next record carries), `records`, `bytes`, `found` (every hole), `fresh` (those
+    that no LOST record tells of yet), `torn_bytes`, `reports`.
+    """
+
+    def __init__(self, disk: Disk, files: list[SegmentFile], visit: Visit) -> None:
+        self._disk = disk
+        self._files = files
+        self._visit = visit
+        self._highest: int | None = None  # W, once looked for
+        self._ended = False
+        self._stopped_at = BLOCK_BYTES  # where the pass left the segment before
+        self.known: list[Damage] = []
+        self.found: list[Damage] = []
+        self.fresh: list[Damage] = []
+        self.reports: list[SegmentReport] = []
+        self.records = self.bytes = self.torn_bytes = 0
+        self.end_index = FIRST_INDEX
+
+    def run(self) -> "LogScan":
+        """Scan everything. Raises OSError only for what is no damage (no permission, too many files)."""
+        self._ignore_headers_out_of_order()
+        headed = [file.header for file in self._files if file.header]
+        self.end_index = headed[-1].oldest_needed if headed else FIRST_INDEX
+        self._load_lost()
+        headless: list[SegmentFile] = []
+        for place, file in enumerate(self._files):
+            name = file.path.rpartition("/")[2]
+            report = SegmentReport(file.number, name, "blank" if file.is_blank else "headless")
+            self.reports.append(report)
+            if file.header is None:
+                headless.append(file)
+            elif not self._ended:
+                self._close_gap(place, file.header, headless)
+                headless = []
+                self._segment(place, file.path, file.size, file.header, report)
+        if not self._ended:
+            self._trailing(headless)
+        return self
+
+    # -- before the pass ------------------------------------------------------------------------------
+
+    def _ignore_headers_out_of_order(self) -> None:
+        """An old copy put back under a new number would otherwise rewrite history."""
+        highest = 0
+        for file in self._files:
+            if file.header is not None and file.header.first_index < highest:
+                file.header = None
+            elif file.header is not None:
+                highest = file.header.first_index
+
+    def _bound(self, place: int) -> int:
+        """The next segment's first index: what an older one holds from there on is void."""
+        for file in self._files[place + 1 :]:
+            if file.header is not None:
+                return file.header.first_index
+        return UNBOUNDED
+
+    def _load_lost(self) -> None:
+        """Learn the known holes first: they stay holes even if their bytes read well again today."""
+        for place, file in enumerate(self._files):
+            header = file.header
+            if header is None or header.first_index >= self._bound(place):
+                continue
+            window = Window(self._disk, file.path, file.size)
+            self.known += _leading_losses(window, header, self._bound(place))
+            window.close()
+
+    # -- the pass -------------------------------------------------------------------------------------
+
+    def _segment(self, place: int, path: str, size: int, header: SegmentHeader, report: SegmentReport) -> None:
+        window = Window(self._disk, path, size)
+        report.state = "whole"
+        report.first_index = header.first_index
+        bound = self._bound(place)
+        try:
+            offset, chain = BLOCK_BYTES, header.crc
+            while True:
+                offset, chain, rotten = self._run(window, header, offset, chain, bound, report)
+                if self.end_index >= bound:
+                    break
+                resume = self._anomaly(place, window, header, offset, rotten, bound, report)
+                if resume is None:
+                    break
+                offset, chain = resume
+            self._stopped_at = offset
+            report.last_index = self.end_index - 1
+            report.nonzero_after_end = window.nonzero_end(offset, data_end(header.segment_bytes)) - offset
+            if bound == UNBOUNDED:
+                self.torn_bytes = report.nonzero_after_end
+                if self.torn_bytes and report.state == "whole":
+                    report.state = "torn"
+        finally:
+            window.close()
+
+    def _run(
+        self,
+        window: Window,
+        header: SegmentHeader,
+        offset: int,
+        chain: int,
+        bound: int,
+        report: SegmentReport,
+    ) -> tuple[int, int, Header | None]:
+        """Visit records while they are valid. Returns where it stopped, the chain there, and the header of a
+        record whose body alone is rotten.
+        """
+        salt_crc = crc32c(header.salt)
+        end = data_end(header.segment_bytes)
+        while offset + HEADER_BYTES <= end:
+            at = window.load(offset, HEADER_BYTES)
+            found = parse_header(window.data, at, salt_crc)
+            if found is None or found.epoch != header.epoch or (chain >= 0 and found.chain != chain):
+                break
+            takes_index = found.kind not in WITHOUT_INDEX
+            if found.record_index != self.end_index - (not takes_index) or found.record_index >= bound:
+                break
+            size = HEADER_BYTES + found.body_bytes
+            if offset + size > end:
+                break
+            if takes_index:
+                at = window.load(offset, size)
+                body = parse_body(window.data, at + HEADER_BYTES, found.body_bytes, found.body_crc)
+                if body is None:
+                    return offset, chain, found
+                self._take(found, body, Position(header.number, offset, size), report)
+            chain = found.header_crc
+            offset += padded(size)
+        return offset, chain, None
+
+    def _take(self, header: Header, body: tuple[bytes, bytes], position: Position, report: SegmentReport) -> None:
+        self.end_index = header.record_index + 1
+        report.records += 1
+        report.bytes += position.size
+        if self.known and self._is_known_lost(header.record_index):
+            return
+        self.records += 1
+        self.bytes += position.size
+        self._visit(record_of(header, *body), position)
+
+    # -- where a record should be and none is ---------------------------------------------------------
+
+    def _anomaly(
+        self,
+        place: int,
+        window: Window,
+        header: SegmentHeader,
+        offset: int,
+        rotten: Header | None,
+        bound: int,
+        report: SegmentReport,
+    ) -> tuple[int, int] | None:
+        """Torn tail or damage? Returns offset and chain to go on with, None at the end of this segment.
+
+        The chain is -1 where the record before is unreadable, so that the next one is not asked for it.
+        """
+        expected = self.end_index
+        if rotten is not None:
+            return self._rotten_body(place, window, header, offset, rotten, report)
+        end = data_end(header.segment_bytes)
+        if bound == UNBOUNDED:
+            window.nonzero_end(offset, end)  # an end like any other: nothing but zeros, and no look-ahead
+        limit = self._island_limit(place, window, header, offset, bound)
+        island = find_header(window, offset, header, expected, limit)
+        upto = UNBOUNDED
+        if island is not None:
+            upto = island[1].record_index - (island[1].kind not in WITHOUT_INDEX)
+            if upto < expected:
+                report.slack_faults += 1
+                return island[0], -1
+        elif bound != UNBOUNDED:
+            return None  # the next segment's first index says how much is missing
+        highest = self._highest_durable(place, window, header, offset)
+        if expected > highest or (island is None and highest == UNBOUNDED):
+            self._ended = expected > highest
+            return None
+        last = min(upto, highest)
+        # Without an island the hole may reach to the end: what lay there may be zeros by now.
+        lost_bytes = max(HEADER_BYTES, (island[0] if island else end) - offset)
+        report.state = "damaged"
+        self._lose(Damage(expected, last, header.number, offset, lost_bytes, [], "header"))
+        if island is None or last < upto:  # what lies above `last` was never confirmed: void
+            self._ended = True
+            return None
+        return island[0], -1
+
+    def _rotten_body(
+        self,
+        place: int,
+        window: Window,
+        header: SegmentHeader,
+        offset: int,
+        rotten: Header,
+        report: SegmentReport,
+    ) -> tuple[int, int] | None:
+        after = offset + padded(HEADER_BYTES + rotten.body_bytes)
+        if rotten.record_index > self._highest_durable(place, window, header, after):
+            self._ended = True
+            return None
+        lost = LostRange(
+            index=rotten.record_index,
+            kind=rotten.kind,
+            stream_id=rotten.stream_id,
+            base_offset=rotten.base_offset,
+            count=rotten.message_count,
+        )
+        report.state = "damaged"
+        self._lose(Damage(lost.index, lost.index, header.number, offset, 0, [lost], "body"))
+        return after, rotten.header_crc
+
+    def _close_gap(self, place: int, header: SegmentHeader, headless: list[SegmentFile]) -> None:
+        """Before a segment that begins above what is expected: everything between is lost."""
+        if header.first_index <= self.end_index:
+            return
+        before = self._files[place - 1 - len(headless)] if place > len(headless) else None
+        missing = header.number - (before.number if before else 0) - 1 - len(headless)
+        lost_bytes = sum(file.size for file in headless) + missing * header.segment_bytes
+        number, offset, reason = header.number, 0, "segment header" if headless else "segment missing"
+        if before is not None and before.header is not None:
+            # Its last records may be among the lost, however its end looks now.
+            number, offset = before.number, self._stopped_at
+            lost_bytes += data_end(before.header.segment_bytes) - offset
+            if not headless and not missing:
+                reason = "header"
+                self.reports[place - 1].state = "damaged"
+        first, last = self.end_index, header.first_index - 1
+        self._lose(Damage(first, last, number, offset, max(1, lost_bytes), [], reason))
+
+    def _trailing(self, headless: list[SegmentFile]) -> None:
+        """Segments after the last good header. Records are written only once the header is synced, so one with
+        bytes where records go and no header is damage. How many indexes it used is unknown: as many as fit.
+        """
+        extent = sum(self._record_bytes(file) for file in headless)
+        if extent == 0:
+            return
+        extent += self.torn_bytes
+        self.torn_bytes = 0
+        last = self.end_index + max(1, extent // HEADER_BYTES) - 1
+        first = next(file for file in headless if not file.is_blank)
+        self._lose(Damage(self.end_index, last, first.number, 0, extent, [], "segment header"))
+
+    def _record_bytes(self, file: SegmentFile) -> int:
+        if file.is_blank or file.header is not None:
+            return 0
+        window = Window(self._disk, file.path, file.size)
+        try:
+            return window.nonzero_end(BLOCK_BYTES, data_end(file.size)) - BLOCK_BYTES
+        finally:
+            window.close()
+
+    def _lose(self, damage: Damage) -> None:
+        self.end_index = damage.last_index + 1
+        self.found.append(damage)
+        pieces = [damage]
+        for known in self.known:
+            pieces = [rest for piece in pieces for rest in _without(piece, known)]
+        self.fresh += pieces
+
+    def _is_known_lost(self, index: int) -> bool:
+        return any(damage.first_index <= index <= damage.last_index for damage in self.known)
+
+    # -- what was confirmed ---------------------------------------------------------------------------
+
+    def _highest_durable(self, place: int, window: Window, header: SegmentHeader, offset: int) -> int:
+        """W: the highest durable index that anything valid from here on knows of.
+
+        Looked for once: a later anomaly's W could differ only by records between the two, and those know of
+        nothing at or above it.
+        """
+        if self._highest is None:
+            later = self._files[place + 1 :]
+            highest = max(file.header.durable_index for file in self._files if file.header)
+            highest = max(highest, _durable_in(window, header, offset))
+            for file in later:
+                if file.header is not None:
+                    other = Window(self._disk, file.path, file.size)
+                    highest = max(highest, _durable_in(other, file.header, BLOCK_BYTES))
+                    other.close()
+            if any(self._record_bytes(file) for file in later if self._bound(place) == UNBOUNDED):
+                highest = UNBOUNDED  # that segment was begun only after all of this one was synced
+            self._highest = highest
+        return self._highest
+
+    def _island_limit(self, place: int, window: Window, header: SegmentHeader, offset: int, bound: int) -> int:
+        """Below which index valid records after an anomaly are to be believed.
+
+        Normally the next segment's first index. When the next header is lost, void records can no longer be told
+        by it; then only what this life itself knew to be durable counts.
+        """
+        if bound == UNBOUNDED and place + 1 == len(self._files):
+            return bound
+        following = self._files[place + 1]
+        if (following.header is not None or following.is_blank) and following.number == header.number + 1:
+            return bound
+        same = [file.header for file in self._files if file.header and file.header.epoch == header.epoch]
+        known = max(other.durable_index for other in same)
+        return min(bound, max(known, _durable_in(window, header, offset)) + 1)
+
+
+def _leading_losses(window: Window, header: SegmentHeader, bound: int) -> list[Damage]:
+    """What the LOST records tell; a journal writes them first of all into the segment that it begins."""
+    losses: list[Damage] = []
+    offset, index, salt_crc = BLOCK_BYTES, header.first_index, crc32c(header.salt)
+    while index < bound:
+        at = window.load(offset, HEADER_BYTES)
+        found = parse_header(window.data, at, salt_crc)
+        if found is None or found.kind != RecordKind.LOST or found.record_index != index:
+            break
+        at = window.load(offset, HEADER_BYTES + found.body_bytes)
+        body = parse_body(window.data, at + HEADER_BYTES, found.body_bytes, found.body_crc)
+        if body is not None:
+            losses += decode_lost(body[1])
+        index += 1
+        offset += padded(HEADER_BYTES + found.body_bytes)
+    return losses
+
+
+def _durable_in(window: Window, header: SegmentHeader, offset: int) -> int:
+    highest = 0
+    while (hit := find_header(window, offset, header, 0, UNBOUNDED)) is not None:
+        highest = max(highest, hit[1].durable_index)
+        offset = hit[0] + padded(HEADER_BYTES + hit[1].body_bytes)
+    return highest
+
+
+def _without(damage: Damage, known: Damage) -> list[Damage]:
+    """What of `damage` a known hole does not cover."""
+    if known.last_index < damage.first_index or known.first_index > damage.last_index:
+        return [damage]
+    pieces = []
+    if damage.first_index < known.first_index:
+        pieces.append(msgspec.structs.replace(damage, last_index=known.first_index - 1))
+    if damage.last_index > known.last_index:
+        pieces.append(msgspec.structs.replace(damage, first_index=known.last_index + 1))
+    return pieces
