@@ -18,8 +18,8 @@ from zbroker.store.record import (
     padded,
     parse_body,
     parse_header,
-    record_of,
 )
+from zbroker.store.run import CHAIN_UNKNOWN, Run, read_run
 from zbroker.store.segment import BLOCK_BYTES, SegmentHeader, data_end
 from zbroker.store.window import Window, find_header
 
@@ -119,13 +119,17 @@ class LogScan:
         report.state = "whole"
         report.first_index = header.first_index
         bound = self._bound(place)
+        salt_crc = crc32c(header.salt)
+        visit = self._visit_unless_known if self.known else self._visit
+        offset, chain = BLOCK_BYTES, header.crc
         try:
-            offset, chain = BLOCK_BYTES, header.crc
             while True:
-                offset, chain, rotten = self._run(window, header, offset, chain, bound, report)
+                start = Run(offset, chain, self.end_index, report.records, report.bytes, None)
+                run = read_run(window, header, start, salt_crc, bound, visit)
+                offset, self.end_index, report.records, report.bytes = run.offset, *run[2:5]
                 if self.end_index >= bound:
                     break
-                resume = self._anomaly(place, window, header, offset, rotten, bound, report)
+                resume = self._anomaly(place, window, header, run, bound, report)
                 if resume is None:
                     break
                 offset, chain = resume
@@ -138,51 +142,15 @@ class LogScan:
                     report.state = "torn"
         finally:
             window.close()
+        self.records += report.records
+        self.bytes += report.bytes
 
-    def _run(
-        self,
-        window: Window,
-        header: SegmentHeader,
-        offset: int,
-        chain: int,
-        bound: int,
-        report: SegmentReport,
-    ) -> tuple[int, int, Header | None]:
-        """Visit records while they are valid. Returns where it stopped, the chain there, and the header of a
-        record whose body alone is rotten.
-        """
-        salt_crc = crc32c(header.salt)
-        end = data_end(header.segment_bytes)
-        while offset + HEADER_BYTES <= end:
-            at = window.load(offset, HEADER_BYTES)
-            found = parse_header(window.data, at, salt_crc)
-            if found is None or found.epoch != header.epoch or (chain >= 0 and found.chain != chain):
-                break
-            takes_index = found.kind not in WITHOUT_INDEX
-            if found.record_index != self.end_index - (not takes_index) or found.record_index >= bound:
-                break
-            size = HEADER_BYTES + found.body_bytes
-            if offset + size > end:
-                break
-            if takes_index:
-                at = window.load(offset, size)
-                body = parse_body(window.data, at + HEADER_BYTES, found.body_bytes, found.body_crc)
-                if body is None:
-                    return offset, chain, found
-                self._take(found, body, Position(header.number, offset, size), report)
-            chain = found.header_crc
-            offset += padded(size)
-        return offset, chain, None
-
-    def _take(self, header: Header, body: tuple[bytes, bytes], position: Position, report: SegmentReport) -> None:
-        self.end_index = header.record_index + 1
-        report.records += 1
-        report.bytes += position.size
-        if self.known and self._is_known_lost(header.record_index):
-            return
-        self.records += 1
-        self.bytes += position.size
-        self._visit(record_of(header, *body), position)
+    def _visit_unless_known(self, record: Record, position: Position) -> None:
+        if any(damage.first_index <= record.index <= damage.last_index for damage in self.known):
+            self.records -= 1
+            self.bytes -= position.size
+        else:
+            self._visit(record, position)
 
     # -- where a record should be and none is ---------------------------------------------------------
 
@@ -191,18 +159,14 @@ class LogScan:
         place: int,
         window: Window,
         header: SegmentHeader,
-        offset: int,
-        rotten: Header | None,
+        run: Run,
         bound: int,
         report: SegmentReport,
     ) -> tuple[int, int] | None:
-        """Torn tail or damage? Returns offset and chain to go on with, None at the end of this segment.
-
-        The chain is -1 where the record before is unreadable, so that the next one is not asked for it.
-        """
-        expected = self.end_index
-        if rotten is not None:
-            return self._rotten_body(place, window, header, offset, rotten, report)
+        """Torn tail or damage? Returns offset and chain to go on with, None at the end of this segment."""
+        expected, offset = self.end_index, run.offset
+        if run.rotten is not None:
+            return self._rotten_body(place, window, header, offset, run.rotten, report)
         end = data_end(header.segment_bytes)
         if bound == UNBOUNDED:
             window.nonzero_end(offset, end)  # an end like any other: nothing but zeros, and no look-ahead
@@ -213,7 +177,7 @@ class LogScan:
             upto = island[1].record_index - (island[1].kind not in WITHOUT_INDEX)
             if upto < expected:
                 report.slack_faults += 1
-                return island[0], -1
+                return island[0], CHAIN_UNKNOWN
         elif bound != UNBOUNDED:
             return None  # the next segment's first index says how much is missing
         highest = self._highest_durable(place, window, header, offset)
@@ -228,7 +192,7 @@ class LogScan:
         if island is None or last < upto:  # what lies above `last` was never confirmed: void
             self._ended = True
             return None
-        return island[0], -1
+        return island[0], CHAIN_UNKNOWN
 
     def _rotten_body(
         self,
@@ -301,9 +265,6 @@ class LogScan:
         for known in self.known:
             pieces = [rest for piece in pieces for rest in _without(piece, known)]
         self.fresh += pieces
-
-    def _is_known_lost(self, index: int) -> bool:
-        return any(damage.first_index <= index <= damage.last_index for damage in self.known)
 
     # -- what was confirmed ---------------------------------------------------------------------------
 

@@ -15,6 +15,10 @@ from zbroker.store.disk import FileSystem
 SECTOR_BYTES = 512  # what a drive writes whole; smaller than any page, so it tears the most
 
 
+class PowerCut(BaseException):
+    """The machine stopped in the middle of a call; the test goes on with power_cut()."""
+
+
 class Inode:
     """One file's bytes: as programs see them, as the platter holds them, and what differs."""
 
@@ -33,6 +37,8 @@ class VirtualDisk:
         sync_us: what a sync claims to have taken.
         free_bytes: what fallocate may still hand out; None is without limit.
         calls: how often each call was made.
+        cut_after: so many more calls that change something, then PowerCut instead of the next one (which then is
+            half done: a cut write is in the cache). None is never.
     """
 
     def __init__(self) -> None:
@@ -45,6 +51,7 @@ class VirtualDisk:
         self.free_bytes: int | None = None
         self.kind = FileSystem("virtual", False, [])
         self.calls: dict[str, int] = {}
+        self.cut_after: int | None = None
         self._handles: dict[int, Inode] = {}
         self._locks: dict[int, Inode] = {}
         self._next_handle = 1000
@@ -166,6 +173,7 @@ class VirtualDisk:
 
     def crash(self) -> None:
         """The process dies: handles and locks go, everything written stays."""
+        self.cut_after = None
         self._handles.clear()
         self._locks.clear()
 
@@ -229,6 +237,10 @@ class VirtualDisk:
 
     def _call(self, name: str) -> None:
         self.calls[name] = self.calls.get(name, 0) + 1
+        if self.cut_after is not None and name not in ("pread", "listdir", "open"):
+            self.cut_after -= 1
+            if self.cut_after < 0:
+                raise PowerCut
         for fault in self.faults:
             call, countdown, code = fault
             if call == name:
