@@ -1,0 +1,266 @@
+"""Publishing (SPEC.md 8): lanes that collect messages into batches, and the engines that send them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from patterns.core.backoff import Jitter
+from patterns.core.client import ClientEngine, ClientSession, SessionReady
+from patterns.wire.address import Address
+from patterns.wire.codec import encode
+from patterns.wire.engine import Effect, Link, Open, PeerId, Send
+from patterns.wire.errors import BadBody, TooLarge, ZbrokerError
+from patterns.wire.frames import ECHO_PREFIX, MSGPACK, Frames, Message, pack, pack_columns
+from patterns.wire.limits import BATCH_BYTES_TARGET, BODY_BYTES_MAX, CREDIT_BYTES
+from patterns.wire.messages import Audience, Codec, Columns, Echo, Hello, Publish, Ready, Resume, Role
+from patterns.wire.names import channel_of, check_topic
+
+_LANE_MESSAGES: Final = 128  # before a lane has seen how large its messages are
+_LANE_MESSAGES_MAX: Final = 8_192  # of 8 bytes each they fill a batch
+FIELDS: Final = 3  # a message in a lane is three items in one flat list: topic, body, headers
+OUTBOX_BYTES_MAX: Final = 2 * CREDIT_BYTES  # batches that wait for the broker's credit; beyond, publish() blocks
+
+
+class Lane:
+    """The messages of one channel that have not left.
+
+    One flat list, so that a message costs one `extend`, which no other thread can cut in two; `limit` is the length at
+    which a batch of about 64 KiB is full.
+    """
+
+    __slots__ = ("channel", "items", "limit", "sequence")
+
+    def __init__(self, channel: int) -> None:
+        self.channel = channel
+        self.items: list[Any] = []
+        self.limit = _LANE_MESSAGES * FIELDS
+        self.sequence = 0
+
+
+class Lanes:
+    """All lanes of a publisher, and the batches that come out of them."""
+
+    def __init__(self, publisher: bytes, codec: Codec) -> None:
+        self.publisher = publisher
+        self._codec = codec
+        self._by_channel: dict[int, Lane] = {}
+        self.body_bytes_max = BODY_BYTES_MAX
+        self.errors: list[ZbrokerError] = []  # of bodies that could not be encoded; the next call raises them
+
+    def lane(self, topic: str) -> Lane:
+        """The lane that a topic goes to. Raises BadName."""
+        channel = channel_of(check_topic(topic))
+        found = self._by_channel.get(channel)
+        if found is None:
+            found = self._by_channel[channel] = Lane(channel)
+        return found
+
+    @property
+    def is_empty(self) -> bool:
+        return not any(lane.items for lane in self._by_channel.values())
+
+    def sequences(self) -> dict[str, int]:
+        """The next sequence of each channel, for ECHO."""
+        return {str(lane.channel): lane.sequence for lane in self._by_channel.values()}
+
+    def drain_all(self) -> list[tuple[int, int, Frames]]:
+        """Batches of all that has not left."""
+        batches: list[tuple[int, int, Frames]] = []
+        for lane in list(self._by_channel.values()):
+            if lane.items:
+                batches.extend(self.drain(lane))
+        return batches
+
+    def drain(self, lane: Lane) -> list[tuple[int, int, Frames]]:
+        """Batches (messages, payload bytes, frames) of what a lane holds now; other threads may go on filling it."""
+        end = len(lane.items)
+        items = lane.items[:end]
+        del lane.items[:end]
+        topics, bodies, headers = items[0::FIELDS], items[1::FIELDS], items[2::FIELDS]
+        try:
+            parts = encode(self._codec, bodies, self.body_bytes_max)
+        except (BadBody, TooLarge):
+            topics, bodies, headers = self._without_bad_ones(topics, bodies, headers)
+            parts = encode(self._codec, bodies, self.body_bytes_max) if bodies else []
+        batches = []
+        begin = 0
+        for part in parts:
+            stop = begin + part.count
+            batches.append(self._batch(lane, part, topics[begin:stop], headers[begin:stop]))
+            begin = stop
+        return batches
+
+    def _batch(self, lane: Lane, part: Any, topics: list[str], headers: list[Any]) -> tuple[int, int, Frames]:
+        same = topics.count(topics[0]) == len(topics)
+        columns = Columns()
+        if not same:
+            distinct = {topic: index for index, topic in enumerate(dict.fromkeys(topics))}
+            columns.topics, columns.topic = list(distinct), [distinct[topic] for topic in topics]
+        if any(headers):
+            columns.headers = headers
+        if part.sizes is not None:
+            columns.sizes = part.sizes
+        header = Publish(
+            publisher=self.publisher,
+            sequence=lane.sequence,
+            count=part.count,
+            codec=self._codec,
+            topic=topics[0] if same else None,
+        )
+        lane.sequence += part.count
+        size = len(part.payload)
+        fitting = part.count * BATCH_BYTES_TARGET // max(size, 1)
+        lane.limit = FIELDS * min(max(fitting, 1), _LANE_MESSAGES_MAX)
+        plain = same and columns.headers is msgspec.UNSET and part.sizes is None
+        packed = b"" if plain else pack_columns(columns, MSGPACK)
+        frames = pack(header, columns=packed, payload=part.payload, key=bytes((lane.channel,)))
+        return part.count, size, frames
+
+    def _without_bad_ones(self, *columns: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+        """Leave out the bodies that cannot be encoded; remember why."""
+        good: list[tuple[Any, Any, Any]] = []
+        for topic, body, headers in zip(*columns, strict=True):
+            try:
+                encode(self._codec, [body], self.body_bytes_max)
+            except (BadBody, TooLarge) as error:
+                self.errors.append(type(error)(f"topic {topic!r}: {error.detail}"))
+            else:
+                good.append((topic, body, headers))
+        kept = list(zip(*good, strict=True)) or [(), (), ()]
+        return list(kept[0]), list(kept[1]), list(kept[2])
+
+
+class AudienceChanged(msgspec.Struct, gc=False):
+    """So many subscribers are there now."""
+
+    subscribers: int
+
+
+class PublisherEngine(ClientEngine):
+    """Publishes through a broker, as far as its credit goes."""
+
+    def __init__(self, addresses: Sequence[Address], nonce: bytes, codec: Codec, jitter: Jitter) -> None:
+        super().__init__(addresses, jitter)
+        self.lanes = Lanes(nonce, codec)
+        self._codec = codec
+        self.audience = 0
+
+    def _hello(self, session: ClientSession) -> Hello:
+        resume = Resume(session.ready.epoch) if session.ready else None
+        return Hello(role=Role.PUBLISHER, nonce=self.lanes.publisher, codec=self._codec, resume=resume)
+
+    def publish(self, batches: list[tuple[int, int, Frames]], now: int) -> None:
+        """Send batches in order, each as soon as credit admits it."""
+        session = self.sessions[0]
+        for messages, size, frames in batches:
+            session.post(messages, size, frames, now)
+
+    @property
+    def room(self) -> bool:
+        """Whether publish() may go on without waiting."""
+        return self.sessions[0].outbox_bytes < OUTBOX_BYTES_MAX
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the broker."""
+        return self.sessions[0].outbox_bytes
+
+    def on_ready(self, session: ClientSession, ready: Ready, now: int) -> None:
+        self.lanes.body_bytes_max = ready.limits.body_bytes_max
+
+    def on_lost(self, session: ClientSession, now: int) -> None:
+        self.audience = 0
+
+    def on_message(self, session: ClientSession, message: Message, now: int) -> None:
+        match message.header:
+            case Audience(subscribers=subscribers):
+                self.audience = subscribers
+                self._events.append(AudienceChanged(subscribers))
+            case _:
+                self.counters["unexpected"] += 1
+
+
+class PeerPublisherEngine:
+    """Publishes on an XPUB of its own. Never waits: at a subscriber's high-water mark libzmq drops, and the gap shows."""
+
+    def __init__(self, address: Address, nonce: bytes, codec: Codec) -> None:
+        self.address = address
+        self.lanes = Lanes(nonce, codec)
+        self._effects: list[Effect] = []
+        self._events: list[object] = []
+        self._listeners: set[bytes] = set()
+        self._closed = False
+        self.counters: Counter[str] = Counter()
+        self.error: ZbrokerError | None = None
+
+    def start(self, now: int) -> None:
+        """Bind, or connect to a forwarder."""
+        self._effects.append(Open(1, self.address.endpoint))
+        self._events.append(SessionReady(False))
+
+    def connected(self, link: Link, now: int) -> None:
+        """Subscriptions tell more."""
+
+    def disconnected(self, link: Link, now: int) -> None:
+        """XPUB takes the subscriptions back by itself."""
+
+    def unreachable(self, link: Link, now: int) -> None:
+        """libzmq goes on trying."""
+
+    def receive(self, link: Link, peer: PeerId, frames: Frames, now: int) -> None:
+        """A subscription: one byte on or off, then the prefix."""
+        first = frames[0]
+        on, prefix = first[:1] == b"\x01", first[1:]
+        if not prefix.startswith(ECHO_PREFIX) or len(prefix) != len(ECHO_PREFIX) + 16:
+            return
+        nonce = prefix[len(ECHO_PREFIX) :]
+        if on:
+            self._listeners.add(nonce)
+            echo = Echo(self.lanes.publisher, self.lanes.sequences())
+            self._effects.append(Send(1, b"", pack(echo, key=nonce)))
+        else:
+            self._listeners.discard(nonce)
+        self._events.append(AudienceChanged(len(self._listeners)))
+
+    def publish(self, batches: list[tuple[int, int, Frames]], now: int) -> None:
+        """Send batches in order."""
+        self._effects.extend(Send(1, b"", frames) for _messages, _size, frames in batches)
+
+    room = True
+    unsent = 0
+
+    @property
+    def audience(self) -> int:
+        return len(self._listeners)
+
+    def events(self) -> list[object]:
+        events, self._events = self._events, []
+        return events
+
+    def effects(self) -> list[Effect]:
+        effects, self._effects = self._effects, []
+        return effects
+
+    def next_timeout(self) -> int | None:
+        return None
+
+    def handle_timeout(self, now: int) -> None:
+        """There is no timer."""
+
+    def leave(self, now: int) -> None:
+        self._closed = True
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    @property
+    def is_ready(self) -> bool:
+        return not self._closed
+
+    def unavailable(self) -> ZbrokerError:
+        raise AssertionError("a bound publisher is always there")

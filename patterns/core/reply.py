@@ -1,0 +1,323 @@
+"""Answering (SPEC.md 7): the replier's engine behind a broker, and the one that serves requesters itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+from typing import Final
+
+import msgspec
+
+from patterns.core.backoff import Jitter
+from patterns.core.client import ClientEngine, ClientSession, Failed, SessionReady
+from patterns.wire.address import Address
+from patterns.wire.engine import Effect, Link, Open, PeerId
+from patterns.wire.errors import CreditExceeded, NoReplier, Overloaded, WrongRole, ZbrokerError
+from patterns.wire.frames import Frames, Message, columns_of, pack
+from patterns.wire.limits import BATCH_BYTES_MAX, BODY_BYTES_MAX, CREDIT_BYTES
+from patterns.wire.messages import (
+    Cancel,
+    Codec,
+    ErrorHeader,
+    Header,
+    Hello,
+    Limits,
+    Offer,
+    Offered,
+    Ready,
+    Reply,
+    Request,
+    Resume,
+    Role,
+)
+from patterns.wire.messages import Credit as CreditHeader
+from patterns.wire.server import Session, Sessions, error_header
+
+_MS: Final = 1_000
+_REQUESTS_WINDOW: Final = 1_024  # requests that one requester may have outstanding here
+_REPLY_BYTES_HELD: Final = 8 * 1024 * 1024  # for a requester that does not read; then an error takes a reply's place
+
+
+class Requested(msgspec.Struct, gc=False):
+    """A request to answer. `token` names it towards reply() and fail(); `deadline` is on the engine's clock."""
+
+    token: int
+    service: str
+    codec: Codec
+    payload: bytes
+    headers: dict[str, str] | None
+    deadline: int
+
+
+class Cancelled(msgspec.Struct, gc=False):
+    """Nobody waits for this request's answer any more."""
+
+    token: int
+
+
+class ServiceReady(msgspec.Struct, gc=False):
+    """The broker has registered the service."""
+
+    service: str
+
+
+def _requested(token: int, header: Request, message: Message, now: int) -> Requested:
+    headers = columns_of(message, 1).headers if message.columns else None
+    first = headers[0] if isinstance(headers, list) else None
+    return Requested(token, header.service, header.codec, message.payload, first, now + header.timeout_ms * _MS)
+
+
+class ReplierEngine(ClientEngine):
+    """Offers services to a broker and answers what it is given, `concurrency` requests at a time."""
+
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        services: Sequence[str],
+        nonce: bytes,
+        codec: Codec,
+        jitter: Jitter,
+        concurrency: int = 1,
+    ) -> None:
+        super().__init__(addresses, jitter)
+        self._services = tuple(services)
+        self._nonce = nonce
+        self._codec = codec
+        self._concurrency = concurrency
+        self._open: dict[int, int] = {}  # token -> the request's id of this session
+        self._tokens = count(1)
+        self.offered: set[str] = set()
+
+    def _hello(self, session: ClientSession) -> Hello:
+        return Hello(
+            role=Role.REPLIER,
+            nonce=self._nonce,
+            codec=self._codec,
+            credit_messages=self._concurrency,
+            credit_bytes=CREDIT_BYTES,
+            resume=Resume(session.ready.epoch) if session.ready else None,
+        )
+
+    @property
+    def is_offered(self) -> bool:
+        return self.is_ready and self.offered == set(self._services)
+
+    def on_ready(self, session: ClientSession, ready: Ready, now: int) -> None:
+        self.offered.clear()
+        for number, service in enumerate(self._services, start=1):
+            session.send(Offer(number, service), now)
+
+    def on_lost(self, session: ClientSession, now: int) -> None:
+        self.offered.clear()
+        self._events.extend(Cancelled(token) for token in self._open)
+        self._open.clear()
+
+    def on_message(self, session: ClientSession, message: Message, now: int) -> None:
+        match message.header:
+            case Request() as header:
+                token = next(self._tokens)
+                self._open[token] = header.id
+                session.into.spend(1, len(message.payload))
+                session.into.renew(1, len(message.payload))  # by the reply, which always follows (SPEC.md 6)
+                self._events.append(_requested(token, header, message, now))
+            case Offered(id=number):
+                service = self._services[number - 1] if 0 < number <= len(self._services) else ""
+                self.offered.add(service)
+                self._events.append(ServiceReady(service))
+            case Cancel(id=number):
+                self._cancel(number)
+            case _:
+                self.counters["unexpected"] += 1
+
+    def _cancel(self, number: int) -> None:
+        for token, held in self._open.items():
+            if held == number:
+                self._events.append(Cancelled(token))
+                return
+
+    def reply(self, token: int, codec: Codec, payload: bytes, columns: bytes, now: int) -> None:
+        """Answer; nothing happens if nobody waits any more."""
+        self._send(token, lambda number: Reply(id=number, codec=codec), now, columns=columns, payload=payload)
+
+    def fail(self, token: int, error: ZbrokerError, now: int) -> None:
+        """Answer with an error."""
+        self._send(token, lambda number: error_header(error, "request", number), now)
+
+    def _send(self, token: int, header: object, now: int, *, columns: bytes = b"", payload: bytes = b"") -> None:
+        number = self._open.pop(token, None)
+        session = self.sessions[0]
+        if number is None or not session.is_ready:
+            self.counters["late_replies"] += 1
+            return
+        assert callable(header)
+        session.send(header(number), now, columns=columns, payload=payload)
+
+
+class _Asked(msgspec.Struct, gc=False):
+    session: Session
+    number: int
+    size: int
+
+
+class PeerReplierEngine:
+    """A replier that binds: requesters are its sessions, the caller's handler its only worker."""
+
+    def __init__(
+        self, address: Address, services: Sequence[str], epoch: int, codec: Codec, concurrency: int = 1
+    ) -> None:
+        self.address = address
+        self._services = list(services)
+        self._codec = codec
+        self._epoch = epoch
+        self._concurrency = concurrency
+        self._effects: list[Effect] = []
+        self._events: list[object] = []
+        self._sessions = Sessions(self, self._effects, epoch)
+        self._open: dict[int, _Asked] = {}
+        self._tokens = count(1)
+        self._closed = False
+        self.error: ZbrokerError | None = None
+        self.detail = ""
+        self.counters = self._sessions.counters
+
+    # -- Engine --------------------------------------------------------------------------------------------------
+
+    def start(self, now: int) -> None:
+        """Bind."""
+        self._effects.append(Open(1, self.address.endpoint))
+        self._events.append(SessionReady(False))
+
+    def connected(self, link: Link, now: int) -> None:
+        """Somebody connected; the HELLO tells who."""
+
+    def disconnected(self, link: Link, now: int) -> None:
+        """Somebody left; peer_gone() tells who."""
+
+    def unreachable(self, link: Link, now: int) -> None:
+        """The address cannot be bound; the shell raised already."""
+
+    def peer_gone(self, link: Link, peer: PeerId, now: int) -> None:
+        """A routing id that can no longer be reached."""
+        self._sessions.disconnected((link, peer), now)
+
+    def receive(self, link: Link, peer: PeerId, frames: Frames, now: int) -> None:
+        found = self._sessions.receive(link, peer, frames, now)
+        if found is None:
+            return
+        session, message = found
+        match message.header:
+            case Request() as header:
+                self._asked(session, header, message, now)
+            case Cancel(id=number):
+                self._cancel(session, number)
+            case CreditHeader():
+                pass
+            case _:
+                error = WrongRole(f"kind {message.kind!r} is not for a {session.role} to send to a replier")
+                self._sessions.refuse(session, error)
+
+    def events(self) -> list[object]:
+        events, self._events = self._events, []
+        return events
+
+    def effects(self) -> list[Effect]:
+        effects = self._effects.copy()
+        self._effects.clear()
+        return effects
+
+    def next_timeout(self) -> int | None:
+        return self._sessions.next_timeout()
+
+    def handle_timeout(self, now: int) -> None:
+        self._sessions.handle_timeout(now)
+
+    def leave(self, now: int) -> None:
+        """Tell the requesters; they turn to another address."""
+        if not self._closed:
+            self._sessions.farewell("the replier is leaving", 0)
+        self._closed = True
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    @property
+    def is_ready(self) -> bool:
+        return not self._closed
+
+    is_offered = is_ready
+
+    def unavailable(self) -> ZbrokerError:
+        raise AssertionError("a bound replier is always there")
+
+    # -- Host ----------------------------------------------------------------------------------------------------
+
+    def admit(self, session: Session, hello: Hello, now: int) -> Ready:
+        if hello.role is not Role.REQUESTER:
+            raise WrongRole(f"a {hello.role} cannot talk to a replier; only requesters connect here")
+        return Ready(
+            version=1,
+            epoch=self._epoch,
+            limits=Limits(BODY_BYTES_MAX, BATCH_BYTES_MAX),
+            services=self._services,
+            credit_messages=_REQUESTS_WINDOW,
+            credit_bytes=CREDIT_BYTES,
+        )
+
+    def ended(self, session: Session, reason: str, now: int) -> None:
+        for token, asked in list(self._open.items()):
+            if asked.session is session:
+                del self._open[token]
+                self._events.append(Cancelled(token))
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    def _asked(self, session: Session, header: Request, message: Message, now: int) -> None:
+        size = len(message.payload)
+        if not session.into.is_open:
+            window = f"{session.into.messages_max} messages and {session.into.bytes_max} bytes"
+            self._sessions.end(session, CreditExceeded(f"request beyond the credit of {window}"), now)
+            return
+        session.into.spend(1, size)
+        if header.service not in self._services:
+            session.into.renew(1, size)
+            error = NoReplier(f"service {header.service!r} is not offered here; offered: {', '.join(self._services)}")
+            self._sessions.tell(session, error_header(error, "request", header.id))
+            return
+        token = next(self._tokens)
+        self._open[token] = _Asked(session, header.id, size)
+        self._events.append(_requested(token, header, message, now))
+
+    def _cancel(self, session: Session, number: int) -> None:
+        for token, asked in self._open.items():
+            if asked.session is session and asked.number == number:
+                self._events.append(Cancelled(token))
+                return
+
+    def reply(self, token: int, codec: Codec, payload: bytes, columns: bytes, now: int) -> None:
+        """Answer; nothing happens if nobody waits any more."""
+        self._answer(token, Reply(id=0, codec=codec), columns, payload)
+
+    def fail(self, token: int, error: ZbrokerError, now: int) -> None:
+        """Answer with an error."""
+        self._answer(token, error_header(error, "request", 0), b"", b"")
+
+    def _answer(self, token: int, header: Reply | ErrorHeader, columns: bytes, payload: bytes) -> None:
+        asked = self._open.pop(token, None)
+        if asked is None:
+            self.counters["late_replies"] += 1
+            return
+        session, answer = asked.session, header
+        if session.outbox_bytes + len(payload) > _REPLY_BYTES_HELD:
+            error = Overloaded(f"reply dropped: the requester has not read {session.outbox_bytes} bytes of replies")
+            answer, columns, payload = error_header(error, "request", 0), b"", b""
+        answer.id = asked.number
+        session.into.renew(1, asked.size)
+        if isinstance(answer, Reply):
+            frames = pack(answer, columns=columns, payload=payload, form=session.form)
+            self._sessions.post(session, 1, len(payload), frames)
+        else:
+            self._sessions.tell(session, answer)
+
+
+__all__ = ["Cancelled", "Failed", "Header", "PeerReplierEngine", "ReplierEngine", "Requested", "ServiceReady"]

@@ -1,0 +1,284 @@
+"""Asking (SPEC.md 7): the requester's engine, through a broker or straight to repliers."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from itertools import count
+from typing import Final
+
+import msgspec
+
+from patterns.core.backoff import Jitter
+from patterns.core.client import ClientEngine, ClientSession, error_of
+from patterns.wire.address import Address
+from patterns.wire.errors import NoReplier, OutcomeUnknown, ReplierLost, TimedOut, ZbrokerError
+from patterns.wire.frames import Message, columns_of, pack
+from patterns.wire.limits import CREDIT_BYTES, SERVICE_WAIT_MS
+from patterns.wire.messages import (
+    Cancel,
+    Codec,
+    ErrorHeader,
+    Hello,
+    Ready,
+    Reply,
+    Request,
+    Resume,
+    Role,
+)
+
+_MS: Final = 1_000
+_REPLIES_WINDOW: Final = 4_096  # replies on their way to one requester; their bytes are the closer bound
+_REPLY_BYTES_WINDOW: Final = 2 * CREDIT_BYTES
+
+
+class Outcome(msgspec.Struct, gc=False):
+    """The one outcome of a request: an error, or a body still encoded."""
+
+    id: int
+    error: ZbrokerError | None
+    codec: Codec = Codec.MSGPACK
+    payload: bytes = b""
+    headers: dict[str, str] | None = None
+
+
+class _Pending(msgspec.Struct, gc=False):
+    """A request without an outcome. `asked` is where it was dispatched to, `refused_by` who does not offer the service."""
+
+    header: Request
+    columns: bytes
+    payload: bytes
+    deadline: int
+    wait_until: int
+    asked: ClientSession | None = None
+    refused_by: list[ClientSession] = []
+
+
+class RequesterEngine(ClientEngine):
+    """Asks. Each request has exactly one Outcome event, at its deadline at the latest."""
+
+    def __init__(self, addresses: Sequence[Address], nonce: bytes, codec: Codec, jitter: Jitter) -> None:
+        super().__init__(addresses, jitter)
+        self._nonce = nonce
+        self._codec = codec
+        self._ids = count(1)
+        self._pending: dict[int, _Pending] = {}
+        self._waiting: dict[int, None] = {}  # not dispatched, oldest first
+        self._deadlines: list[tuple[int, int]] = []
+
+    def _hello(self, session: ClientSession) -> Hello:
+        resume = Resume(session.ready.epoch) if session.ready else None
+        return Hello(
+            role=Role.REQUESTER,
+            nonce=self._nonce,
+            codec=self._codec,
+            credit_messages=_REPLIES_WINDOW,
+            credit_bytes=_REPLY_BYTES_WINDOW,
+            resume=resume,
+        )
+
+    def request(
+        self,
+        service: str,
+        codec: Codec,
+        payload: bytes,
+        columns: bytes,
+        *,
+        timeout_us: int,
+        wait_ms: int = SERVICE_WAIT_MS,
+        idempotent: bool = False,
+        now: int,
+    ) -> int:
+        """Ask, now or as soon as somebody can be asked; the id that the Outcome will have."""
+        number = next(self._ids)
+        header = Request(
+            id=number, service=service, timeout_ms=0, wait_ms=wait_ms, idempotent=idempotent, codec=codec
+        )  # fmt: skip
+        deadline = now + timeout_us
+        pending = _Pending(header, columns, payload, deadline, now + wait_ms * _MS)
+        self._pending[number] = pending
+        heapq.heappush(self._deadlines, (deadline, number))
+        if not self._dispatch(pending, now):
+            self._waiting[number] = None
+        return number
+
+    def forget(self, number: int, now: int) -> None:
+        """The caller has left: no Outcome follows."""
+        pending = self._pending.pop(number, None)
+        self._waiting.pop(number, None)
+        if pending is not None and pending.asked is not None and pending.asked.is_ready:
+            pending.asked.send(Cancel(number), now)
+
+    @property
+    def outstanding(self) -> int:
+        return len(self._pending)
+
+    # -- whom to ask ---------------------------------------------------------------------------------------------
+
+    def _dispatch(self, pending: _Pending, now: int) -> bool:
+        session = self._choose(pending)
+        if session is None:
+            return False
+        header = pending.header
+        header.timeout_ms = max(1, (pending.deadline - now) // _MS)
+        pending.asked = session
+        frames = pack(header, columns=pending.columns, payload=pending.payload)
+        session.post(1, len(pending.payload), frames, now)
+        return True
+
+    def _choose(self, pending: _Pending) -> ClientSession | None:
+        """The ready session with the most credit left; peer to peer, one that offers the service."""
+        if self.brokered:
+            session = self.sessions[0]
+            return session if session.is_ready and session.out.is_open else None
+        best: ClientSession | None = None
+        for session in self.sessions:
+            if not session.is_ready or not session.out.is_open or session in pending.refused_by:
+                continue
+            if session.ready is not None and pending.header.service not in session.ready.services:
+                continue
+            if best is None or session.out.messages_left > best.out.messages_left:
+                best = session
+        return best
+
+    def _dispatch_waiting(self, now: int) -> None:
+        for number in list(self._waiting):
+            if self._dispatch(self._pending[number], now):
+                del self._waiting[number]
+            elif self.brokered:
+                return  # no credit for the oldest is no credit for the rest
+
+    # -- what comes back -----------------------------------------------------------------------------------------
+
+    def on_ready(self, session: ClientSession, ready: Ready, now: int) -> None:
+        self._dispatch_waiting(now)
+
+    def on_credit(self, session: ClientSession, now: int) -> None:
+        self._dispatch_waiting(now)
+
+    def on_message(self, session: ClientSession, message: Message, now: int) -> None:
+        match message.header:
+            case Reply() as reply:
+                self._replied(session, reply, message, now)
+            case ErrorHeader(scope="request", id=number) as header:
+                self._failed(session, number, error_of(header), now)
+            case _:
+                self.counters["unexpected"] += 1
+
+    def _replied(self, session: ClientSession, reply: Reply, message: Message, now: int) -> None:
+        into = session.into
+        into.spend(1, len(message.payload))
+        if into.messages_left < _REPLIES_WINDOW // 2 or into.bytes_max - into.bytes_used < _REPLY_BYTES_WINDOW // 2:
+            session.grant(into.messages_used + _REPLIES_WINDOW, into.bytes_used + _REPLY_BYTES_WINDOW, now)
+        pending = self._settle(session, reply.id, now)
+        if pending is None:
+            return
+        headers = columns_of(message, 1).headers if message.columns else None
+        self._events.append(
+            Outcome(reply.id, None, reply.codec, message.payload, headers[0] if isinstance(headers, list) else None)
+        )
+
+    def _failed(self, session: ClientSession, number: int, error: ZbrokerError, now: int) -> None:
+        pending = self._pending.get(number)
+        if pending is not None and isinstance(error, NoReplier) and not self.brokered:
+            session.out.renew(1, len(pending.payload))
+            pending.asked = None
+            pending.refused_by = [*pending.refused_by, session]
+            if not self._dispatch(pending, now):
+                self._waiting[number] = None
+            return
+        if self._settle(session, number, now) is not None:
+            self._events.append(Outcome(number, error))
+
+    def _settle(self, session: ClientSession, number: int, now: int) -> _Pending | None:
+        """Take the request off the books; None when it was off already: a late answer meets nobody."""
+        pending = self._pending.pop(number, None)
+        if pending is None:
+            self.counters["late_replies"] += 1
+            return None
+        session.out.renew(1, len(pending.payload))
+        if self._waiting or session.outbox:
+            session.flush(now)
+            self._dispatch_waiting(now)
+        return pending
+
+    def on_lost(self, session: ClientSession, now: int) -> None:
+        """What was dispatched there has an unknown outcome; only what is idempotent is asked again."""
+        for number, pending in list(self._pending.items()):
+            if pending.asked is not session:
+                continue
+            pending.asked = None
+            if pending.header.idempotent:
+                self._waiting[number] = None
+            else:
+                del self._pending[number]
+                self._events.append(Outcome(number, self._unknown(pending, session)))
+        self._dispatch_waiting(now)
+
+    def _unknown(self, pending: _Pending, session: ClientSession) -> ZbrokerError:
+        what = f"request to {pending.header.service!r}"
+        where = session.address.endpoint
+        if self.brokered:
+            return OutcomeUnknown(
+                f"{what}: the connection to the broker at {where} broke after it was sent; it may have been done. "
+                f"Ask again if that is harmless, or say idempotent=True"
+            )
+        return ReplierLost(f"{what}: the replier at {where} was lost after it was sent; it may have been done")
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def role_timeout(self) -> int | None:
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][1] not in self._pending:
+            heapq.heappop(deadlines)
+        due = deadlines[0][0] if deadlines else None
+        if not self.brokered:
+            for number in self._waiting:
+                wait_until = self._pending[number].wait_until
+                due = wait_until if due is None else min(due, wait_until)
+        return due
+
+    def on_timeout(self, now: int) -> None:
+        while (due := self._first_due(now)) is not None:
+            pending = self._pending[due]
+            where = pending.asked
+            self.forget(due, now)
+            if where is not None:
+                where.out.renew(1, len(pending.payload))
+            self._events.append(Outcome(due, self._too_late(pending)))
+        if not self.brokered:
+            self._give_up_waiting(now)
+
+    def _first_due(self, now: int) -> int | None:
+        deadlines = self._deadlines
+        while deadlines and deadlines[0][0] <= now:
+            number = heapq.heappop(deadlines)[1]
+            if number in self._pending:
+                return number
+        return None
+
+    def _too_late(self, pending: _Pending) -> ZbrokerError:
+        if pending.asked is None and not self.is_ready:
+            return self.unavailable()
+        return TimedOut(f"request to {pending.header.service!r}: no outcome before its deadline")
+
+    def _give_up_waiting(self, now: int) -> None:
+        """Peer to peer nobody else can say NO_REPLIER for a service that none of the peers offers."""
+        for number in list(self._waiting):
+            pending = self._pending[number]
+            offered = any(
+                session.is_ready and session.ready is not None and pending.header.service in session.ready.services
+                for session in self.sessions
+                if session not in pending.refused_by
+            )
+            if offered:
+                pending.wait_until = pending.deadline  # it waits for credit now, not for somebody to offer
+            if pending.wait_until > now or offered:
+                continue
+            self.forget(number, now)
+            error = self._no_replier(pending) if self.is_ready else self.unavailable()
+            self._events.append(Outcome(number, error))
+
+    def _no_replier(self, pending: _Pending) -> ZbrokerError:
+        asked = ", ".join(session.address.endpoint for session in self.sessions)
+        return NoReplier(f"service {pending.header.service!r} is offered by none of {asked}")

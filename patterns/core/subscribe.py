@@ -1,0 +1,325 @@
+"""Subscribing (SPEC.md 8): what is received is in order, filtered exactly, and accounted for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from patterns.core.backoff import Jitter
+from patterns.core.client import ClientEngine, ClientSession, error_of
+from patterns.wire.address import Address
+from patterns.wire.codec import check
+from patterns.wire.engine import Close, Effect, Link, Listen, Open, PeerId
+from patterns.wire.errors import BadBody, ProtocolError, TooLarge, Unavailable, ZbrokerError
+from patterns.wire.frames import ECHO_PREFIX, PUBLISH_PREFIX, Frames, Message, columns_of, parse
+from patterns.wire.messages import (
+    Codec,
+    Columns,
+    Echo,
+    ErrorHeader,
+    Hello,
+    Lost,
+    Publish,
+    Ready,
+    Resume,
+    Role,
+    Subscribe,
+    Subscribed,
+)
+from patterns.wire.names import channels_of, check_pattern, matcher
+
+_MESSAGES_WINDOW: Final = 262_144
+_BYTES_WINDOW: Final = 4 * 1024 * 1024  # 64 batches in flight keep two busy processes apart
+
+
+class Received(msgspec.Struct, gc=False):
+    """A batch of which at least one message is wanted.
+
+    Attributes:
+        wanted: which messages, by index; None: all.
+        topics: one for each message; None: all have `topic`.
+    """
+
+    publisher: bytes
+    sequence: int
+    count: int
+    codec: Codec
+    payload: bytes
+    sizes: list[int] | None
+    topic: str
+    topics: list[str] | None
+    headers: list[dict[str, str] | None] | None
+    wanted: list[int] | None
+
+
+class Loss:
+    """What a subscriber knows to have missed."""
+
+    def __init__(self) -> None:
+        self.dropped = 0  # by the broker, for this subscriber, over all sessions
+        self.upstream = 0  # gaps in what publishers sent
+        self.interruptions = 0  # breaks of unknown size
+        self._session = (0, 0)
+        self._next: dict[tuple[bytes, int], int] = {}
+
+    @property
+    def lost(self) -> int:
+        return self.dropped + self.upstream
+
+    def reported(self, messages: int, upstream: int) -> None:
+        """A LOST of this session: absolute totals."""
+        before_messages, before_upstream = self._session
+        self.dropped += max(0, messages - before_messages)
+        self.upstream += max(0, upstream - before_upstream)
+        self._session = (messages, upstream)
+
+    def session_began(self) -> None:
+        """Totals count from zero again."""
+        self._session = (0, 0)
+
+    def saw(self, publisher: bytes, channel: int, sequence: int, count: int) -> None:
+        """A batch of a direct publisher; a jump in its sequence is a loss."""
+        key = (publisher, channel)
+        expected = self._next.get(key)
+        if expected is not None and sequence > expected:
+            self.upstream += sequence - expected
+        self._next[key] = sequence + count
+
+    def told(self, publisher: bytes, channel: int, following: int) -> None:
+        """An ECHO says which sequence comes next."""
+        self.saw(publisher, channel, following, 0)
+
+    def knows(self, publisher: bytes) -> bool:
+        return any(known == publisher for known, _channel in self._next)
+
+    def forget(self, publisher: bytes) -> None:
+        """A publisher is gone for good: one break of unknown size."""
+        self.interruptions += 1
+        for key in [key for key in self._next if key[0] == publisher]:
+            del self._next[key]
+
+
+def _wanted(columns: Columns, topics: list[str], matches: Callable[[str], bool]) -> list[int] | None:
+    """Indexes of the messages that a subscriber asked for; None when that is all of them."""
+    kept = [matches(topic) for topic in topics]
+    if all(kept):
+        return None
+    assert not isinstance(columns.topic, msgspec.UnsetType)
+    return [index for index, place in enumerate(columns.topic) if kept[place]]
+
+
+def received(message: Message, header: Publish, matches: Callable[[str], bool]) -> Received | None:
+    """The batch in a PUBLISH, checked; None when none of it is wanted. Raises ProtocolError, BadBody, TooLarge."""
+    columns = columns_of(message, header.count)
+    sizes = None if isinstance(columns.sizes, msgspec.UnsetType) else columns.sizes
+    if header.codec is Codec.RAW:
+        check(header.codec, message.payload, header.count, sizes)  # others are checked by decoding them
+    headers = None if isinstance(columns.headers, msgspec.UnsetType) else columns.headers
+    topics: list[str] | None = None
+    wanted: list[int] | None = None
+    if header.topic is not None:
+        if not matches(header.topic):
+            return None
+    elif isinstance(columns.topics, msgspec.UnsetType) or isinstance(columns.topic, msgspec.UnsetType):
+        raise ProtocolError("a PUBLISH without topics")
+    else:
+        wanted = _wanted(columns, columns.topics, matches)
+        if wanted == []:
+            return None
+        distinct = columns.topics
+        topics = [distinct[place] for place in columns.topic]
+    return Received(
+        header.publisher, header.sequence, header.count, header.codec, message.payload, sizes,
+        header.topic or "", topics, headers, wanted,
+    )  # fmt: skip
+
+
+class SubscriberEngine(ClientEngine):
+    """Subscribes through a broker."""
+
+    def __init__(
+        self, addresses: Sequence[Address], patterns: Sequence[str], nonce: bytes, codec: Codec, jitter: Jitter
+    ) -> None:
+        super().__init__(addresses, jitter)
+        self._patterns = [check_pattern(pattern) for pattern in patterns]
+        self._matches = matcher(self._patterns)
+        self._nonce = nonce
+        self._codec = codec
+        self._confirmed: set[int] = set()
+        self._epoch = 0
+        self.loss = Loss()
+
+    def _hello(self, session: ClientSession) -> Hello:
+        return Hello(
+            role=Role.SUBSCRIBER,
+            nonce=self._nonce,
+            codec=self._codec,
+            credit_messages=_MESSAGES_WINDOW,
+            credit_bytes=_BYTES_WINDOW,
+            resume=Resume(session.ready.epoch) if session.ready else None,
+        )
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether every pattern is registered."""
+        return self.is_ready and len(self._confirmed) == len(self._patterns)
+
+    @property
+    def missing(self) -> str:
+        return ", ".join(address.endpoint for address in self.addresses)
+
+    def on_ready(self, session: ClientSession, ready: Ready, now: int) -> None:
+        if self._epoch:
+            self.loss.interruptions += 1  # whatever was published between the two sessions
+        self._epoch = ready.epoch
+        self.loss.session_began()
+        self._confirmed.clear()
+        for number, pattern in enumerate(self._patterns, start=1):
+            session.send(Subscribe(number, pattern), now)
+
+    def on_message(self, session: ClientSession, message: Message, now: int) -> None:
+        match message.header:
+            case Publish() as header:
+                self._published(session, header, message)
+            case Subscribed(id=number):
+                self._confirmed.add(number)
+            case Lost(messages=messages, upstream=upstream):
+                self.loss.reported(messages, upstream)
+            case ErrorHeader(scope="subscription") as header:
+                self.error = error_of(header)
+            case _:
+                self.counters["unexpected"] += 1
+
+    def _published(self, session: ClientSession, header: Publish, message: Message) -> None:
+        session.into.spend(header.count, len(message.payload))
+        try:
+            batch = received(message, header, self._matches)
+        except (ProtocolError, BadBody, TooLarge):
+            self.counters["malformed"] += 1
+            return
+        if batch is not None:
+            self._events.append(batch)
+
+    def taken(self, now: int) -> None:
+        """The caller has taken what was received: grant as much again, half a window at a time."""
+        session = self.sessions[0]
+        into = session.into
+        if session.is_ready and (
+            into.messages_left < _MESSAGES_WINDOW // 2 or into.bytes_max - into.bytes_used < _BYTES_WINDOW // 2
+        ):
+            session.grant(into.messages_used + _MESSAGES_WINDOW, into.bytes_used + _BYTES_WINDOW, now)
+
+
+class PeerSubscriberEngine:
+    """Subscribes to publishers directly, or through libzmq's forwarders: one SUB for each address."""
+
+    def __init__(self, addresses: Sequence[Address], patterns: Sequence[str], nonce: bytes) -> None:
+        self.addresses = tuple(addresses)
+        self._matches = matcher([check_pattern(pattern) for pattern in patterns])
+        channels = {channels_of(pattern) for pattern in patterns}
+        self._prefixes = (
+            [PUBLISH_PREFIX] if None in channels else sorted(PUBLISH_PREFIX + bytes((c,)) for c in channels if c is not None)
+        )  # fmt: skip
+        self._nonce = nonce
+        self._effects: list[Effect] = []
+        self._events: list[Any] = []
+        self._heard: dict[Link, set[bytes]] = {}  # link -> publishers that echoed
+        self._doubtful: dict[Link, set[bytes]] = {}  # link -> publishers that a break made doubtful
+        self._closed = False
+        self.loss = Loss()
+        self.counters: Counter[str] = Counter()
+        self.error: ZbrokerError | None = None
+
+    def start(self, now: int) -> None:
+        """Connect and subscribe; the ECHO's own prefix last, since XPUB takes them in order."""
+        for link, address in enumerate(self.addresses, start=1):
+            self._heard[link] = set()
+            self._effects.append(Open(link, address.endpoint))
+            self._effects.extend(Listen(link, prefix) for prefix in self._prefixes)
+            self._effects.append(Listen(link, ECHO_PREFIX + self._nonce))
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether each address has echoed."""
+        return all(self._heard.values())
+
+    is_ready = is_listening
+
+    @property
+    def missing(self) -> str:
+        return ", ".join(self.addresses[link - 1].endpoint for link, heard in self._heard.items() if not heard)
+
+    def connected(self, link: Link, now: int) -> None:
+        """The ECHO tells more."""
+
+    def disconnected(self, link: Link, now: int) -> None:
+        """libzmq connects and subscribes again; the next ECHO tells what was missed."""
+        heard = self._heard.get(link)
+        if heard:
+            self._doubtful.setdefault(link, set()).update(heard)
+            heard.clear()
+
+    def unreachable(self, link: Link, now: int) -> None:
+        """libzmq goes on trying."""
+
+    def receive(self, link: Link, peer: PeerId, frames: Frames, now: int) -> None:
+        try:
+            message = parse(frames)
+            header = message.header
+            if isinstance(header, Publish):
+                self._published(message, header)
+            elif isinstance(header, Echo):
+                self._echoed(link, header)
+            else:
+                self.counters["unexpected"] += 1
+        except (ProtocolError, BadBody, TooLarge, ZbrokerError):
+            self.counters["malformed"] += 1
+
+    def _published(self, message: Message, header: Publish) -> None:
+        batch = received(message, header, self._matches)
+        self.loss.saw(header.publisher, message.key[0], header.sequence, header.count)
+        if batch is not None:
+            self._events.append(batch)
+
+    def _echoed(self, link: Link, echo: Echo) -> None:
+        listening = {prefix[-1] for prefix in self._prefixes if len(prefix) > len(PUBLISH_PREFIX)}
+        doubtful = self._doubtful.pop(link, set())
+        doubtful.discard(echo.publisher)
+        for publisher in sorted(doubtful):
+            self.loss.forget(publisher)
+        for name, following in sorted(echo.sequences.items()):
+            if name.isdecimal() and (not listening or int(name) in listening):
+                self.loss.told(echo.publisher, int(name), following)
+        self._heard[link].add(echo.publisher)
+
+    def taken(self, now: int) -> None:
+        """Nothing to grant: libzmq's high-water marks bound this link."""
+
+    def events(self) -> list[Any]:
+        events, self._events = self._events, []
+        return events
+
+    def effects(self) -> list[Effect]:
+        effects, self._effects = self._effects, []
+        return effects
+
+    def next_timeout(self) -> int | None:
+        return None
+
+    def handle_timeout(self, now: int) -> None:
+        """There is no timer."""
+
+    def leave(self, now: int) -> None:
+        if not self._closed:
+            self._effects.extend(Close(link) for link in self._heard)
+        self._closed = True
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def unavailable(self) -> ZbrokerError:
+        return Unavailable(f"no publisher answers at {self.missing}; is it running?")
