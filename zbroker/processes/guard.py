@@ -43,7 +43,7 @@ SETTLE_US: Final = 250_000
 """libzmq frees an offender's queue in its own time after the cut; before that, resident memory proves nothing."""
 
 TRIM_AFTER_US: Final = tuple(SETTLE_US << doubling for doubling in range(7))
-"""When to give memory back after the last cut: 0.25 s, and up to 16 s, when a stalled loop reads what was left."""
+"""When to give memory back after a cut: 0.25 s, and up to 16 s, when a stalled loop has read what was left."""
 
 LEAVING_CHECKS: Final = 3
 """Looks at an fd after its DISCONNECTED, which libzmq sends microseconds before it closes the fd."""
@@ -284,10 +284,10 @@ class Guard:
                 kind, fd = struct.unpack("=HI", event)
                 if kind & MONITORED == 0:  # MONITOR_STOPPED comes unasked
                     continue
+                self._notices.append(Notice(fd, connected=kind == zmq.EVENT_ACCEPTED))
                 if self._poll is not None:
                     self._welcome(monitor, kind, fd, endpoint)
-                    os.eventfd_write(self._bell, 1)
-                self._notices.append(Notice(fd, connected=kind == zmq.EVENT_ACCEPTED))
+                    os.eventfd_write(self._bell, 1)  # after the append: else the loop finds nothing, and sleeps
 
     def _welcome(self, monitor: Monitor, kind: int, fd: int, endpoint: bytes) -> None:
         if kind == zmq.EVENT_ACCEPTED:
@@ -384,7 +384,10 @@ class Guard:
         account.is_cut = True
         self._cuts[reason] += 1
         self._recent.append(Cut(reason, account.remote, account.undelivered, account.allowance_bytes, now))
-        self._trim_at = [now + after for after in TRIM_AFTER_US]
+        if (
+            len(self._trim_at) <= 1
+        ):  # else one is due soon: a trim of a large heap takes 0.1 s, and cuts come in hundreds
+            self._trim_at = [now + after for after in TRIM_AFTER_US]
         return True
 
     def _watch_memory(self, now: int) -> None:

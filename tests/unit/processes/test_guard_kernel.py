@@ -1,0 +1,42 @@
+"""System calls on fds that are no sockets; on sockets: tests/sockets/test_guard.py."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+from zbroker.processes.guard_kernel import Kernel, available, borrow
+
+pytestmark = pytest.mark.skipif(not available, reason="TCP_INFO is Linux's")
+
+
+def test_it_is_available_on_linux() -> None:
+    assert available == (sys.platform == "linux")
+
+
+def test_a_closed_fd_and_a_file_cannot_be_borrowed(tmp_path: os.PathLike[str]) -> None:
+    fd = os.open(os.path.join(tmp_path, "file"), os.O_CREAT | os.O_RDWR)
+    fds_before = os.listdir("/proc/self/fd")
+    assert borrow(fd) is None
+    assert os.listdir("/proc/self/fd") == fds_before
+    os.close(fd)
+    assert borrow(fd) is None
+
+
+def test_what_is_no_tcp_socket_has_received_less_than_nothing() -> None:
+    kernel = Kernel()
+    assert kernel.received_bytes(-1) == -1
+    assert kernel.received_bytes(0) == -1
+    kernel.close()
+
+
+def test_resident_memory_counts_pages_that_are_touched() -> None:
+    kernel = Kernel()
+    before = kernel.rss_bytes()
+    block = bytearray(b"x") * (64 << 20)
+    assert kernel.rss_bytes() - before > 32 << 20
+    del block
+    kernel.trim()
+    kernel.close()
