@@ -15,6 +15,7 @@ from patterns.wire.codec import check
 from patterns.wire.engine import Close, Effect, Link, Listen, Open, PeerId
 from patterns.wire.errors import BadBody, ProtocolError, TooLarge, Unavailable, ZbrokerError
 from patterns.wire.frames import ECHO_PREFIX, PUBLISH_PREFIX, Frames, Message, columns_of, parse
+from patterns.wire.limits import CHANNELS
 from patterns.wire.messages import (
     Codec,
     Columns,
@@ -220,9 +221,9 @@ class PeerSubscriberEngine:
         self.addresses = tuple(addresses)
         self._matches = matcher([check_pattern(pattern) for pattern in patterns])
         channels = {channels_of(pattern) for pattern in patterns}
-        self._prefixes = (
-            [PUBLISH_PREFIX] if None in channels else sorted(PUBLISH_PREFIX + bytes((c,)) for c in channels if c is not None)
-        )  # fmt: skip
+        everything = None in channels
+        self._channels = list(range(CHANNELS)) if everything else sorted(c for c in channels if c is not None)
+        self._prefixes = [PUBLISH_PREFIX] if everything else [PUBLISH_PREFIX + bytes((c,)) for c in self._channels]
         self._nonce = nonce
         self._effects: list[Effect] = []
         self._events: list[Any] = []
@@ -285,14 +286,12 @@ class PeerSubscriberEngine:
             self._events.append(batch)
 
     def _echoed(self, link: Link, echo: Echo) -> None:
-        listening = {prefix[-1] for prefix in self._prefixes if len(prefix) > len(PUBLISH_PREFIX)}
         doubtful = self._doubtful.pop(link, set())
         doubtful.discard(echo.publisher)
         for publisher in sorted(doubtful):
             self.loss.forget(publisher)
-        for name, following in sorted(echo.sequences.items()):
-            if name.isdecimal() and (not listening or int(name) in listening):
-                self.loss.told(echo.publisher, int(name), following)
+        for channel in self._channels:
+            self.loss.told(echo.publisher, channel, echo.sequences.get(str(channel), 0))
         self._heard[link].add(echo.publisher)
 
     def taken(self, now: int) -> None:

@@ -101,26 +101,34 @@ def make_dealer(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> tuple
     return socket, pair
 
 
-def make_xpub(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
-    """A bound XPUB for direct publish-subscribe, each subscription visible. Raises as make_router()."""
+def make_xpub(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, *, binds: bool = True) -> zmq.Socket[bytes]:
+    """An XPUB for direct publish-subscribe, each subscription visible; it may connect to a forwarder. Raises as make_router()."""
     socket = _plain_socket(context, zmq.XPUB)
     socket.sndhwm = PUBLISHER_HIGH_WATER_MARK
     socket.rcvhwm = 0  # subscriptions: a finite mark loses them silently
     socket.backlog = _BACKLOG
     socket.setsockopt(zmq.XPUB_VERBOSE, 1)
-    bind(socket, endpoint)
+    if binds:
+        bind(socket, endpoint)
+    else:
+        connect(socket, endpoint)
     return socket
 
 
-def make_sub(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
-    """A connecting SUB without subscriptions, and its monitor. Raises as make_dealer()."""
+def make_sub(
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, *, binds: bool = False
+) -> tuple[zmq.Socket[bytes], zmq.Socket[bytes]]:
+    """A SUB without subscriptions, and its monitor; it may bind, for publishers that connect. Raises as make_router()."""
     socket = _plain_socket(context, zmq.SUB)
     socket.rcvhwm = SUBSCRIBER_HIGH_WATER_MARK
     socket.sndhwm = 0
     pair = monitor(socket)
     try:
-        connect(socket, endpoint)
-    except BadAddress:
+        if binds:
+            bind(socket, endpoint)
+        else:
+            connect(socket, endpoint)
+    except (BadAddress, Unavailable):
         close(socket, pair)
         raise
     return socket, pair
@@ -166,6 +174,11 @@ def bind(socket: zmq.Socket[bytes], endpoint: str) -> str:
         if error.errno in (zmq.EADDRINUSE, zmq.EADDRNOTAVAIL):
             raise Unavailable(f"cannot bind {endpoint}: {error.strerror}") from error
         raise BadAddress(f"cannot bind {endpoint}: {error.strerror}") from error
+    return last_endpoint(socket)
+
+
+def last_endpoint(socket: zmq.Socket[bytes]) -> str:
+    """What a socket is bound to."""
     bound: bytes = socket.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]
     return bound.rstrip(b"\0").decode()
 

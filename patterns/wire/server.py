@@ -80,7 +80,7 @@ class Sessions:
     def __init__(self, host: Host, effects: list[Effect], epoch: int, kept_us: dict[Role, int] | None = None) -> None:
         self._host = host
         self._effects = effects
-        self._epoch = epoch
+        self.epoch = epoch  # a broker learns its own only when its journal is open
         self._kept_us = kept_us or {}
         self._by_peer: dict[Peer, Session] = {}
         self._by_nonce: dict[bytes, Session] = {}
@@ -117,7 +117,7 @@ class Sessions:
             return None
         if session is None:
             self.counters["no_session"] += 1
-            self._to_stranger(peer, NoSessionHeader(self._epoch), message.form)
+            self._to_stranger(peer, NoSessionHeader(self.epoch), message.form)
             return None
         session.heard_at = now
         return self._own_business(session, message, now)
@@ -213,7 +213,7 @@ class Sessions:
         """Send a counted batch as soon as the client's credit admits it, in order."""
         if session.outbox or not session.out.is_open or session.state is not ServerState.READY:
             session.outbox.append((messages, size, frames))
-            session.outbox_bytes += size
+            session.outbox_bytes += sum(map(len, frames))  # memory, columns included; credit counts the payload only
             return
         session.out.spend(messages, size)
         link, peer_id = session.peer
@@ -224,7 +224,7 @@ class Sessions:
         link, peer_id = session.peer
         while session.outbox and session.out.is_open:
             messages, size, frames = session.outbox.popleft()
-            session.outbox_bytes -= size
+            session.outbox_bytes -= sum(map(len, frames))
             session.out.spend(messages, size)
             self._effects.append(Send(link, peer_id, frames))
 

@@ -1,0 +1,444 @@
+"""Who drives an engine: the caller that waits, or else the keeper. Sockets belong to whoever holds the lock.
+
+One thread at a time is the *leader*: it sleeps on the sockets' file descriptors, without the lock, so that others may
+send meanwhile. Others that wait are followers; a turn wakes those whose wait is over, and who stops leading wakes the next.
+Sleeping on descriptors is safe beside use of the sockets; sleeping in zmq_poll is not.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import weakref
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Final, Protocol
+
+import zmq
+
+from patterns.io import sockets, turn
+from patterns.io.clock import clock
+from patterns.io.keeper import Keeper
+from patterns.wire.engine import Close, Effect, Link, Listen, Open, PeerId, Send
+from patterns.wire.errors import Closed, Forked, ZbrokerError
+from patterns.wire.frames import Frames
+
+_TURN_MESSAGES: Final = 128  # then timers and sends have their turn
+_STALL_US: Final = 1_000_000  # after a stall, what has arrived is heard before deadlines are judged (design: SIGSTOP)
+_FOREVER_S: Final = 3_600.0
+_IN_FD: Final = select.POLLIN
+
+
+class SocketKind(Enum):
+    DEALER = "dealer"
+    ROUTER = "router"
+    XPUB = "xpub"
+    SUB = "sub"
+
+
+class DrivenEngine(Protocol):
+    """What the driver needs of an engine; see patterns/wire/engine.py."""
+
+    error: ZbrokerError | None
+
+    def start(self, now: int) -> None: ...
+    def connected(self, link: Link, now: int) -> None: ...
+    def disconnected(self, link: Link, now: int) -> None: ...
+    def unreachable(self, link: Link, now: int) -> None: ...
+    def receive(self, link: Link, peer: PeerId, frames: Frames, now: int) -> None: ...
+    def events(self) -> list[Any]: ...
+    def effects(self) -> list[Effect]: ...
+    def next_timeout(self) -> int | None: ...
+    def handle_timeout(self, now: int) -> None: ...
+    def leave(self, now: int) -> None: ...
+    @property
+    def closed(self) -> bool: ...
+    def unavailable(self) -> ZbrokerError: ...
+
+
+class _Plug:
+    """One link's socket with its monitor."""
+
+    __slots__ = ("kind", "monitor", "monitor_fd", "socket", "socket_fd")
+
+    def __init__(self, kind: SocketKind, socket: zmq.Socket[bytes], monitor: zmq.Socket[bytes] | None) -> None:
+        self.kind = kind
+        self.socket = socket
+        self.monitor = monitor
+        self.socket_fd: int = socket.fd
+        self.monitor_fd: int = monitor.fd if monitor is not None else -1
+
+
+class _Wake:
+    """Ends another thread's sleep; a pipe, since macOS has no eventfd."""
+
+    def __init__(self) -> None:
+        self.fd, self._write_fd = os.pipe()
+        os.set_blocking(self.fd, False)
+        os.set_blocking(self._write_fd, False)
+
+    def ring(self) -> None:
+        try:
+            os.write(self._write_fd, b"!")
+        except BlockingIOError:
+            pass  # 64 KiB of bells are enough
+
+    def hush(self) -> None:
+        try:
+            os.read(self.fd, 4_096)
+        except BlockingIOError:
+            pass
+
+    def close(self) -> None:
+        os.close(self.fd)
+        os.close(self._write_fd)
+
+
+class _Follower:
+    """A thread that waits while another leads."""
+
+    __slots__ = ("bell", "done")
+
+    def __init__(self, done: Callable[[], bool]) -> None:
+        self.done = done
+        self.bell = threading.Lock()
+        self.bell.acquire()
+
+
+def _never() -> bool:
+    return False
+
+
+_LIVE: weakref.WeakSet[Driver] = weakref.WeakSet()
+_context: zmq.Context[zmq.Socket[bytes]] | None = None
+_context_lock = threading.Lock()
+
+
+def shared_context() -> zmq.Context[zmq.Socket[bytes]]:
+    """The one context of this process: inproc:// needs both ends in the same, and one I/O thread serves all."""
+    global _context
+    with _context_lock:
+        if _context is None or _context.closed:
+            _context = zmq.Context()
+        return _context
+
+
+class Driver:
+    """Runs an engine for a role of the sync shell.
+
+    Args:
+        engine: sans-I/O; only touched under the lock.
+        kind: the sockets that the engine's links need.
+        on_events: takes the engine's events, under the lock; must not block or call back into user code.
+        before_turn: moves what callers have posted into the engine; under the lock.
+        in_background: whether somebody must drive though nobody waits; under the lock.
+    """
+
+    def __init__(
+        self,
+        engine: DrivenEngine,
+        kind: SocketKind,
+        on_events: Callable[[list[Any]], None],
+        *,
+        binds: bool = False,
+        before_turn: Callable[[int], None] | None = None,
+        in_background: Callable[[], bool] = _never,
+        linger_ms: int = 0,
+    ) -> None:
+        self.engine = engine
+        self.lock = threading.Lock()
+        self._kind = kind
+        self._binds = binds
+        self._on_events = on_events
+        self._before_turn = before_turn
+        self.in_background = in_background
+        self._linger_ms = linger_ms
+        self._plugs: dict[Link, _Plug] = {}
+        self._by_monitor_fd: dict[int, Link] = {}
+        self._poll = select.poll()
+        self._wake = _Wake()
+        self._poll.register(self._wake.fd, _IN_FD)
+        self._leader: Callable[[], bool] | None = None  # the wait of who leads
+        self._followers: list[_Follower] = []
+        self._last_turn_at = clock()
+        self.kicked = False
+        self.entries = 0  # calls of wait(); the keeper sees by it whether a caller is about
+        self.forked = False
+        self.is_closed = False
+        self.bound = ""
+        self._keeper = Keeper(self)
+        _LIVE.add(self)
+
+    def start(self) -> None:
+        """Make the sockets and begin to connect. Raises BadAddress, Unavailable."""
+        try:
+            with self.lock:
+                self.engine.start(clock())
+                self._perform()
+        except ZbrokerError:
+            self._shut()
+            raise
+        self._keeper.start()
+
+    def check(self) -> None:
+        """Raises Forked, Closed, or what the session was refused for."""
+        if self.forked:
+            raise Forked("this object belongs to the process that made it; make another one after the fork")
+        if self.is_closed:
+            raise Closed("this object is closed")
+        if self.engine.error is not None:
+            raise self.engine.error
+
+    # -- turns, under the lock -----------------------------------------------------------------------------------
+
+    def turn(self) -> None:
+        """Take what is there, do what is due, send what there is. Ends with nothing to receive, or a full turn done."""
+        now = clock()
+        self.kicked = False
+        self._drain_monitors(now)
+        received = self._receive(now)
+        if self._before_turn is not None:
+            self._before_turn(now)
+        due = self.engine.next_timeout()
+        if due is not None and due <= now and not (received and now - self._last_turn_at > _STALL_US):
+            self.engine.handle_timeout(now)
+        self._last_turn_at = now
+        self._perform()
+        events = self.engine.events()
+        if events:
+            self._on_events(events)
+            self._perform()
+        self._ring_the_done()
+
+    def _receive(self, now: int) -> int:
+        engine, total = self.engine, 0
+        for link, plug in list(self._plugs.items()):
+            if plug.kind is SocketKind.ROUTER:
+                for routing_id, frames, _fd in turn.receive_routed_many(plug.socket, _TURN_MESSAGES):
+                    engine.receive(link, routing_id, frames, now)
+                    total += 1
+                continue
+            messages = turn.receive_many(plug.socket, _TURN_MESSAGES)
+            for message in messages:
+                engine.receive(link, b"", message, now)
+            total += len(messages)
+        return total
+
+    def _drain_monitors(self, now: int) -> None:
+        """Read the monitors that poll has named; the others cannot have anything."""
+        for link, plug in list(self._plugs.items()):
+            if plug.monitor is None or not turn.is_readable(plug.monitor):
+                continue
+            while plug.monitor is not None and (found := sockets.read_event(plug.monitor)) is not None:
+                if found.event is sockets.Event.CONNECTED:
+                    self.engine.connected(link, now)
+                elif found.event in sockets.FAILURES:
+                    self.engine.disconnected(link, now)
+                elif found.event is sockets.Event.CONNECT_RETRIED:
+                    self.engine.unreachable(link, now)
+
+    def _perform(self) -> None:
+        while effects := self.engine.effects():
+            for effect in effects:
+                match effect:
+                    case Send():
+                        self._send(effect)
+                    case Open():
+                        self._open(effect)
+                    case Listen(link=link, prefix=prefix, on=on):
+                        plug = self._plugs[link]
+                        plug.socket.setsockopt(zmq.SUBSCRIBE if on else zmq.UNSUBSCRIBE, prefix)
+                    case Close():
+                        self._close(effect)
+
+    def _send(self, effect: Send) -> None:
+        plug = self._plugs.get(effect.link)
+        if plug is None:
+            return  # the engine gave this link up later in the same turn
+        if plug.kind is not SocketKind.ROUTER:
+            turn.send(plug.socket, effect.frames)
+        elif turn.send_routed(plug.socket, effect.peer, effect.frames) == zmq.EHOSTUNREACH:
+            self.engine.peer_gone(effect.link, effect.peer, clock())  # type: ignore[attr-defined]
+
+    def _open(self, effect: Open) -> None:
+        context = shared_context()
+        monitor = None
+        match self._kind:
+            case SocketKind.DEALER:
+                socket, monitor = sockets.make_dealer(context, effect.address)
+            case SocketKind.ROUTER:
+                socket = sockets.make_router(context, effect.address)
+            case SocketKind.XPUB:
+                socket = sockets.make_xpub(context, effect.address, binds=self._binds)
+            case SocketKind.SUB:
+                socket, monitor = sockets.make_sub(context, effect.address, binds=self._binds)
+        if self._binds:
+            self.bound = sockets.last_endpoint(socket)
+        plug = self._plugs[effect.link] = _Plug(self._kind, socket, monitor)
+        self._poll.register(plug.socket_fd, _IN_FD)
+        if monitor is not None:
+            self._poll.register(plug.monitor_fd, _IN_FD)
+
+    def _close(self, effect: Close) -> None:
+        if effect.peer:
+            return  # a ROUTER forgets a peer when its connection goes
+        plug = self._plugs.pop(effect.link, None)
+        if plug is not None:
+            self._unplug(plug, self._linger_ms if self.engine.closed else 0)
+
+    def _unplug(self, plug: _Plug, linger_ms: int) -> None:
+        self._poll.unregister(plug.socket_fd)
+        if plug.monitor is not None:
+            self._poll.unregister(plug.monitor_fd)
+            sockets.close(plug.socket, plug.monitor, linger_ms=linger_ms)
+        else:
+            sockets.close(plug.socket, linger_ms=linger_ms)
+
+    # -- waiting -------------------------------------------------------------------------------------------------
+
+    def wait(self, done: Callable[[], bool], deadline: int | None, *, keeper: bool = False) -> bool:
+        """Drive, or wait while another drives, until done() or the deadline; whether it is done.
+
+        Args:
+            done: evaluated under the lock; must be cheap.
+            deadline: on clock(); None: no limit.
+            keeper: the caller is the keeper, which gives way to anybody else.
+        """
+        self.lock.acquire()
+        try:
+            if not keeper:
+                self.entries += 1
+            while True:
+                self.turn()
+                if done():
+                    return True
+                now = clock()
+                if deadline is not None and now >= deadline:
+                    return False
+                if self._leader is None:
+                    self._lead(done, deadline, now)
+                elif keeper:
+                    return False
+                else:
+                    self._follow(done, deadline, now)
+        finally:
+            if self._leader is None:
+                self._hand_over(keeper)
+            self.lock.release()
+
+    def _lead(self, done: Callable[[], bool], deadline: int | None, now: int) -> None:
+        """Sleep without the lock until a socket, a timer or another thread calls."""
+        if self._readable():
+            return
+        due = self.engine.next_timeout()
+        until = min(at for at in (deadline, due, now + int(_FOREVER_S * 1e6)) if at is not None)
+        timeout_ms = max(0, (until - now + 999) // 1_000)
+        self._leader = done
+        self.lock.release()
+        try:
+            self._poll.poll(timeout_ms)
+        finally:
+            self.lock.acquire()
+            self._leader = None
+        self._wake.hush()
+
+    def _readable(self) -> bool:
+        """The descriptors are edge-triggered, so after a send only the sockets themselves know."""
+        return any(turn.is_readable(plug.socket) for plug in self._plugs.values())
+
+    def _follow(self, done: Callable[[], bool], deadline: int | None, now: int) -> None:
+        follower = _Follower(done)
+        self._followers.append(follower)
+        if self._keeper.leads:
+            self._wake.ring()
+        timeout_s = _FOREVER_S if deadline is None else max(0.0, (deadline - now) / 1e6)
+        self.lock.release()
+        try:
+            follower.bell.acquire(timeout=timeout_s)
+        finally:
+            self.lock.acquire()
+            if follower in self._followers:
+                self._followers.remove(follower)
+
+    def _ring_the_done(self) -> None:
+        """Wake those whose wait this turn has ended."""
+        for follower in self._followers[:]:
+            if follower.done():
+                self._followers.remove(follower)
+                follower.bell.release()
+        if self._leader is not None and self._leader():
+            self._wake.ring()
+
+    def _hand_over(self, keeper: bool) -> None:
+        if self._followers:
+            self._followers.pop(0).bell.release()
+        elif not keeper and (self.kicked or self._keeper.is_wanted()):
+            self._keeper.call()
+
+    @property
+    def is_led(self) -> bool:
+        """Whether a thread sleeps on the sockets now."""
+        return self._leader is not None
+
+    @property
+    def has_followers(self) -> bool:
+        return bool(self._followers)
+
+    def run(self, call: Callable[[int], None] | None = None) -> None:
+        """One turn of the caller's own, after call(now); never waits for the other end."""
+        with self.lock:
+            if call is not None:
+                call(clock())
+            self.turn()
+            if self._leader is None and not self._followers and self._keeper.is_wanted():
+                self._keeper.call()
+
+    def kick(self) -> None:
+        """Something was posted: whoever drives shall take it. Cheap, without the lock, once per turn."""
+        self.kicked = True
+        if self._leader is not None:
+            self._wake.ring()
+        else:
+            self._keeper.call()
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def close(self, timeout_s: float) -> bool:
+        """Say goodbye, wait for the answer, close the sockets; whether it went well in time. Idempotent."""
+        if self.is_closed or self.forked:
+            return True
+        deadline = clock() + int(timeout_s * 1e6)
+        with self.lock:
+            self.turn()
+            self.engine.leave(clock())
+        done = self.wait(lambda: self.engine.closed, deadline)
+        self._shut()
+        return done
+
+    def _shut(self) -> None:
+        with self.lock:
+            self.is_closed = True
+            for plug in self._plugs.values():
+                self._unplug(plug, self._linger_ms)
+            self._plugs.clear()
+            self._ring_everybody()
+        self._keeper.stop()
+        _LIVE.discard(self)
+
+    def _ring_everybody(self) -> None:
+        for follower in self._followers:
+            follower.bell.release()
+        self._followers.clear()
+        self._wake.ring()
+
+
+def _after_fork_in_child() -> None:
+    for driver in list(_LIVE):
+        driver.forked = True
+    global _context, _context_lock
+    _context = None
+    _context_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

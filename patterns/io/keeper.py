@@ -1,0 +1,97 @@
+"""The thread that drives an engine while no caller does and there is something to do. Parked otherwise."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from typing import TYPE_CHECKING, Final
+
+from patterns.io.clock import clock
+
+if TYPE_CHECKING:
+    from patterns.io.driver import Driver
+
+_WATCH_US: Final = 5_000  # a caller that comes back within it finds the sockets free
+_LEAST_US: Final = 1_000
+_LONG_US: Final = 3_600_000_000
+
+
+class Keeper:
+    """Drives on behalf of callers that have left; gives way as soon as one waits again."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._read_fd, self._write_fd = os.pipe()
+        os.set_blocking(self._read_fd, False)
+        os.set_blocking(self._write_fd, False)
+        self._thread = threading.Thread(target=self._run, name="zbroker-keeper", daemon=True)
+        self._stopped = False
+        self._parked = False
+        self.leads = False
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the thread end; it may be the one that calls."""
+        self._stopped = True
+        self.call()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(timeout=1.0)
+
+    def call(self) -> None:
+        """End its sleep."""
+        if self._parked:
+            self._parked = False
+            try:
+                os.write(self._write_fd, b"!")
+            except (BlockingIOError, OSError):
+                pass
+
+    def is_wanted(self) -> bool:
+        """Whether it would have something to do; the driver's lock is held."""
+        return self._parked and self._driver.in_background()
+
+    def _run(self) -> None:
+        driver = self._driver
+        poll = select.poll()
+        poll.register(self._read_fd, select.POLLIN)
+        seen = -1
+        while not self._stopped:
+            with driver.lock:
+                if driver.is_closed:
+                    break
+                led = driver.is_led
+                wanted = driver.in_background()
+                due = driver.engine.next_timeout()
+            now = clock()
+            if not led and (driver.kicked or (due is not None and due <= now)):
+                driver.run()
+            elif wanted and not led and driver.entries == seen:
+                self._lead()
+            else:
+                seen = driver.entries
+                self._park(poll, _WATCH_US if wanted and not led else max(_LEAST_US, (due or now + _LONG_US) - now))
+        os.close(self._read_fd)
+        os.close(self._write_fd)
+
+    def _lead(self) -> None:
+        self.leads = True
+        self._driver.wait(self._enough, None, keeper=True)
+        self.leads = False
+
+    def _enough(self) -> bool:
+        driver = self._driver
+        return self._stopped or driver.has_followers or not driver.in_background()
+
+    def _park(self, poll: select.poll, timeout_us: int) -> None:
+        """Sleep until called. Marked as parked before the last look, so that a kick in between is not missed."""
+        self._parked = True
+        if not self._driver.kicked and not self._stopped:
+            poll.poll(timeout_us / 1_000)
+        self._parked = False
+        try:
+            os.read(self._read_fd, 4_096)
+        except BlockingIOError:
+            pass  # nobody called: the time was up
