@@ -448,7 +448,7 @@ class FileJournal:
         except OSError as error:
             raise RecordDamaged(self._folder, position.segment, position.offset, str(error)) from error
         header = parse_header(data, 0, salt_crc)
-        if header is None:
+        if header is None or header.body_bytes != position.size - HEADER_BYTES:
             raise RecordDamaged(self._folder, position.segment, position.offset, "no whole header")
         body = parse_body(data, HEADER_BYTES, header.body_bytes, header.body_crc)
         if body is None:

@@ -283,10 +283,14 @@ class LogScan:
                     other = Window(self._disk, file.path, file.size)
                     highest = max(highest, _durable_in(other, file.header, BLOCK_BYTES))
                     other.close()
-            if any(self._record_bytes(file) for file in later if self._bound(place) == UNBOUNDED):
-                highest = UNBOUNDED  # that segment was begun only after all of this one was synced
+            if any(self._record_bytes(file) for file in self._after_last_header()):
+                highest = UNBOUNDED  # that segment was begun only after all before it was synced
             self._highest = highest
         return self._highest
+
+    def _after_last_header(self) -> list[SegmentFile]:
+        headed = [place for place, file in enumerate(self._files) if file.header]
+        return self._files[headed[-1] + 1 :] if headed else self._files
 
     def _island_limit(self, place: int, window: Window, header: SegmentHeader, offset: int, bound: int) -> int:
         """Below which index valid records after an anomaly are to be believed.
@@ -294,10 +298,14 @@ class LogScan:
         Normally the next segment's first index. When the next header is lost, void records can no longer be told
         by it; then only what this life itself knew to be durable counts.
         """
-        if bound == UNBOUNDED and place + 1 == len(self._files):
-            return bound
-        following = self._files[place + 1]
-        if (following.header is not None or following.is_blank) and following.number == header.number + 1:
+        number = header.number
+        for file in self._files[place + 1 :]:
+            number += 1
+            if file.number != number or self._record_bytes(file):
+                break  # records of a later life may have been here
+            if file.header is not None:
+                return bound
+        else:
             return bound
         same = [file.header for file in self._files if file.header and file.header.epoch == header.epoch]
         known = max(other.durable_index for other in same)
