@@ -57,6 +57,14 @@ NOTICES_MAX: Final = 65_536
 READY_MAX: Final = 4_096
 """Connections per epoll call; the rest is reported by the next one."""
 
+ARRIVALS: Final = 0x80000005
+"""EPOLLET | EPOLLOUT | EPOLLIN, by number as only Linux has the names. Arriving bytes mark a connection once, and
+the rest cost nothing. Asked for EPOLLIN alone, epoll looks again and keeps silent of bytes that libzmq was quicker
+to read; that the connection is writable makes it report the mark all the same."""
+
+SWEEP_US: Final = 5_000_000
+"""A connection whose send buffer is full may still slip by: all are measured this often."""
+
 MONITORED: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 MONITOR_NUMBERS: Final = itertools.count(1)
 
@@ -127,6 +135,7 @@ class Guard:
         self._recent: deque[Cut] = deque(maxlen=RECENT_MAX)
         self._undelivered_peak = self._rss = self._rss_peak = 0
         self._settled_at = 0
+        self._swept_at = 0
         self._trim_at: list[int] = []
 
     # --- the loop's side ---
@@ -192,6 +201,7 @@ class Guard:
         with self._lock:
             return GuardReport(
                 available=available,
+                is_running=self._thread is not None and self._thread.is_alive(),
                 connections=len(self._accounts),
                 cuts=dict(self._cuts),
                 recent=tuple(self._recent),
@@ -239,11 +249,13 @@ class Guard:
             self._stop.wait(min(INTERVAL_S_MAX, max(INTERVAL_S, INTERVAL_PER_CHECK * spent_s)))
 
     def _patience_s(self) -> float | None:
-        """How long to wait for bytes: not at all with somebody to watch, for good when all is quiet."""
+        """How long to wait for bytes: not at all with somebody to watch, for good with nobody connected."""
         if self._hot or self._leaving:
             return 0
         is_pressed = 0 < self._memory_bytes_max < self._rss
-        return INTERVAL_S_MAX if is_pressed or self._trim_at else None
+        if is_pressed or self._trim_at:
+            return INTERVAL_S_MAX
+        return SWEEP_US / 1e6 if self._accounts else None
 
     def check(self, ready: list[int], now: int) -> None:
         """Measure the connections in `ready` and those near their allowance, then cut; `now` in us."""
@@ -252,6 +264,9 @@ class Guard:
             self._see_off()
             self._hear()
             looked_at = self._hot.union(ready)
+            if now >= self._swept_at + SWEEP_US:
+                self._swept_at = now
+                looked_at.update(self._accounts)
             self._hot.clear()
             for fd in looked_at:
                 account = self._accounts.get(fd)
@@ -338,8 +353,7 @@ class Guard:
             has_backpressure=monitor.has_backpressure,
         )
         try:
-            # Edge-triggered: only connections with new bytes are reported. The entry goes with libzmq's fd.
-            self._poll.register(fd, select.EPOLLIN | select.EPOLLET)
+            self._poll.register(fd, ARRIVALS)  # the entry goes with libzmq's fd
         except FileExistsError:
             pass
         except OSError:

@@ -56,6 +56,7 @@ class GuardReport:
     """For `zbroker status`. Sizes in bytes."""
 
     available: bool
+    is_running: bool  # False after `start`: the thread has died, nobody is guarded
     connections: int
     cuts: dict[CutReason, int]
     recent: tuple[Cut, ...]

@@ -49,6 +49,8 @@ def test_a_guard_without_sockets_reports_zeros_and_closes_twice() -> None:
     guard.close()
     guard.close()
     assert (report.connections, report.recent) == (0, ())
+    assert report.is_running == guard_module.available
+    assert not guard.report().is_running
     assert report.cuts == {CutReason.FLOOD: 0, CutReason.MEMORY: 0}
 
 
