@@ -1,0 +1,502 @@
+"""Requests by service (SPEC.md 7): who offers, who waits, who works on what. Each request has one outcome.
+
+Credit is spent and renewed here as SPEC.md 6 says; frames leave through Sessions, which holds what a requester has no
+credit for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+import msgspec
+
+from patterns.wire import codec
+from patterns.wire.errors import (
+    BadBody,
+    CreditExceeded,
+    NoReplier,
+    Overloaded,
+    RemoteProtocolError,
+    ReplierLost,
+    ShuttingDown,
+    TooLarge,
+    Untranslatable,
+    ZbrokerError,
+)
+from patterns.wire.frames import Message, columns_of, pack, reform
+from patterns.wire.limits import BODY_BYTES_MAX, MIB, REPLIES_UNREAD_CUT
+from patterns.wire.messages import Cancel, Codec, ErrorHeader, Offer, Offered, Partial, Reply, Request, Role, Withdraw
+from patterns.wire.messages import Credit as CreditHeader
+from patterns.wire.names import check_name
+from patterns.wire.server import Session, Sessions, error_header
+from zbroker.core import translate
+from zbroker.core.requests import Pending, Replier, Requester, Service
+from zbroker.core.schedule import Schedule
+
+OUTBOX_BYTES_MAX: Final = 8 * MIB  # replies or batches that one client has given no credit for
+_ARRAY_BYTES: Final = 2  # what makes one body an array: "[]" in JSON, one byte in msgpack
+_RETRY_MS: Final = 1_000
+_US: Final = 1_000  # microseconds in a millisecond
+
+
+class Services:
+    """All services of a broker.
+
+    Args:
+        sessions: where frames leave, and where a session is ended.
+    """
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._services: dict[str, Service] = {}
+        self._requesters: dict[Session, Requester] = {}
+        self._repliers: dict[Session, Replier] = {}
+        self._due: Schedule[Pending] = Schedule()
+        self._indebted: set[Requester] = set()
+        self._live = 0
+        self._last_id = 0
+        self._changes = 0
+        self.is_draining = False
+        self.counters: Counter[str] = Counter()
+
+    # -- repliers ------------------------------------------------------------------------------------------------
+
+    def offer(self, session: Session, message: Message, now: int) -> None:
+        """OFFER: from now on this session may be given requests for the service."""
+        header = message.header
+        assert isinstance(header, Offer)
+        try:
+            check_name(header.service, "service")
+        except ZbrokerError as error:
+            self._sessions.refuse(session, error, "offer", header.id)
+            return
+        replier = self._repliers.get(session)
+        if replier is None:
+            replier = self._repliers[session] = Replier(session)
+        service = self._service(header.service)
+        service.repliers.add(replier)
+        replier.services[service.name] = service
+        self._sessions.answer(session, Offered(header.id))
+        self._freed(replier, now)
+
+    def withdraw(self, session: Session, message: Message, now: int) -> None:
+        """WITHDRAW: no further requests; what it has, it finishes."""
+        header = message.header
+        assert isinstance(header, Withdraw)
+        replier = self._repliers.get(session)
+        service = replier.services.pop(header.service, None) if replier else None
+        if replier is not None and service is not None:
+            self._leave(replier, service, now)
+
+    def _leave(self, replier: Replier, service: Service, now: int) -> None:
+        service.repliers.discard(replier)
+        if not service.repliers:
+            for pending in service.waiting.values():
+                self._wait_for_anyone(pending, now)
+        self._tidy(service)
+
+    def credit(self, session: Session, now: int) -> None:
+        """CREDIT from a replier has widened its window."""
+        replier = self._repliers.get(session)
+        if replier is not None:
+            self._freed(replier, now)
+
+    def _freed(self, replier: Replier, now: int) -> None:
+        """Give a replier what waits, and note how ready it is after that."""
+        for service in list(replier.services.values()):
+            while service.waiting and replier.session.out.is_open:
+                _, pending = service.waiting.popitem(last=False)
+                self._hand_over(pending, replier, now)
+        self._changed(replier)
+
+    def _changed(self, replier: Replier) -> None:
+        """Its credit is another now."""
+        self._changes += 1
+        replier.changed = self._changes
+        if replier.session.out.is_open:
+            for service in replier.services.values():
+                service.noted(replier, self._changes)
+
+    # -- requests ------------------------------------------------------------------------------------------------
+
+    def request(self, session: Session, message: Message, now: int) -> None:
+        """REQUEST: to the readiest replier, or it waits for one."""
+        header = message.header
+        assert isinstance(header, Request)
+        size = len(message.payload)
+        if not session.into.is_open:
+            raise CreditExceeded(
+                f"request {header.id} beyond the credit of {session.into.messages_max} messages and {session.into.bytes_max} bytes"
+            )
+        session.into.spend(1, size)
+        requester = self._requesters.get(session)
+        if requester is None:
+            requester = self._requesters[session] = Requester(session)
+        if header.id in requester.pending:
+            self._owe(requester, size)  # no outcome of its own: that id's outcome is the older request's
+            raise RemoteProtocolError(f"request id {header.id} is in use by a request without an outcome")
+        self._last_id += 1
+        deadline = now + header.timeout_ms * _US
+        pending = Pending(
+            requester, header, message.columns, message.payload, size, message.form, self._last_id, deadline, 0
+        )
+        requester.pending[header.id] = pending
+        self._live += 1
+        try:
+            service = self._admit(message, header)
+        except ZbrokerError as error:
+            self._fail(pending, error)
+            return
+        if deadline <= now:
+            self._silent(pending)
+            return
+        self._due.push(deadline, 0, pending)
+        if len(self._due) > 1_024 + 4 * self._live:  # what has had its outcome long before its deadline
+            self._due.keep(lambda _, due: due.requester is not None)
+        self._place(pending, service, now)
+
+    def _admit(self, message: Message, header: Request) -> Service:
+        """The service of a request that passed every check at the door."""
+        if self.is_draining:
+            raise _shutting_down()
+        _check_one_body(message, header.codec, header.count)
+        return self._services.get(header.service) or self._service(check_name(header.service, "service"))
+
+    def _service(self, name: str) -> Service:
+        service = self._services.get(name)
+        if service is None:
+            service = self._services[name] = Service(name)
+        return service
+
+    def _tidy(self, service: Service) -> None:
+        """Forget a service that nobody offers and nobody waits for, so that names cost memory only while they are used."""
+        if not service.repliers and not service.waiting:
+            self._services.pop(service.name, None)
+
+    def _place(self, pending: Pending, service: Service, now: int) -> None:
+        """Dispatch a request, or let it wait."""
+        replier = service.readiest() if not service.waiting else None
+        if replier is not None:
+            self._hand_over(pending, replier, now)
+            self._changed(replier)
+            return
+        service.waiting[pending.own_id] = pending
+        if not service.repliers:
+            self._wait_for_anyone(pending, now)
+
+    def _wait_for_anyone(self, pending: Pending, now: int) -> None:
+        """The clock of NO_REPLIER runs while a service has no replier at all."""
+        pending.waits_until = now + pending.header.wait_ms * _US
+        if pending.waits_until < pending.deadline:
+            self._due.push(pending.waits_until, 0, pending)
+
+    def _hand_over(self, pending: Pending, replier: Replier, now: int) -> None:
+        """Write a request to a replier that has credit for it, under our own id."""
+        session = replier.session
+        remaining_ms = (pending.deadline - now) // _US
+        if remaining_ms <= 0:
+            self._silent(pending)
+            return
+        asked = pending.header
+        try:
+            payload, used = _in_codec_of(session, asked.codec, pending.payload)
+        except Untranslatable as error:
+            self._fail(pending, error)
+            return
+        header = Request(
+            id=pending.own_id,
+            service=asked.service,
+            timeout_ms=remaining_ms,
+            idempotent=asked.idempotent,
+            partial=asked.partial,
+            codec=used,
+        )
+        frames = pack(
+            header, columns=reform(pending.columns, pending.form, session.form), payload=payload, form=session.form
+        )
+        pending.replier = replier
+        pending.given_bytes = len(payload)
+        replier.working[pending.own_id] = pending
+        if not asked.idempotent:
+            pending.payload = pending.columns = b""  # never sent twice
+        self._sessions.post(session, 1, len(payload), frames)
+
+    def cancel(self, session: Session, message: Message, now: int) -> None:
+        """CANCEL: the requester is no longer interested; unknown ids have had their outcome."""
+        header = message.header
+        assert isinstance(header, Cancel)
+        requester = self._requesters.get(session)
+        pending = requester.pending.get(header.id) if requester else None
+        if pending is not None:
+            self.counters["cancelled"] += 1
+            self._tell_replier(pending)
+            self._silent(pending)
+
+    def _tell_replier(self, pending: Pending) -> None:
+        if pending.replier is not None:
+            self._sessions.tell(pending.replier.session, Cancel(pending.own_id))
+
+    # -- outcomes ------------------------------------------------------------------------------------------------
+
+    def reply(self, session: Session, message: Message, now: int) -> None:
+        """REPLY from a replier: the request's outcome."""
+        header = message.header
+        assert isinstance(header, Reply)
+        replier, pending = self._finished(session, header.id)
+        if replier is None or pending is None:
+            return
+        if now >= pending.deadline:
+            self._silent(pending)
+        else:
+            self._pass_on(session, pending, header, message)
+        self._freed(replier, now)
+
+    def _pass_on(self, session: Session, pending: Pending, header: Reply, message: Message) -> None:
+        if pending.requester is None:
+            self.counters["late_replies"] += 1
+            return
+        requester = pending.requester.session
+        try:
+            _check_one_body(message, header.codec, header.count)
+            frames, size = _for_requester(requester, header, pending.header.id, message)
+            if requester.outbox_bytes + size > OUTBOX_BYTES_MAX:
+                raise _overloaded(requester, size)
+        except (Untranslatable, Overloaded) as error:
+            self._fail(pending, error)
+            return
+        except ZbrokerError as error:  # the replier's own mistake: both ends hear of it
+            self._sessions.refuse(session, error, "request", header.id)
+            self._fail(pending, error)
+            return
+        self._forget(pending)
+        requester.into.renew(1, pending.asked_bytes)
+        self._sessions.post(requester, 1, size, frames)
+
+    def partial(self, session: Session, message: Message, now: int) -> None:
+        """PARTIAL from a replier: passed on if it was asked for."""
+        header = message.header
+        assert isinstance(header, Partial)
+        replier = self._repliers.get(session)
+        pending = replier.working.get(header.id) if replier else None
+        if pending is None or pending.requester is None or now >= pending.deadline:
+            self.counters["late_replies"] += 1
+            return
+        if not pending.header.partial:
+            error = RemoteProtocolError("PARTIAL for a request that did not say partial: true")
+            self._sessions.refuse(session, error, "request", header.id)
+            return
+        requester = pending.requester.session
+        try:
+            _check_one_body(message, header.codec, header.count)
+            frames, size = _for_requester(requester, header, pending.header.id, message)
+            if requester.outbox_bytes + size > OUTBOX_BYTES_MAX:
+                raise _overloaded(requester, size)
+        except ZbrokerError as error:
+            self._tell_replier(pending)
+            self._fail(pending, error)  # a stream with a hole is no reply
+            return
+        self._sessions.post(requester, 1, size, frames)
+
+    def error(self, session: Session, message: Message, now: int) -> None:
+        """ERROR of scope request from a replier: the request's outcome."""
+        header = message.header
+        assert isinstance(header, ErrorHeader)
+        if header.scope != "request":
+            self.counters["errors_received"] += 1
+            return
+        replier, pending = self._finished(session, header.id)
+        if replier is None or pending is None:
+            return
+        if pending.requester is None or now >= pending.deadline:
+            self.counters["late_replies"] += 1
+            self._silent(pending)
+        else:
+            self._fail_with(pending, msgspec.structs.replace(header, id=pending.header.id))
+        self._freed(replier, now)
+
+    def _finished(self, session: Session, own_id: int) -> tuple[Replier | None, Pending | None]:
+        """The replier, and the request that it has answered; the answer grants us the request's credit again."""
+        replier = self._repliers.get(session)
+        pending = replier.working.pop(own_id, None) if replier else None
+        if pending is None:
+            self.counters["late_replies"] += 1
+        else:
+            session.out.renew(1, pending.given_bytes)
+            pending.replier = None
+        return replier, pending
+
+    def _fail(self, pending: Pending, error: ZbrokerError) -> None:
+        """The outcome is an error of ours."""
+        self.counters[error.name.lower()] += 1
+        self._fail_with(pending, error_header(error, "request", pending.header.id))
+
+    def _fail_with(self, pending: Pending, header: ErrorHeader) -> None:
+        requester = pending.requester
+        assert requester is not None
+        if (
+            requester.session.unread >= REPLIES_UNREAD_CUT
+        ):  # SPEC.md 11: it reads nothing; its own clock has the last word
+            self._silent(pending)
+            return
+        self._forget(pending)
+        requester.session.into.renew(1, pending.asked_bytes)
+        self._sessions.answer(requester.session, header)
+
+    def _silent(self, pending: Pending) -> None:
+        """Nothing is sent for this request any more. Its credit comes back by CREDIT, since no outcome will bring it."""
+        requester = pending.requester
+        self._forget(pending)
+        if requester is not None:
+            self._owe(requester, pending.asked_bytes)
+
+    def _owe(self, requester: Requester, size: int) -> None:
+        requester.owed_messages += 1
+        requester.owed_bytes += size
+        self._indebted.add(requester)
+
+    def _forget(self, pending: Pending) -> None:
+        """Nobody waits for it. If a replier works on it, its size stays on that replier's account until it answers."""
+        if pending.requester is not None:
+            pending.requester.pending.pop(pending.header.id, None)
+            pending.requester = None
+            self._live -= 1
+        pending.payload = pending.columns = b""
+        service = self._services.get(pending.header.service)
+        if service is not None and service.waiting.pop(pending.own_id, None) is not None:
+            self._tidy(service)
+
+    # -- sessions and time ---------------------------------------------------------------------------------------
+
+    def ended(self, session: Session, now: int) -> None:
+        """A session is over, however: a replier's work is lost or moves, a requester's is dropped."""
+        if session.role is Role.REPLIER:
+            replier = self._repliers.pop(session, None)
+            if replier is not None:
+                self._replier_gone(replier, now)
+        else:
+            requester = self._requesters.pop(session, None)
+            if requester is not None:
+                self._indebted.discard(requester)
+                for pending in list(requester.pending.values()):
+                    self._tell_replier(pending)
+                    self._forget(pending)
+
+    def _replier_gone(self, replier: Replier, now: int) -> None:
+        services, working = list(replier.services.values()), list(replier.working.values())
+        replier.services.clear()
+        replier.working.clear()
+        for service in services:
+            self._leave(replier, service, now)
+        for pending in working:
+            pending.replier = None
+            if pending.requester is None:
+                continue
+            if pending.deadline <= now:
+                self._silent(pending)
+            elif pending.header.idempotent:
+                self.counters["redispatched"] += 1
+                self._place(pending, self._service(pending.header.service), now)
+            else:
+                self._fail(pending, ReplierLost("the replier was lost after the request had been given to it"))
+
+    def drain(self) -> None:
+        """Take no new requests, and none that no replier has yet; what was dispatched may finish."""
+        self.is_draining = True
+        waiting = [pending for service in self._services.values() for pending in service.waiting.values()]
+        for pending in waiting:
+            self._fail(pending, _shutting_down())
+
+    def turn(self, now: int) -> None:
+        """Once a turn: give back by CREDIT what ended in silence.
+
+        Only to a requester with an empty outbox: an outcome that still waits there would renew itself a second time.
+        """
+        for requester in [r for r in self._indebted if not r.session.outbox and r.session.unread < REPLIES_UNREAD_CUT]:
+            self._indebted.discard(requester)
+            into = requester.session.into
+            into.renew(requester.owed_messages, requester.owed_bytes)
+            requester.owed_messages = requester.owed_bytes = 0
+            self._sessions.tell(requester.session, CreditHeader(into.messages_max, into.bytes_max))
+
+    def next_timeout(self) -> int | None:
+        """When a deadline or a wait for a first replier ends."""
+        due = self._due
+        while due and due.first()[1].requester is None:
+            due.pop()  # has had its outcome
+        return due.next_order()
+
+    def handle_timeout(self, now: int) -> None:
+        """Forget requests whose time is over, refuse those that waited in vain."""
+        while (due := self.next_timeout()) is not None and due <= now:
+            pending = self._due.pop()[1]
+            if now >= pending.deadline:
+                self.counters["timed_out"] += 1
+                self._tell_replier(pending)
+                self._silent(pending)
+                continue
+            service = self._services.get(pending.header.service)
+            waits = service is not None and pending.own_id in service.waiting and not service.repliers
+            if waits and now >= pending.waits_until:
+                wait_ms = pending.header.wait_ms
+                self._fail(pending, NoReplier(f"nobody offers service {pending.header.service!r}; waited {wait_ms} ms"))
+
+    def status(self, rows_max: int) -> dict[str, dict[str, int]]:
+        """Services by name, at most `rows_max` of them."""
+        rows = list(self._services.values())[:rows_max]
+        return {
+            service.name: {
+                "repliers": len(service.repliers),
+                "waiting": len(service.waiting),
+                "credit": sum(max(0, replier.session.out.messages_left) for replier in service.repliers),
+            }
+            for service in rows
+        }
+
+    @property
+    def under_way(self) -> int:
+        """Requests that repliers work on and somebody waits for."""
+        return sum(
+            pending.requester is not None for replier in self._repliers.values() for pending in replier.working.values()
+        )
+
+
+def _check_one_body(message: Message, used: Codec, count: int) -> None:
+    """What we owe at the door for a single body."""
+    if count != 1:
+        raise BadBody(f"count {count}: a request and a reply hold one body")
+    if len(message.payload) > BODY_BYTES_MAX + _ARRAY_BYTES:
+        raise TooLarge(f"body of {len(message.payload)} bytes, at most {BODY_BYTES_MAX}")
+    sizes: list[int] | None = None
+    if message.columns:
+        found = columns_of(message, 1).sizes
+        sizes = None if found is msgspec.UNSET else found
+    codec.check(used, message.payload, 1, sizes)
+
+
+def _in_codec_of(session: Session, used: Codec, payload: bytes) -> tuple[bytes, Codec]:
+    """A payload as this client wants it, and the codec that it is in then."""
+    if not translate.needed(used, session.codec):
+        return payload, used
+    return translate.translate(payload, used, session.codec), session.codec
+
+
+def _overloaded(requester: Session, size: int) -> Overloaded:
+    return Overloaded(
+        f"reply of {size} bytes dropped: {requester.outbox_bytes} bytes wait for the requester's credit, "
+        f"at most {OUTBOX_BYTES_MAX}; grant credit as replies are read"
+    )
+
+
+def _for_requester(
+    requester: Session, header: Reply | Partial, asked_id: int, message: Message
+) -> tuple[list[bytes], int]:
+    """The frames of a REPLY or PARTIAL in the requester's form, codec and numbering; and the payload's size."""
+    payload, used = _in_codec_of(requester, header.codec, message.payload)
+    changed = msgspec.structs.replace(header, id=asked_id, codec=used)
+    columns = reform(message.columns, message.form, requester.form)
+    return pack(changed, columns=columns, payload=payload, form=requester.form), len(payload)
+
+
+def _shutting_down() -> ShuttingDown:
+    return ShuttingDown("the broker shuts down and takes no new requests", retry_after_ms=_RETRY_MS)
