@@ -1,0 +1,56 @@
+"""Verify tells what an open would find, and changes nothing."""
+
+from random import Random
+
+from patterns.wire.records import Record, RecordKind
+from zbroker.store.journal import FileJournal
+from zbroker.store.segment import segment_name
+from zbroker.store.verify import verify_folder
+from zbroker.testing.disk import VirtualDisk
+
+PATH = f"/j/{segment_name(1)}"
+
+
+def written(count: int) -> tuple[VirtualDisk, int]:
+    disk = VirtualDisk()
+    journal = FileJournal(disk, "/j", segment_bytes=64 << 10, random_bytes=Random(1).randbytes, wall_ms=lambda: 0)
+    journal.open(lambda record, position: None)
+    place = None
+    for index in range(1, count + 1):
+        place = journal.append(Record(index, RecordKind.APPEND, payload=b"x" * 100))
+    journal.commit(0)
+    disk.crash()
+    assert place is not None
+    return disk, place.offset
+
+
+def test_a_whole_folder_is_reported_whole() -> None:
+    report = verify_folder(written(5)[0], "/j")
+    assert report.is_whole
+    assert [(part.state, part.first_index, part.last_index) for part in report.segments] == [("whole", 1, 5)]
+    assert report.next_index == 6
+
+
+def test_a_torn_tail_is_reported_with_its_bytes() -> None:
+    disk, last = written(5)
+    disk.flip_bit(PATH, last + 4)
+    report = verify_folder(disk, "/j")
+    assert report.is_whole  # what was never known to be confirmed is no damage
+    assert [part.state for part in report.segments] == ["torn"]
+    assert report.torn_bytes > 0
+    assert report.next_index == 5
+
+
+def test_damage_is_reported_with_its_range_and_nothing_is_changed() -> None:
+    disk, last = written(5)
+    journal = FileJournal(disk, "/j", segment_bytes=64 << 10, random_bytes=Random(2).randbytes, wall_ms=lambda: 0)
+    journal.open(lambda record, position: None)
+    journal.append(Record(6, RecordKind.OPS))
+    journal.close()
+    disk.flip_bit(PATH, last + 4)
+    before = {name: disk.content(name) for name in disk.live}
+    report = verify_folder(disk, "/j")
+    assert not report.is_whole
+    assert [(hole.first_index, hole.last_index) for hole in report.damage] == [(5, 5)]
+    assert report.segments[0].state == "damaged"
+    assert {name: disk.content(name) for name in disk.live} == before
