@@ -1,0 +1,48 @@
+"""Which files are segments, and whose."""
+
+from random import Random
+
+import pytest
+
+from zbroker.store.faults import NewerFormat, NotOurs
+from zbroker.store.journal import FileJournal
+from zbroker.store.listing import list_segments
+from zbroker.store.segment import segment_name
+from zbroker.testing.disk import VirtualDisk
+
+
+def journal_in(disk: VirtualDisk, folder: str, seed: int) -> None:
+    journal = FileJournal(disk, folder, segment_bytes=64 << 10, random_bytes=Random(seed).randbytes, wall_ms=lambda: 0)
+    journal.open(lambda record, position: None)
+    journal.close()
+
+
+def test_other_files_are_passed_over_and_a_prepared_segment_is_blank() -> None:
+    disk = VirtualDisk()
+    journal_in(disk, "/j", 1)
+    disk.open("/j/notes.txt", create=True)
+    handle = disk.open(f"/j/{segment_name(2)}", create=True)
+    disk.fallocate(handle, 64 << 10)
+    files = list_segments(disk, "/j")
+    assert [(file.number, file.header is not None, file.is_blank) for file in files] == [
+        (1, True, False),
+        (2, False, True),
+    ]
+
+
+def test_a_segment_of_another_journal_is_refused() -> None:
+    disk = VirtualDisk()
+    journal_in(disk, "/j", 1)
+    journal_in(disk, "/k", 2)
+    disk.fallocate(disk.open(f"/k/{segment_name(2)}", create=True), 64 << 10)
+    journal_in(disk, "/k", 3)
+    disk.link(f"/k/{segment_name(2)}", f"/j/{segment_name(2)}")
+    with pytest.raises(NotOurs, match="another journal"):
+        list_segments(disk, "/j")
+
+
+def test_a_compacted_segment_needs_a_newer_reader() -> None:
+    disk = VirtualDisk()
+    disk.open(f"/j/{segment_name(1, 1)}", create=True)
+    with pytest.raises(NewerFormat):
+        list_segments(disk, "/j")
