@@ -1,0 +1,336 @@
+"""The broker's engine: sessions, services, topics and streams behind one door. Sans-I/O: a loop carries out its effects."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from patterns.wire import codec
+from patterns.wire.engine import Link, PeerId, Send
+from patterns.wire.errors import (
+    BadArgument,
+    CreditExceeded,
+    NotInThisDeployment,
+    ShuttingDown,
+    TooLarge,
+    WrongRole,
+    ZbrokerError,
+)
+from patterns.wire.frames import Frames, Message, pack
+from patterns.wire.limits import (
+    BATCH_BYTES_MAX,
+    BODY_BYTES_MAX,
+    CREDIT_BYTES,
+    CREDIT_MESSAGES,
+    EXPIRY_MS,
+    GRACE_MS,
+    HEARTBEAT_MS,
+)
+from patterns.wire.messages import Admin, Codec, Hello, Limits, Ping, Ready, Result, Role
+from patterns.wire.records import Opened, Position, Record
+from patterns.wire.server import Session, Sessions
+from zbroker.core.effects import Effect
+from zbroker.core.services import Services
+from zbroker.core.topics import Topics
+
+_STATUS_ROWS_MAX: Final = 1_000  # of each table in `status`: a thousand rows fit a message, and nobody reads more
+_RETRY_MS: Final = 1_000
+_DURABLE_ROLES: Final = frozenset((Role.PRODUCER, Role.CONSUMER))
+_SENDING_ROLES: Final = frozenset((Role.REQUESTER, Role.PUBLISHER, Role.PRODUCER))  # those that we give credit
+
+Handler = Callable[[Session, Message, Frames, int], None]
+
+
+class StreamsFacade(Protocol):
+    """What the engine asks of the streams; None in a broker without a journal."""
+
+    def recover(self, record: Record, position: Position) -> None: ...
+    def opened(self, epoch: int, next_index: int, now: int) -> None: ...
+    def admit(self, session: Session, hello: Hello, ready: Ready, now: int) -> None: ...
+    def receive(self, session: Session, message: Message, now: int) -> None: ...
+    def ended(self, session: Session, reason: str, now: int) -> None: ...
+    def turn(self, now: int) -> None: ...
+    def placed(self, index: int, position: Position) -> None: ...
+    def persisted(self, index: int, now: int) -> None: ...
+    def loaded(self, token: int, records: list[Record | None], now: int) -> None: ...
+    def storage(self, *, full: bool, failed: bool) -> None: ...
+    def next_timeout(self) -> int | None: ...
+    def handle_timeout(self, now: int) -> None: ...
+    def status(self) -> dict[str, Any]: ...
+
+
+MakeStreams = Callable[[Sessions, list[Effect]], StreamsFacade]
+
+
+class BrokerEngine:
+    """One broker. `now` is integer microseconds on a monotonic clock; it never goes back.
+
+    Args:
+        cluster: names what clients may call the same broker; goes into READY.
+        now: the instant of its start.
+        epoch: of a broker without a journal; a journal's own comes with opened().
+        make_streams: makes the streams over our sessions and effects; None: no journal, no streams.
+    """
+
+    def __init__(self, cluster: str, now: int, epoch: int = 0, make_streams: MakeStreams | None = None) -> None:
+        self._cluster = cluster
+        self._started_at = now
+        self._effects: list[Effect] = []
+        self._sessions = Sessions(self, self._effects, epoch, {Role.CONSUMER: GRACE_MS * 1_000})  # type: ignore[arg-type]
+        self._services = Services(self._sessions)
+        self._topics = Topics(self._sessions)
+        self._streams = make_streams(self._sessions, self._effects) if make_streams else None
+        self._informed: dict[str, object] = {}
+        self._warnings: dict[str, str] = {}
+        self._is_draining = False
+        self._handlers = self._table()
+
+    def _table(self) -> dict[bytes, tuple[frozenset[Role], Handler]]:
+        """Which roles may send a kind, and who acts on it. What is not here, B alone sends."""
+        services, topics = self._services, self._topics
+        replier, requester = frozenset((Role.REPLIER,)), frozenset((Role.REQUESTER,))
+        subscriber, publisher = frozenset((Role.SUBSCRIBER,)), frozenset((Role.PUBLISHER,))
+        producer, consumer = frozenset((Role.PRODUCER,)), frozenset((Role.CONSUMER,))
+        return {
+            b"Q": (requester, lambda session, message, frames, now: services.request(session, message, now)),
+            b"q": (replier, lambda session, message, frames, now: services.reply(session, message, now)),
+            b"p": (replier, lambda session, message, frames, now: services.partial(session, message, now)),
+            b"X": (requester, lambda session, message, frames, now: services.cancel(session, message, now)),
+            b"O": (replier, lambda session, message, frames, now: services.offer(session, message, now)),
+            b"W": (replier, lambda session, message, frames, now: services.withdraw(session, message, now)),
+            b"P": (publisher, lambda session, message, frames, now: topics.publish(session, message, frames)),
+            b"S": (subscriber, lambda session, message, frames, now: topics.subscribe(session, message)),
+            b"U": (subscriber, lambda session, message, frames, now: topics.unsubscribe(session, message)),
+            b"A": (producer, self._to_streams),
+            b"J": (consumer, self._to_streams),
+            b"K": (consumer, self._to_streams),
+            b"L": (consumer, self._to_streams),
+            b"C": (frozenset(Role), self._credit),
+            b"E": (frozenset(Role), self._error),
+            b"M": (frozenset((Role.ADMIN,)), self._admin),
+        }
+
+    # -- the journal's beginning ---------------------------------------------------------------------------------
+
+    def recover(self, record: Record, position: Position) -> None:
+        """A record of an earlier life, in index order, before opened()."""
+        assert self._streams is not None
+        self._streams.recover(record, position)
+
+    def opened(self, opened: Opened, now: int) -> None:
+        """The journal is open: this is our epoch."""
+        assert self._streams is not None
+        self._sessions.epoch = opened.epoch
+        self._streams.opened(opened.epoch, opened.next_index, now)
+        if opened.damage:
+            self.warn("damage", f"{len(opened.damage)} damaged places in the journal; see `zbroker store verify`")
+
+    @property
+    def epoch(self) -> int:
+        """Grows with every start."""
+        return self._sessions.epoch
+
+    # -- what the loop brings ------------------------------------------------------------------------------------
+
+    def receive(self, link: Link, peer: PeerId, frames: Frames, now: int) -> None:
+        """One message from a peer. Whatever a peer sent becomes an answer or a count, never an exception."""
+        found = self._sessions.receive(link, peer, frames, now)
+        if found is None:
+            return
+        session, message = found
+        entry = self._handlers.get(message.kind)
+        try:
+            if entry is None or session.role not in entry[0]:
+                raise WrongRole(f"kind {message.kind.decode()!r} is not for a {session.role}")
+            entry[1](session, message, frames, now)
+        except CreditExceeded as error:
+            self._sessions.end(session, error, now)
+        except ZbrokerError as error:
+            self._sessions.refuse(session, error)
+
+    def disconnected(self, link: Link, peer: PeerId, now: int) -> None:
+        """A connection is proven gone."""
+        self._sessions.disconnected((link, peer), now)
+
+    def suspect(self, link: Link, peer: PeerId) -> None:
+        """A hint says that a connection is gone: one PING will prove it."""
+        self._effects.append(Send(link, peer, pack(Ping(0))))
+
+    def turn(self, now: int) -> None:
+        """Once a turn, after all that was there was received."""
+        self._services.turn(now)
+        self._topics.turn()
+        if self._streams is not None:
+            self._streams.turn(now)
+
+    def placed(self, index: int, position: Position) -> None:
+        """Where an appended record lies."""
+        assert self._streams is not None
+        self._streams.placed(index, position)
+
+    def persisted(self, index: int, now: int) -> None:
+        """All records up to this index are on the disk."""
+        assert self._streams is not None
+        self._streams.persisted(index, now)
+
+    def loaded(self, token: int, records: list[Record | None], now: int) -> None:
+        """The records that a Read asked for; None for a damaged one."""
+        assert self._streams is not None
+        self._streams.loaded(token, records, now)
+
+    def storage(self, *, full: bool = False, failed: bool = False) -> None:
+        """The state of the disk has changed."""
+        if self._streams is not None:
+            self._streams.storage(full=full, failed=failed)
+        self.warn("storage_full", "the disk is full: producers are refused until there is room" if full else "")
+        self.warn(
+            "storage_failed", "the disk has failed: nothing durable is served; check it, then restart" if failed else ""
+        )
+
+    def effects(self) -> list[Effect]:
+        """What the loop must do, oldest first; each once."""
+        effects = self._effects[:]
+        self._effects.clear()  # the list itself is shared with sessions and streams
+        return effects
+
+    def next_timeout(self) -> int | None:
+        """When handle_timeout() is due."""
+        due = [self._sessions.next_timeout(), self._services.next_timeout()]
+        if self._streams is not None:
+            due.append(self._streams.next_timeout())
+        return min((instant for instant in due if instant is not None), default=None)
+
+    def handle_timeout(self, now: int) -> None:
+        """Do what is due by now."""
+        self._sessions.handle_timeout(now)
+        self._services.handle_timeout(now)
+        if self._streams is not None:
+            self._streams.handle_timeout(now)
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def drain(self, now: int) -> None:
+        """Take nothing new and say so; requests that repliers work on may finish."""
+        self._is_draining = True
+        self._services.drain()
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether nothing is left to wait for."""
+        return self._is_draining and not self._services.under_way
+
+    def farewell(self) -> None:
+        """GOODBYE to everybody, as the last word."""
+        self._sessions.farewell("the broker shuts down", _RETRY_MS)
+
+    # -- what Sessions asks of its host --------------------------------------------------------------------------
+
+    def admit(self, session: Session, hello: Hello, now: int) -> Ready:
+        """The READY for a session, or a ZbrokerError that refuses it."""
+        if self._is_draining:
+            raise ShuttingDown("the broker shuts down", retry_after_ms=_RETRY_MS)
+        gives_credit = hello.role in _SENDING_ROLES
+        ready = Ready(
+            version=1,
+            epoch=self._sessions.epoch,
+            limits=Limits(BODY_BYTES_MAX, BATCH_BYTES_MAX),
+            cluster=self._cluster,
+            name=hello.name,
+            heartbeat_ms=HEARTBEAT_MS,
+            expiry_ms=EXPIRY_MS,
+            credit_messages=CREDIT_MESSAGES if gives_credit else 0,
+            credit_bytes=CREDIT_BYTES if gives_credit else 0,
+        )
+        if hello.role in _DURABLE_ROLES:
+            if self._streams is None:
+                raise NotInThisDeployment(
+                    "this broker runs without a journal (--no-data): no streams; start it with --data"
+                )
+            self._streams.admit(session, hello, ready, now)
+        else:
+            self._release(session, now)
+            self._topics.admit(session, hello)
+        return ready
+
+    def _release(self, session: Session, now: int) -> None:
+        """A HELLO may overtake the news that its old connection is gone; these roles end with their connection."""
+        self._services.ended(session, now)
+        self._topics.ended(session)
+
+    def ended(self, session: Session, reason: str, now: int) -> None:
+        """A session is over: give back what it held."""
+        if session.role in _DURABLE_ROLES:
+            if self._streams is not None:
+                self._streams.ended(session, reason, now)
+            return
+        self._release(session, now)
+
+    # -- handlers ------------------------------------------------------------------------------------------------
+
+    def _to_streams(self, session: Session, message: Message, frames: Frames, now: int) -> None:
+        assert self._streams is not None  # without them no producer or consumer was admitted
+        self._streams.receive(session, message, now)
+
+    def _credit(self, session: Session, message: Message, frames: Frames, now: int) -> None:
+        """The totals are noted already; here it wakes what waited for them."""
+        if session.role is Role.REPLIER:
+            self._services.credit(session, now)
+        elif session.role is Role.CONSUMER:
+            self._to_streams(session, message, frames, now)
+
+    def _error(self, session: Session, message: Message, frames: Frames, now: int) -> None:
+        if session.role is Role.REPLIER:
+            self._services.error(session, message, now)
+        else:
+            self._sessions.counters["errors_received"] += 1
+
+    def _admin(self, session: Session, message: Message, frames: Frames, now: int) -> None:
+        header = message.header
+        assert isinstance(header, Admin)
+        if header.verb != "status":
+            error = BadArgument(f"verb {header.verb[:64]!r} is not known here; version 1 has `status`")
+            self._sessions.refuse(session, error, "command", header.id)
+            return
+        used = Codec.JSON if session.codec is Codec.JSON else Codec.MSGPACK
+        payload = codec.encode_body(used, [self.status(now)])
+        if len(payload) > BATCH_BYTES_MAX:
+            error_ = TooLarge("the status does not fit a message")
+            self._sessions.refuse(session, error_, "command", header.id)
+            return
+        self._sessions.answer(session, Result(id=header.id, codec=used), payload=payload)
+
+    # -- for people ----------------------------------------------------------------------------------------------
+
+    def inform(self, name: str, section: object) -> None:
+        """A section of `status` that the loop knows: journal, guard."""
+        self._informed[name] = section
+
+    def warn(self, key: str, text: str) -> None:
+        """Show a warning in `status` until it is taken back with an empty text."""
+        if text:
+            self._warnings[key] = text
+        else:
+            self._warnings.pop(key, None)
+
+    def status(self, now: int) -> dict[str, object]:
+        """All that `zbroker status` shows."""
+        roles = Counter(session.role.value for session in self._sessions)
+        counters = self._sessions.counters + self._services.counters + self._topics.counters
+        status: dict[str, object] = {
+            "epoch": self.epoch,
+            "cluster": self._cluster,
+            "uptime_ms": (now - self._started_at) // 1_000,
+            "streams": {},
+            "groups": {},
+            "services": self._services.status(_STATUS_ROWS_MAX),
+            "subscriptions": self._topics.status(_STATUS_ROWS_MAX),
+            "sessions": {"total": len(self._sessions), **dict(sorted(roles.items()))},
+            "counters": dict(sorted(counters.items())),
+            "journal": None,
+            "warnings": list(self._warnings.values()),
+        }
+        if self._streams is not None:
+            status.update(self._streams.status())
+        status.update(self._informed)
+        return status

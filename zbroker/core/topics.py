@@ -1,0 +1,330 @@
+"""Live publish-subscribe through the broker (SPEC.md 8): who hears a batch, what a slow subscriber loses, and its account."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+import msgspec
+
+from patterns.wire import codec
+from patterns.wire.errors import BadBody, CreditExceeded, RemoteProtocolError, TooLarge, Untranslatable, ZbrokerError
+from patterns.wire.frames import Form, Frames, Message, columns_of, pack, reform
+from patterns.wire.limits import BATCH_MESSAGES_MAX, BODY_BYTES_MAX, CREDIT_BYTES, CREDIT_MESSAGES, INTEGER_MAX, MIB
+from patterns.wire.messages import (
+    Audience,
+    Codec,
+    Columns,
+    Hello,
+    Lost,
+    Publish,
+    Role,
+    Subscribe,
+    Subscribed,
+    Unsubscribe,
+)
+from patterns.wire.names import channel_of, channels_of, check_pattern, check_topic
+from patterns.wire.server import Session, Sessions
+from zbroker.core import translate
+from zbroker.core.subscriptions import Subscriptions
+
+OUTBOX_BYTES_MAX: Final = 8 * MIB  # batches that one subscriber has given no credit for; the same as for replies
+_TOPICS_CHECKED_MAX: Final = 65_536
+_PUBLISHERS_REMEMBERED: Final = 4_096  # gone ones, whose next batch tells what was missed in between
+_PATTERNS_MAX: Final = 65_536  # of one session
+
+
+class _Subscriber:
+    """A subscriber's patterns by its own ids, and its account of losses."""
+
+    __slots__ = ("channels", "listens_to_all", "lost", "lost_frames", "owes_account", "patterns", "session", "upstream")
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.patterns: dict[int, str] = {}
+        self.channels: Counter[int] = Counter()
+        self.listens_to_all = 0
+        self.lost = 0
+        self.upstream = 0
+        self.owes_account = False
+        self.lost_frames: Frames = []
+
+    def listens(self, pattern: str, step: int) -> None:
+        """Note a pattern's channels, or forget them."""
+        channel = channels_of(pattern)
+        if channel is None:
+            self.listens_to_all += step
+        else:
+            self.channels[channel] += step
+
+    def hears(self, channel: int) -> bool:
+        return self.listens_to_all > 0 or self.channels[channel] > 0
+
+
+class _Batch:
+    """A batch on its way out, in as many writings as its subscribers need; each is made once."""
+
+    __slots__ = ("columns", "frames", "header", "message", "topics", "written")
+
+    def __init__(self, message: Message, frames: Frames, columns: Columns, topics: list[str]) -> None:
+        assert isinstance(message.header, Publish)
+        self.header = message.header
+        self.message = message
+        self.frames = frames
+        self.columns = columns
+        self.topics = topics
+        self.written: dict[tuple[str, Codec], Frames] = {}
+
+    def for_session(self, session: Session, counters: Counter[str]) -> Frames:
+        """The frames as they came, or rewritten for a client of another form or codec."""
+        used = self.header.codec
+        wanted = session.codec if translate.needed(used, session.codec) else used
+        form = session.form
+        if wanted is used and form is self.message.form:
+            return self.frames
+        frames = self.written.get((form.name, wanted))
+        if frames is None:
+            frames = self.written[(form.name, wanted)] = self._write(form, wanted, counters)
+        return frames
+
+    def _write(self, form: Form, wanted: Codec, counters: Counter[str]) -> Frames:
+        message, used, payload = self.message, self.header.codec, self.message.payload
+        if wanted is not used:
+            try:
+                payload, used = translate.translate(payload, used, wanted), wanted
+            except Untranslatable:
+                counters["live_untranslated"] += 1  # goes out as it is, labelled
+        header = msgspec.structs.replace(self.header, codec=used)
+        columns = reform(message.columns, message.form, form)
+        return pack(header, columns=columns, payload=payload, key=message.key, form=form)
+
+    def messages_for(self, subscriber: _Subscriber, subscriptions: Subscriptions[_Subscriber]) -> int:
+        """How many of its messages this subscriber would have been handed."""
+        matched = [subscriber in subscriptions.matching(topic) for topic in self.topics]
+        index = self.columns.topic
+        if isinstance(index, msgspec.UnsetType):
+            return self.header.count if matched[0] else 0
+        return sum(matched[place] for place in index)
+
+
+class Topics:
+    """All live publishing of a broker.
+
+    Args:
+        sessions: where frames leave.
+    """
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self._subscribers: dict[Session, _Subscriber] = {}
+        self._subscriptions: Subscriptions[_Subscriber] = Subscriptions()
+        self._publishers: dict[Session, int] = {}  # and the audience that each was told last
+        self._sequences: dict[bytes, dict[int, int]] = {}  # by publisher, by channel: the next message's
+        self._open_starts: set[bytes] = set()  # publishers that began elsewhere: any first sequence will do
+        self._gone: dict[bytes, None] = {}
+        self._channels_checked: dict[str, int] = {}
+        self._audience = 0
+        self._audience_changed = False
+        self._in_debt: set[_Subscriber] = set()
+        self.counters: Counter[str] = Counter()
+
+    # -- sessions ------------------------------------------------------------------------------------------------
+
+    def admit(self, session: Session, hello: Hello) -> None:
+        """A publisher's or subscriber's HELLO was accepted."""
+        if session.role is not Role.PUBLISHER:
+            return
+        self._publishers[session] = -1
+        self._audience_changed = True
+        self._gone.pop(session.nonce, None)
+        if session.nonce not in self._sequences:
+            self._sequences[session.nonce] = {}
+            if hello.resume is not None:
+                self._open_starts.add(session.nonce)
+
+    def ended(self, session: Session) -> None:
+        """A session is over: its subscriptions with it; a publisher's sequences stay for a while."""
+        subscriber = self._subscribers.pop(session, None)
+        if subscriber is not None:
+            for pattern in subscriber.patterns.values():
+                self._subscriptions.remove(pattern, subscriber)
+            self._in_debt.discard(subscriber)
+            self._count_audience(subscriber, was_heard=bool(subscriber.patterns), is_heard=False)
+        if self._publishers.pop(session, None) is not None:
+            self._gone[session.nonce] = None
+            if len(self._gone) > _PUBLISHERS_REMEMBERED:
+                oldest = next(iter(self._gone))
+                del self._gone[oldest]
+                self._sequences.pop(oldest, None)
+                self._open_starts.discard(oldest)
+
+    def _count_audience(self, subscriber: _Subscriber, *, was_heard: bool, is_heard: bool) -> None:
+        if was_heard is not is_heard:
+            self._audience += 1 if is_heard else -1
+            self._audience_changed = True
+
+    # -- subscribers ---------------------------------------------------------------------------------------------
+
+    def subscribe(self, session: Session, message: Message) -> None:
+        """SUBSCRIBE: a pattern under the subscriber's own id."""
+        header = message.header
+        assert isinstance(header, Subscribe)
+        subscriber = self._subscribers.get(session)
+        if subscriber is None:
+            subscriber = self._subscribers[session] = _Subscriber(session)
+        try:
+            check_pattern(header.pattern)
+            if header.id in subscriber.patterns:
+                raise RemoteProtocolError(f"subscription id {header.id} is in use")
+            if len(subscriber.patterns) >= _PATTERNS_MAX:
+                raise TooLarge(f"{_PATTERNS_MAX} patterns are the most that one session may hold; use wildcards")
+        except ZbrokerError as error:
+            self._sessions.refuse(session, error, "subscription", header.id)
+            return
+        self._count_audience(subscriber, was_heard=bool(subscriber.patterns), is_heard=True)
+        subscriber.patterns[header.id] = header.pattern
+        subscriber.listens(header.pattern, 1)
+        self._subscriptions.add(header.pattern, subscriber)
+        self._sessions.answer(session, Subscribed(header.id))
+
+    def unsubscribe(self, session: Session, message: Message) -> None:
+        """UNSUBSCRIBE: an unknown id changes nothing."""
+        header = message.header
+        assert isinstance(header, Unsubscribe)
+        subscriber = self._subscribers.get(session)
+        pattern = subscriber.patterns.pop(header.id, None) if subscriber else None
+        if subscriber is not None and pattern is not None:
+            subscriber.listens(pattern, -1)
+            self._subscriptions.remove(pattern, subscriber)
+            self._count_audience(subscriber, was_heard=True, is_heard=bool(subscriber.patterns))
+
+    # -- publishers ----------------------------------------------------------------------------------------------
+
+    def publish(self, session: Session, message: Message, frames: Frames) -> None:
+        """PUBLISH: check at the door, then to everybody with a matching pattern."""
+        header = message.header
+        assert isinstance(header, Publish)
+        into = session.into
+        if not into.is_open:
+            raise CreditExceeded(f"batch beyond the credit of {into.messages_max} messages and {into.bytes_max} bytes")
+        into.spend(min(header.count, BATCH_MESSAGES_MAX), len(message.payload))
+        self._sessions.regrant(session, CREDIT_MESSAGES, CREDIT_BYTES)
+        if header.publisher != session.nonce:
+            raise RemoteProtocolError("`publisher` is not the nonce of this session")
+        columns = columns_of(message, header.count)
+        sizes = columns.sizes
+        codec.check(header.codec, message.payload, header.count, None if sizes is msgspec.UNSET else sizes)
+        if len(message.payload) > BODY_BYTES_MAX + 2 and header.count == 1:
+            raise TooLarge(f"body of {len(message.payload)} bytes, at most {BODY_BYTES_MAX}")
+        channel = message.key[0]
+        topics = self._topics_of(header, columns, channel)
+        self._note_sequence(header, channel)
+        self.counters["published"] += header.count
+        self._fan_out(_Batch(message, frames, columns, topics))
+
+    def _topics_of(self, header: Publish, columns: Columns, channel: int) -> list[str]:
+        """The batch's distinct topics, all valid and of its channel."""
+        if not isinstance(columns.topics, msgspec.UnsetType):
+            topics = columns.topics
+        elif header.topic is not None:
+            topics = [header.topic]
+        else:
+            raise BadBody("a batch names its topics in the header or in a column")
+        checked = self._channels_checked
+        for topic in topics:
+            found = checked.get(topic)
+            if found is None:
+                found = self._check_topic(topic)
+            if found != channel:
+                raise RemoteProtocolError(f"topic {topic!r} is of channel {found}, frame 1 says {channel}")
+        return topics
+
+    def _check_topic(self, topic: str) -> int:
+        channel = channel_of(check_topic(topic))
+        if len(self._channels_checked) >= _TOPICS_CHECKED_MAX:
+            self._channels_checked.clear()
+        self._channels_checked[topic] = channel
+        return channel
+
+    def _note_sequence(self, header: Publish, channel: int) -> None:
+        """What is missing in front of this batch was lost before it reached us; everyone on the channel hears of it."""
+        sequences = self._sequences[header.publisher]
+        expected = sequences.get(channel)
+        if expected is None:
+            expected = header.sequence if header.publisher in self._open_starts else 0
+        gap = header.sequence - expected
+        if gap < 0:
+            raise RemoteProtocolError(f"sequence {header.sequence} on channel {channel}, {expected} expected")
+        sequences[channel] = header.sequence + header.count
+        if gap:
+            self.counters["upstream_gaps"] += 1
+            for subscriber in self._subscribers.values():
+                if subscriber.hears(channel):
+                    subscriber.upstream = min(subscriber.upstream + gap, INTEGER_MAX)
+                    self._account_due(subscriber)
+
+    def _fan_out(self, batch: _Batch) -> None:
+        matching = self._subscriptions.matching
+        topics = batch.topics
+        listeners = matching(topics[0])
+        if len(topics) > 1:
+            others = {found for topic in topics if (found := matching(topic)) is not listeners}
+            if others:
+                listeners = tuple(dict.fromkeys((*listeners, *(one for found in others for one in found))))
+        for subscriber in listeners:
+            self._deliver(batch, subscriber)
+
+    def _deliver(self, batch: _Batch, subscriber: _Subscriber) -> None:
+        session = subscriber.session
+        if session.outbox_bytes > OUTBOX_BYTES_MAX:
+            messages = batch.messages_for(subscriber, self._subscriptions)
+            subscriber.lost += messages
+            self.counters["live_dropped"] += messages
+            self._account(subscriber)
+            return
+        if subscriber.owes_account:
+            self._account(subscriber)
+        frames = batch.for_session(session, self.counters)
+        self._sessions.post(session, batch.header.count, len(frames[3]) if len(frames) > 3 else 0, frames)
+
+    # -- accounts and audience -----------------------------------------------------------------------------------
+
+    def _account_due(self, subscriber: _Subscriber) -> None:
+        subscriber.owes_account = True
+        self._in_debt.add(subscriber)
+
+    def _account(self, subscriber: _Subscriber) -> None:
+        """LOST, in its place: behind the batches that wait already, in front of the next.
+
+        As long as one waits at the end of the outbox, it is brought up to date there; so a stalled subscriber holds no
+        more of them than it holds batches.
+        """
+        session = subscriber.session
+        subscriber.owes_account = False
+        self._in_debt.discard(subscriber)
+        frames = pack(Lost(messages=subscriber.lost, upstream=subscriber.upstream), form=session.form)
+        if session.outbox and session.outbox[-1][2] is subscriber.lost_frames:
+            session.outbox_bytes += len(frames[1]) - len(subscriber.lost_frames[1])
+            subscriber.lost_frames[1] = frames[1]
+            return
+        subscriber.lost_frames = frames
+        self._sessions.post(session, 0, 0, frames)
+
+    def turn(self) -> None:
+        """Once a turn: accounts that no batch took along, and a changed audience."""
+        for subscriber in list(self._in_debt):
+            self._account(subscriber)
+        if not self._audience_changed:
+            return
+        self._audience_changed = False
+        for session, told in self._publishers.items():
+            if told != self._audience:
+                self._publishers[session] = self._audience
+                self._sessions.tell(session, Audience(self._audience))
+
+    def status(self, rows_max: int) -> dict[str, int]:
+        """Sessions by pattern, at most `rows_max` patterns."""
+        found: Counter[str] = Counter()
+        for subscriber in self._subscribers.values():
+            found.update(set(subscriber.patterns.values()))
+        return dict(found.most_common(rows_max))
