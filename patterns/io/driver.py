@@ -66,8 +66,8 @@ class _Plug:
         self.kind = kind
         self.socket = socket
         self.monitor = monitor
-        self.socket_fd: int = socket.fd
-        self.monitor_fd: int = monitor.fd if monitor is not None else -1
+        self.socket_fd = int(socket.getsockopt(zmq.FD))
+        self.monitor_fd = int(monitor.getsockopt(zmq.FD)) if monitor is not None else -1
 
 
 class _Wake:
@@ -81,8 +81,8 @@ class _Wake:
     def ring(self) -> None:
         try:
             os.write(self._write_fd, b"!")
-        except BlockingIOError:
-            pass  # 64 KiB of bells are enough
+        except OSError:
+            pass  # 64 KiB of bells are enough, and a closed driver needs none
 
     def hush(self) -> None:
         try:
@@ -424,6 +424,9 @@ class Driver:
             self._plugs.clear()
             self._ring_everybody()
         self._keeper.stop()
+        with self.lock:
+            if self._leader is None:
+                self._wake.close()
         _LIVE.discard(self)
 
     def _ring_everybody(self) -> None:

@@ -29,7 +29,9 @@ class ClientEvent(Enum):
 
 
 _C, _E = ClientState, ClientEvent
-_STAYS_CLOSED: Final[dict[ClientEvent, ClientState]] = {event: _C.CLOSED for event in ClientEvent if event is not _E.OPEN}
+_STAYS_CLOSED: Final[dict[ClientEvent, ClientState]] = {
+    event: _C.CLOSED for event in ClientEvent if event is not _E.OPEN
+}
 CLIENT: Final[dict[ClientState, dict[ClientEvent, ClientState]]] = {
     _C.DOWN: {_E.OPEN: _C.CONNECTING, _E.DISCONNECTED: _C.DOWN, _E.TIMEOUT: _C.DOWN, _E.CLOSE: _C.CLOSED},
     _C.CONNECTING: {

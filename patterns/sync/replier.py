@@ -1,0 +1,241 @@
+"""The Replier of the sync shell."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from patterns.core.reply import Cancelled, PeerReplierEngine, ReplierEngine, Requested
+from patterns.io.clock import clock
+from patterns.io.driver import Driver, SocketKind
+from patterns.sync.role import (
+    LINGER_MS,
+    Role,
+    binds,
+    codec_of,
+    deadline_of,
+    jitter,
+    new_nonce,
+    raise_error,
+    refuse_security,
+    resolve,
+)
+from patterns.wire.codec import BodyDecoder, encode_body, items_of, join
+from patterns.wire.errors import (
+    ApplicationError,
+    BadAddress,
+    BadArgument,
+    Closed,
+    HandlerFailed,
+    TimedOut,
+    ZbrokerError,
+)
+from patterns.wire.frames import MSGPACK, pack_columns
+from patterns.wire.messages import Columns
+from patterns.wire.names import check_name
+
+_log = logging.getLogger("zbroker.replier")
+Handler = Callable[[Any], Any]
+
+
+class IncomingRequest:
+    """A request to answer, once, from any thread.
+
+    Attributes:
+        service: which one was asked.
+        body: decoded, and validated if the Replier has a `type`.
+        headers: str to str, or None.
+    """
+
+    def __init__(self, replier: Replier, event: Requested, body: Any) -> None:
+        self._replier = replier
+        self._token = event.token
+        self._deadline = event.deadline
+        self.service = event.service
+        self.body = body
+        self.headers = event.headers
+
+    @property
+    def remaining_s(self) -> float:
+        """Seconds until nobody waits for the reply any more; negative when it is too late."""
+        return (self._deadline - clock()) / 1e6
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the requester has given up or left."""
+        return self._token in self._replier._cancelled
+
+    def reply(self, body: Any, headers: dict[str, str] | None = None) -> None:
+        """Answer. Raises BadBody, TooLarge; nothing happens when nobody waits any more."""
+        self._replier._reply(self._token, body, headers)
+
+    def fail(self, code: str, detail: str = "") -> None:
+        """Answer with an application error: the requester's call raises ApplicationError with this code and detail."""
+        self._replier._fail(self._token, ApplicationError(detail or code, code=code))
+
+
+class Replier(Role):
+    """Offers services and answers requests, one at a time.
+
+    Args:
+        address: one that it binds, or `zb://` of brokers. None: ZBROKER_URL.
+        service: the name, or several.
+        handler: takes a body and returns one; for serve_forever().
+        codec: of the replies.
+        type: what request bodies are validated as; a request that is not of it gets VALIDATION_FAILED by itself.
+        idle_timeout_s: iteration ends when no request came for so long.
+        security: not built yet.
+
+    Raises:
+        BadAddress, BadName, BadArgument, NotInThisDeployment; Unavailable when the address cannot be bound.
+    """
+
+    def __init__(
+        self,
+        address: str | None,
+        service: str | Sequence[str],
+        handler: Handler | None = None,
+        *,
+        codec: str = "msgpack",
+        type: Any = Any,
+        idle_timeout_s: float | None = None,
+        security: object = None,
+    ) -> None:
+        refuse_security(security)
+        addresses = resolve(address)
+        services = [check_name(name, "service") for name in ([service] if isinstance(service, str) else service)]
+        if not services:
+            raise BadArgument("a Replier needs at least one service")
+        self._handler = handler
+        self._codec = codec_of(codec)
+        self._bodies = BodyDecoder(type)
+        self._idle_timeout_s = idle_timeout_s
+        self._requests: deque[Requested] = deque()
+        self._cancelled: set[int] = set()
+        self._engine: ReplierEngine | PeerReplierEngine
+        if addresses[0].brokered:
+            self._engine = ReplierEngine(addresses, services, new_nonce(), self._codec, jitter)
+            self._driver = Driver(self._engine, SocketKind.DEALER, self._take, in_background=self._wants_keeper)
+        else:
+            self._engine = self._peer_engine(addresses, services)
+            self._driver = Driver(
+                self._engine,
+                SocketKind.ROUTER,
+                self._take,
+                binds=True,
+                in_background=self._wants_keeper,
+                linger_ms=LINGER_MS,
+            )
+        self._driver.start()
+
+    def _peer_engine(self, addresses: Sequence[Any], services: list[str]) -> PeerReplierEngine:
+        if len(addresses) != 1 or not binds(addresses[0], default=True):
+            raise BadAddress("peer to peer a Replier binds one address; requesters connect to several")
+        epoch = time.time_ns() // 1_000_000_000  # SPEC.md: without a journal, seconds of the wall clock at start
+        return PeerReplierEngine(addresses[0], services, epoch, self._codec)
+
+    def _wants_keeper(self) -> bool:
+        """A bound replier greets requesters at any time; behind a broker only until the session stands."""
+        return not self._engine.closed and (isinstance(self._engine, PeerReplierEngine) or not self._engine.is_offered)
+
+    def _take(self, events: list[Any]) -> None:
+        for event in events:
+            if isinstance(event, Requested):
+                self._requests.append(event)
+            elif isinstance(event, Cancelled):
+                self._cancelled.add(event.token)
+
+    @property
+    def address(self) -> str:
+        """The address that requesters connect to; a port 0 is filled in."""
+        return self._driver.bound or self._engine_address()
+
+    def _engine_address(self) -> str:
+        return self._engine.addresses[0].endpoint if isinstance(self._engine, ReplierEngine) else ""
+
+    def ready(self, timeout_s: float = 5.0) -> None:
+        """Return when the services are offered. Raises TimedOut, Unavailable."""
+        self._driver.check()
+        if not self._driver.wait(
+            lambda: self._engine.is_offered or self._engine.error is not None, deadline_of(timeout_s)
+        ):
+            raise (
+                self._engine.unavailable()
+                if not self._engine.is_ready
+                else TimedOut("the broker has not registered the services")
+            )
+        raise_error(self._engine)
+
+    def __iter__(self) -> Iterator[IncomingRequest]:
+        """Requests, oldest first, until close() or idle_timeout_s without one. Each needs reply() or fail()."""
+        while True:
+            request = self._next(deadline_of(self._idle_timeout_s))
+            if request is None:
+                return
+            yield request
+
+    def _next(self, deadline: int | None) -> IncomingRequest | None:
+        driver, requests = self._driver, self._requests
+        while True:
+            if driver.is_closed:
+                return None
+            driver.check()
+            if not requests and not driver.wait(self._has_news, deadline):
+                return None
+            if not requests:
+                continue
+            event = requests.popleft()
+            if event.token in self._cancelled or event.deadline <= clock():
+                self._settled(event.token)
+                continue
+            try:
+                body = self._bodies.decode(event.codec, items_of(event.codec, event.payload, 1, None)[0])
+            except ZbrokerError as error:
+                self._fail(event.token, error)
+                continue
+            return IncomingRequest(self, event, body)
+
+    def _has_news(self) -> bool:
+        return bool(self._requests) or self._driver.is_closed or self._engine.closed or self._engine.error is not None
+
+    def serve_forever(self) -> None:
+        """Answer requests with the handler until close(). An exception of the handler is an error reply, never the end.
+
+        Raises:
+            BadArgument: there is no handler.
+        """
+        if self._handler is None:
+            raise BadArgument("serve_forever() needs the handler that Replier(address, service, handler) takes")
+        try:
+            for request in self:
+                self._serve(request, self._handler)
+        except Closed:
+            pass
+
+    def _serve(self, request: IncomingRequest, handler: Handler) -> None:
+        try:
+            request.reply(handler(request.body))
+        except ZbrokerError as error:
+            self._fail(request._token, error)
+        except Exception as error:  # noqa: BLE001  around a user's handler: an error reply, not the end of the service
+            _log.exception("the handler of service %r failed", request.service)
+            self._fail(request._token, HandlerFailed(f"{type(error).__name__}: {error}"))
+
+    def _reply(self, token: int, body: Any, headers: dict[str, str] | None) -> None:
+        self._driver.check()
+        payload = join(self._codec, [encode_body(self._codec, body)])
+        columns = pack_columns(Columns(headers=[headers]), MSGPACK) if headers else b""
+        self._driver.run(lambda now: self._engine.reply(token, self._codec, payload, columns, now))
+        self._cancelled.discard(token)
+
+    def _fail(self, token: int, error: ZbrokerError) -> None:
+        self._driver.check()
+        self._driver.run(lambda now: self._engine.fail(token, error, now))
+        self._cancelled.discard(token)
+
+    def _settled(self, token: int) -> None:
+        """Nobody waits: take it off the engine's books."""
+        self._fail(token, TimedOut("nobody waits for this reply any more"))
