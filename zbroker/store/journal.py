@@ -5,7 +5,7 @@ What lies on the disk is FORMAT.md; what to believe of it is recovery.py.
 """
 
 import errno
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 
 from patterns.wire.records import FIRST_INDEX, Damage, Opened, Position, Record, RecordKind, encode_lost
@@ -17,10 +17,10 @@ from zbroker.store.faults import (
     JournalFull,
     NetworkFileSystem,
     NotOurs,
-    RecordDamaged,
     RecordTooLarge,
 )
 from zbroker.store.listing import SegmentFile, list_segments
+from zbroker.store.reader import RecordReader
 from zbroker.store.record import (
     COLUMNS_LENGTH_BYTES,
     COMMIT_ALIGN_BYTES,
@@ -29,11 +29,9 @@ from zbroker.store.record import (
     build_body,
     crc32c,
     padded,
-    parse_body,
-    parse_header,
-    record_of,
 )
-from zbroker.store.recovery import LogScan, Visit
+from zbroker.store.recovery import LogScan
+from zbroker.store.run import Visit
 from zbroker.store.segment import (
     BLOCK_BYTES,
     FIRST_NUMBER,
@@ -53,7 +51,6 @@ COMMIT_BYTES = 1 << 20  # what one sync covers is everybody's latency: 1.45 ms a
 WITNESS_DELAY_US = 5_000  # long enough not to double the syncs of a busy journal, short beside a human's restart
 FULL_RETRY_US = 1_000_000  # somebody has to free space first; once a second costs nothing
 TAIL_SEGMENTS = 3  # the prepared, the last and the one before may hold what a failed sync left in the cache
-READERS_MAX = 64  # open files for read(); segments are 64 MiB, so this covers 4 GiB of scattered reading
 SYNCS_KEPT = 1024  # enough for an honest p99
 LOSSES_PER_RECORD = 1000  # about 100 KB of LOST record
 OUT_OF_SPACE = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE])  # these heal, others do not
@@ -93,8 +90,7 @@ class FileJournal:
         self._full: str | None = None
         self._full_retry_at: int | None = None
         self._prepared: int | None = None  # handle of segment number + 1
-        self._salts: dict[int, int] = {}  # segment number -> CRC of its salt
-        self._readers: OrderedDict[int, int] = OrderedDict()
+        self._reader = RecordReader(disk, self._folder)
         self._groups: deque[Group] = deque()
         self._group: Group | None = None  # the last of _groups, while it takes more
         self._last_sync_us: deque[int] = deque(maxlen=SYNCS_KEPT)
@@ -192,7 +188,7 @@ class FileJournal:
             self._oldest_needed = newest.header.oldest_needed
         for file in files:
             if file.header is not None:
-                self._salts[file.number] = crc32c(file.header.salt)
+                self._reader.add(file.number, crc32c(file.header.salt))
         self._last_index = self._durable_index = self._witnessed_index = end_index - 1
         handle = self._make_file(number)
         if handle is None:
@@ -218,7 +214,7 @@ class FileJournal:
             is_unused = file.header is not None and report.records == 0 and report.nonzero_after_end == 0
             if is_unused and report.state == "whole" and file.number != self._number:
                 self._disk.unlink(file.path)
-                self._salts.pop(file.number, None)
+                self._reader.forget(file.number)
 
     # -- append and commit ----------------------------------------------------------------------------
 
@@ -372,7 +368,7 @@ class FileJournal:
         self._witnessed_index = self._durable_index  # the header says so
         self._number, self._handle = number, handle
         self._chain, self._salt_crc = crc, crc32c(salt)
-        self._salts[number] = self._salt_crc
+        self._reader.add(number, self._salt_crc)
         self._written_to = BLOCK_BYTES
 
     # -- time -----------------------------------------------------------------------------------------
@@ -440,35 +436,11 @@ class FileJournal:
         Raises:
             RecordDamaged: what is there is not it.
         """
-        salt_crc = self._salts.get(position.segment)
-        try:
-            if salt_crc is None:
-                raise OSError(errno.ENOENT, "no such segment")
-            data = self._disk.pread(self._reader(position.segment), position.size, position.offset)
-        except OSError as error:
-            raise RecordDamaged(self._folder, position.segment, position.offset, str(error)) from error
-        header = parse_header(data, 0, salt_crc)
-        if header is None or header.body_bytes != position.size - HEADER_BYTES:
-            raise RecordDamaged(self._folder, position.segment, position.offset, "no whole header")
-        body = parse_body(data, HEADER_BYTES, header.body_bytes, header.body_crc)
-        if body is None:
-            raise RecordDamaged(self._folder, position.segment, position.offset, "the body's CRC is wrong")
-        return record_of(header, *body)
-
-    def _reader(self, segment: int) -> int:
-        """Handles of read()'s own, because only its thread may close them."""
-        handle = self._readers.get(segment)
-        if handle is None:
-            handle = self._readers[segment] = self._disk.open(f"{self._folder}/{segment_name(segment)}")
-            if len(self._readers) > READERS_MAX:
-                self._disk.close(self._readers.popitem(last=False)[1])
-        else:
-            self._readers.move_to_end(segment)
-        return handle
+        return self._reader.read(position)
 
     def status(self) -> dict[str, object]:
         """For people and metrics; `last_sync_us` newest last."""
-        segments = len(self._salts) + (self._prepared is not None)
+        segments = self._reader.segments + (self._prepared is not None)
         return {
             "folder": self._folder,
             "epoch": self._epoch,
@@ -510,11 +482,8 @@ class FileJournal:
             self._let_go()
 
     def _let_go(self) -> None:
-        handles = [*self._readers.values(), self._prepared, self._lock]
-        if self._handle >= 0:
-            handles.append(self._handle)
-        for handle in handles:
-            if handle is not None:
+        self._reader.close()
+        for handle in (self._prepared, self._handle, self._lock):
+            if handle is not None and handle >= 0:
                 self._disk.close(handle)
-        self._readers.clear()
         self._handle, self._prepared, self._lock = -1, None, None

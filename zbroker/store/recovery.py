@@ -3,8 +3,6 @@
 Reads only. The journal decides what to write about it; verify.py shows it to people.
 """
 
-from collections.abc import Callable
-
 import msgspec
 
 from patterns.wire.records import FIRST_INDEX, Damage, LostRange, Position, Record, RecordKind, decode_lost
@@ -19,13 +17,11 @@ from zbroker.store.record import (
     parse_body,
     parse_header,
 )
-from zbroker.store.run import CHAIN_UNKNOWN, Run, read_run
+from zbroker.store.run import CHAIN_UNKNOWN, Run, Visit, read_run
 from zbroker.store.segment import BLOCK_BYTES, SegmentHeader, data_end
 from zbroker.store.window import Window, find_header
 
 UNBOUNDED = 1 << 63  # above any index
-
-Visit = Callable[[Record, Position], None]
 
 
 class SegmentReport(msgspec.Struct):
@@ -119,13 +115,12 @@ class LogScan:
         report.state = "whole"
         report.first_index = header.first_index
         bound = self._bound(place)
-        salt_crc = crc32c(header.salt)
         visit = self._visit_unless_known if self.known else self._visit
         offset, chain = BLOCK_BYTES, header.crc
         try:
             while True:
                 start = Run(offset, chain, self.end_index, report.records, report.bytes, None)
-                run = read_run(window, header, start, salt_crc, bound, visit)
+                run = read_run(window, header, start, bound, visit)
                 offset, self.end_index, report.records, report.bytes = run.offset, *run[2:5]
                 if self.end_index >= bound:
                     break

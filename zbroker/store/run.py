@@ -13,6 +13,8 @@ from zbroker.store.record import HEADER, HEADER_BYTES, MAGIC, WITHOUT_INDEX, Hea
 from zbroker.store.segment import SegmentHeader, data_end
 from zbroker.store.window import Window
 
+Visit = Callable[[Record, Position], None]
+
 CHAIN_UNKNOWN = -1  # the record before is unreadable; the next one is not asked for it
 
 
@@ -30,20 +32,10 @@ class Run(NamedTuple):
     rotten: Header | None
 
 
-def read_run(
-    window: Window,
-    header: SegmentHeader,
-    start: Run,
-    salt_crc: int,
-    bound: int,
-    visit: Callable[[Record, Position], None],
-) -> Run:
-    """Visit the records from `start` on while each is whole, of this epoch, chained to the one before, next in
-    index, and below `bound`.
-    """
-    offset, chain, expected, records, record_bytes, _ = start
-    number, epoch, end = header.number, header.epoch, data_end(header.segment_bytes)
-    rotten = None
+def read_run(window: Window, header: SegmentHeader, start: Run, bound: int, visit: Visit) -> Run:
+    """Visit records while each is whole, of this epoch, chained, next in index, and below `bound`."""
+    offset, chain, expected, records, record_bytes, rotten = start
+    number, salt_crc, end = header.number, value(header.salt), data_end(header.segment_bytes)
     unpack, data, base = HEADER.unpack_from, window.data, window.base
     while offset + HEADER_BYTES <= end:
         at = offset - base
@@ -53,11 +45,11 @@ def read_run(
             if at + HEADER_BYTES > len(data):
                 break
         fields = unpack(data, at)
-        magic, crc, body_crc, body_bytes, index, _, found_epoch, found_chain, kind, _, _, count, stream, first = fields
-        if magic != MAGIC or extend(salt_crc, data[at + 8 : at + 64]) != crc or found_epoch != epoch:
+        magic, crc, body_crc, body_bytes, index, _, epoch, link, kind, _, _, count, stream, first = fields
+        if magic != MAGIC or extend(salt_crc, data[at + 8 : at + 64]) != crc or epoch != header.epoch:
             break
         size = HEADER_BYTES + body_bytes
-        if (found_chain != chain and chain != CHAIN_UNKNOWN) or offset + size > end:
+        if (link != chain and chain != CHAIN_UNKNOWN) or offset + size > end:
             break
         if kind in WITHOUT_INDEX:
             if index != expected - 1:
@@ -68,18 +60,13 @@ def read_run(
             if at + size > len(data):
                 at = window.load(offset, size)
                 data, base = window.data, window.base
-            body = at + HEADER_BYTES
-            split = body + 4 + int.from_bytes(data[body : body + 4], "big")
-            stop = at + size
-            columns = data[body:split]
-            payload = data[split:stop]
-            if split > stop or stop > len(data) or extend(value(columns), payload) != body_crc:
+            split = at + 68 + int.from_bytes(data[at + 64 : at + 68], "big")
+            prefix, payload = data[at + 64 : split], data[split : at + size]
+            if not split <= at + size <= len(data) or extend(value(prefix), payload) != body_crc:
                 rotten = Header._make(fields)
                 break
-            visit(Record(index, kind, stream, first, count, columns[4:], payload), Position(number, offset, size))
-            expected += 1
-            records += 1
-            record_bytes += size
+            visit(Record(index, kind, stream, first, count, prefix[4:], payload), Position(number, offset, size))
+            expected, records, record_bytes = expected + 1, records + 1, record_bytes + size
         chain = crc
         offset += padded(size)
     return Run(offset, chain, expected, records, record_bytes, rotten)

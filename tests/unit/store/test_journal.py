@@ -260,8 +260,9 @@ def test_a_witness_follows_five_milliseconds_after_the_last_sync_and_once() -> N
     assert journal.next_timeout() is None
 
 
+@pytest.mark.parametrize("at", [20, 70])
 @pytest.mark.parametrize("is_witnessed", [False, True])
-def test_rot_in_the_last_commit_is_told_from_a_tear_by_the_witness(is_witnessed: bool) -> None:
+def test_rot_in_the_last_commit_is_told_from_a_tear_by_the_witness(is_witnessed: bool, at: int) -> None:
     disk = VirtualDisk()
     journal, _, _ = opened(disk)
     append(journal, 1, 1)
@@ -270,7 +271,7 @@ def test_rot_in_the_last_commit_is_told_from_a_tear_by_the_witness(is_witnessed:
     if is_witnessed:
         journal.handle_timeout(WITNESS_DELAY_US)
     disk.crash()
-    disk.flip_bit(FIRST, place.offset + 70)
+    disk.flip_bit(FIRST, place.offset + at)
     _, result, _ = opened(disk)
     assert [hole.first_index for hole in result.damage] == ([2] if is_witnessed else [])
     assert (result.torn_bytes > 0) == (not is_witnessed)

@@ -3,11 +3,12 @@
 import errno
 from random import Random
 
+import msgspec
 import pytest
 
 from patterns.wire.records import LostRange, Opened, Position, Record, RecordKind, decode_lost
 from zbroker.store.journal import FileJournal
-from zbroker.store.segment import segment_name
+from zbroker.store.segment import pack_header, segment_name, unpack_header
 from zbroker.testing.disk import VirtualDisk
 
 FOLDER = "/j"
@@ -223,6 +224,39 @@ def test_an_old_segment_under_a_new_number_changes_nothing() -> None:
     log.disk.pwrite(handle, log.disk.content(log.path(1)), 0)
     log.reopen()
     assert [log.seen[index].base_offset for index in range(1, 7)] == [10, 20, 30, 40, 50, 60]
+
+
+def test_of_a_hole_only_what_was_confirmed_is_lost_and_the_rest_is_void() -> None:
+    log = Log()
+    log.life(2)
+    log.open()
+    log.append()
+    log.journal.commit(0)
+    log.append()
+    log.append()
+    log.journal.commit(0)  # 4 and 5 know that 3 is durable; nothing knows that of them
+    log.disk.crash()
+    log.rot(3, 20)
+    log.rot(4, 20)
+    assert ranges(log.reopen()) == [(3, 3, "header")]
+    assert sorted(log.seen) == [1, 2, 4]
+    assert log.seen[4].kind == RecordKind.LOST
+
+
+def test_a_header_that_goes_back_in_index_is_ignored() -> None:
+    log = Log()
+    log.life(3)
+    log.life(3)
+    log.open()
+    log.disk.crash()
+    header = unpack_header(log.disk.content(log.path(3))[:4096])
+    assert header is not None
+    block, _ = pack_header(msgspec.structs.replace(header, first_index=2))
+    handle = log.disk.open(log.path(3))
+    log.disk.pwrite(handle, block, 0)
+    log.disk.pwrite(handle, block, SEGMENT_BYTES - 4096)
+    assert ranges(log.reopen()) == []
+    assert sorted(log.seen) == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_sector_that_cannot_be_read_is_damage_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
