@@ -1,0 +1,136 @@
+"""What has a name and a number: streams and groups, and the records that tell of them. Also what CATALOG and OPS hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from patterns.wire.names import check_name
+from patterns.wire.records import FIRST_INDEX, Record, RecordKind
+from zbroker.core.effects import Append
+from zbroker.core.groups import Dirty, Group
+from zbroker.core.log import StreamLog
+from zbroker.core.producers import Producer
+from zbroker.core.settled import merged
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Recorder:
+    """Writes records, as effects; the only owner of the index.
+
+    Attributes:
+        next_index: of the next record.
+        failed: the storage is; nothing more is written.
+    """
+
+    def __init__(self, effects: list[Any]) -> None:
+        self._effects = effects
+        self.next_index = FIRST_INDEX
+        self.failed = False
+
+    @property
+    def last_index(self) -> int:
+        """Of the last record written."""
+        return self.next_index - 1
+
+    def write(
+        self,
+        kind: RecordKind,
+        payload: bytes,
+        *,
+        columns: bytes = b"",
+        stream_id: int = 0,
+        base_offset: int = 0,
+        count: int = 0,
+    ) -> int:
+        """Append a record; returns its index."""
+        index = self.next_index
+        self.next_index += 1
+        self._effects.append(Append(Record(index, int(kind), stream_id, base_offset, count, columns, payload)))
+        return index
+
+
+class Catalog:
+    """Streams by name and id, and their groups. All are made by first use."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self.by_name: dict[str, StreamLog] = {}
+        self.by_id: dict[int, StreamLog] = {}
+        self.groups: dict[tuple[int, int], Group] = {}  # by stream id and group id, as OPS name them
+
+    def stream(self, name: str) -> StreamLog:
+        """The stream of that name, made if there is none. Raises BadName."""
+        log = self.by_name.get(name)
+        if log is None:
+            check_name(name, "stream")
+            log = self._add(self._recorder.write(RecordKind.CATALOG, _encode(["stream", name])), name)
+        return log
+
+    def group(self, log: StreamLog, name: str, start: int) -> Group:
+        """A new group of the stream. Raises BadName."""
+        check_name(name, "group")
+        index = self._recorder.write(RecordKind.CATALOG, _encode(["group", log.id, name, start]), stream_id=log.id)
+        group = self._add_group(log, index, name, start)
+        group.opened(log.next_offset)
+        return group
+
+    def producer(self, producer: Producer) -> None:
+        """Tell the journal of an identity, before its first batch."""
+        entry = ["producer", producer.id, producer.name, producer.nonce, producer.epoch]
+        self._recorder.write(RecordKind.CATALOG, _encode(entry))
+        producer.journaled = True
+
+    def recover(self, index: int, payload: bytes) -> tuple[int, str, bytes, int] | None:
+        """Apply a CATALOG record; what it says of a producer is returned."""
+        match msgspec.msgpack.decode(payload):
+            case ["stream", str(name)]:
+                self._add(index, name)
+            case ["group", int(stream_id), str(name), int(start)]:
+                self._add_group(self.known(stream_id), index, name, start)
+            case ["producer", int(id), str(name), bytes(nonce), int(epoch)]:
+                return id, name, nonce, epoch
+            case _:
+                pass  # of a later version; what it names is unknown here
+        return None
+
+    def known(self, stream_id: int) -> StreamLog:
+        """The stream of an id that a record names; if damage took its name, it gets one that says so."""
+        return self.by_id.get(stream_id) or self._add(stream_id, f"recovered-{stream_id}")
+
+    def _add(self, id: int, name: str) -> StreamLog:
+        log = self.by_name[name] = self.by_id[id] = StreamLog(id, name)
+        return log
+
+    def _add_group(self, log: StreamLog, id: int, name: str, start: int) -> Group:
+        group = log.groups[name] = self.groups[log.id, id] = Group(id, log.id, name, start)
+        for first, last in log.lost:
+            group.lose(first, last)
+        return group
+
+
+def encode_operations(groups: Iterable[Group]) -> bytes:
+    """An OPS payload of all that the journal does not know of these groups; they are clean afterwards.
+
+    Absolute, so that applying one twice, or after a later one, changes nothing.
+    """
+    operations: list[list[object]] = []
+    for group in groups:
+        dirty, group.dirty = group.dirty, Dirty()
+        named = (("acked", dirty.acked), ("dead", dirty.dead), ("lost", dirty.lost))
+        for what, ranges in named:
+            if ranges:
+                operations.append([what, group.stream_id, group.id, merged(ranges)])
+        if dirty.delivered:
+            operations.append(["delivered", group.stream_id, group.id, group.cursor])
+        if dirty.attempts:
+            operations.append(["attempts", group.stream_id, group.id, dirty.attempts])
+    return _encode(operations)
+
+
+def decode_operations(payload: bytes) -> list[tuple[str, int, int, list[list[int]] | int]]:
+    """(what, stream id, group id, ranges or offset) of an OPS payload."""
+    return msgspec.msgpack.decode(payload, type=list[tuple[str, int, int, list[list[int]] | int]])

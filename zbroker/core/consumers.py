@@ -1,0 +1,279 @@
+"""The consumers' side: JOIN, SETTLE, LEAVE, and what becomes of leases when a session goes or comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from patterns.wire.errors import BadArgument, ProtocolError, StaleLease, StorageFailed, ZbrokerError
+from patterns.wire.limits import GRACE_MS
+from patterns.wire.messages import Header, Hello, Join, Joined, Leave, Ready, Settle, Settled
+from patterns.wire.server import Session, Sessions
+from zbroker.core.catalog import Catalog, Recorder
+from zbroker.core.deliveries import Deliveries, Feed, Member
+from zbroker.core.groups import Group, Lease
+from zbroker.core.log import StreamLog
+from zbroker.core.settled import Range, merged
+from zbroker.core.timers import Timers
+
+ACTIONS: Final = frozenset(["ack", "nack", "reject", "release", "extend"])
+DELAY_US_MAX: Final = 7 * 86_400 * 1_000_000  # of a nack or an extend; a week is longer than anybody waits
+CLAIM_US: Final = GRACE_MS * 1_000
+
+# (session, header, call): told, and the call made, when the record of that index is on disk; None: the next OPS
+Promise = Callable[[Session, Header, int | None, Callable[[], None] | None], None]
+
+
+class Consumers:
+    """All consumer sessions.
+
+    Args:
+        promise: tells a session something once a record is on disk.
+        dirty: groups of which the journal does not know all.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        catalog: Catalog,
+        recorder: Recorder,
+        deliveries: Deliveries,
+        timers: Timers,
+        dirty: dict[Group, None],
+        promise: Promise,
+    ) -> None:
+        self._sessions = sessions
+        self._catalog = catalog
+        self._recorder = recorder
+        self._deliveries = deliveries
+        self._timers = timers
+        self._dirty = dirty
+        self._promise = promise
+        self._members: dict[Session, Member] = {}
+        self._feeds: dict[Group, Feed] = {}
+        self._claims: dict[Session, frozenset[int]] = {}
+        self._claims_until = 0
+        self._durable_index = 0
+
+    def opened(self, next_index: int, now: int) -> None:
+        """Hold what members had before the restart, until they had time to come back."""
+        self._durable_index = next_index - 1
+        held = False
+        for group in self._catalog.groups.values():
+            feed = self._feed(self._catalog.by_id[group.stream_id], group)
+            feed.lost = [(max(first, group.start), last) for first, last in feed.log.lost if last >= group.start]
+            held = held or group.recovered
+        if held:
+            self._claims_until = now + CLAIM_US
+            self._timers.at(self._claims_until, self._end_of_claims)
+
+    def _end_of_claims(self, now: int) -> None:
+        self._claims_until = 0
+        for group, feed in self._feeds.items():
+            if group.recovered:
+                group.release_recovered()
+                self._deliveries.wake_feed(feed)
+        for member in self._members.values():
+            member.claims = frozenset()
+        self._claims.clear()
+
+    def members_of(self, group: Group) -> int:
+        """How many sessions share it now."""
+        feed = self._feeds.get(group)
+        return len(feed.members) if feed else 0
+
+    def __contains__(self, session: Session) -> bool:
+        return session in self._members
+
+    # -- sessions -------------------------------------------------------------------------------------------------
+
+    def admit(self, session: Session, hello: Hello, ready: Ready, now: int) -> None:
+        """A consumer says HELLO, maybe again."""
+        member = self._members.get(session)
+        resume = hello.resume
+        if resume is None:
+            return
+        if member is None:
+            if self._claims_until and resume.leases:
+                self._claims[session] = frozenset(resume.leases)
+            return
+        ready.resumed = True
+        kept = frozenset(resume.leases)
+        for lease in [lease for id, lease in member.leases.items() if id not in kept]:
+            self._give_back(member, lease, "release")
+        # the session is not READY before we return; the next turn finds it so
+        if member in member.feed.members:
+            member.feed.willing[member] = None
+            self._deliveries.wake_feed(member.feed)
+
+    def ended(self, session: Session, reason: str) -> None:
+        """Give back what it held; an attempt counts unless it said so itself."""
+        self._claims.pop(session, None)
+        member = self._members.pop(session, None)
+        if member is not None:
+            self._part(member, "expire" if reason in ("expired", "disconnected") else "release")
+
+    def _part(self, member: Member, action: str) -> None:
+        for lease in list(member.leases.values()):
+            self._give_back(member, lease, action)
+        self._deliveries.leave(member)
+
+    def _give_back(self, member: Member, lease: Lease, action: str) -> None:
+        del member.leases[lease.id]
+        lease.group.settle(lease, [], action)
+        self._deliveries.wake_feed(member.feed)
+
+    def credit(self, session: Session) -> None:
+        """It granted more."""
+        member = self._members.get(session)
+        if member is not None:
+            self._deliveries.wake(member)
+
+    # -- join and leave -------------------------------------------------------------------------------------------
+
+    def join(self, session: Session, header: Join) -> None:
+        """A JOIN came; the same one again is answered again."""
+        try:
+            member = self._members.get(session)
+            if member is None:
+                self._join(session, header)
+            elif self._is_same(member, header):
+                self._sessions.tell(session, Joined(header.id, self._next_of(member.feed)))
+            else:
+                raise ProtocolError("a session joins once; LEAVE first, or open another one")
+        except ZbrokerError as error:
+            self._sessions.refuse(session, error, "command", header.id)
+
+    def _is_same(self, member: Member, header: Join) -> bool:
+        group = member.feed.group
+        return (member.feed.log.name, group.name if group else "") == (header.stream, header.group)
+
+    def _join(self, session: Session, header: Join) -> None:
+        if header.mode not in ("batches", "slices"):
+            raise BadArgument(f"mode {header.mode[:32]!r}; 'batches' or 'slices'")
+        if isinstance(header.start, str) and header.start not in ("first", "new"):
+            raise BadArgument(f"start {header.start[:32]!r}; 'first', 'new' or an offset")
+        known = self._catalog.by_name.get(header.stream)
+        if self._recorder.failed and (known is None or (header.group and header.group not in known.groups)):
+            raise StorageFailed("the broker's disk failed; no stream or group is made until it is started again")
+        log = known or self._catalog.stream(header.stream)
+        feed = self._feed_for(log, header)
+        claims = self._claims.pop(session, frozenset())
+        member = self._members[session] = Member(session, feed, header.id, header.mode == "slices", claims)
+        joined = Joined(header.id, self._next_of(feed))
+        made_at = feed.group.id if feed.group else log.id
+        if made_at <= self._durable_index:
+            self._sessions.tell(session, joined)
+            self._deliveries.join(member)
+        else:
+            self._promise(session, joined, made_at, lambda: self._begin(session, member))
+
+    def _begin(self, session: Session, member: Member) -> None:
+        """Its group is on disk; deliver, unless it has left in the meantime."""
+        if self._members.get(session) is member:
+            self._deliveries.join(member)
+
+    def persisted(self, index: int) -> None:
+        """Streams and groups made up to here are on disk."""
+        self._durable_index = index
+
+    def _feed_for(self, log: StreamLog, header: Join) -> Feed:
+        if not header.group:
+            return Feed(log, None, self._start(log, header))
+        group = log.groups.get(header.group)
+        if group is None:
+            group = self._catalog.group(log, header.group, self._start(log, header))
+        return self._feed(log, group)
+
+    def _feed(self, log: StreamLog, group: Group) -> Feed:
+        feed = self._feeds.get(group)
+        if feed is None:
+            feed = self._feeds[group] = Feed(log, group)
+        return feed
+
+    def _start(self, log: StreamLog, header: Join) -> int:
+        match header.start:
+            case "first":
+                return log.first_offset
+            case "new":
+                return log.next_offset
+            case int(offset) if offset <= log.next_offset:
+                return offset
+            case _:
+                raise BadArgument(f"start {header.start} lies beyond the stream's next offset {log.next_offset}")
+
+    def _next_of(self, feed: Feed) -> int:
+        return feed.group.cursor if feed.group else feed.cursor
+
+    def leave(self, session: Session, header: Leave) -> None:
+        """A LEAVE came: as GOODBYE, but the session stays."""
+        member = self._members.pop(session, None)
+        if member is None:
+            self._sessions.refuse(session, ProtocolError("LEAVE without a JOIN"), "command", header.id)
+            return
+        self._part(member, "release")
+
+    # -- settle ---------------------------------------------------------------------------------------------------
+
+    def settle(self, session: Session, header: Settle, now: int) -> None:
+        """A SETTLE came."""
+        try:
+            if header.action not in ACTIONS:
+                raise BadArgument(f"action {header.action[:32]!r}; one of {', '.join(sorted(ACTIONS))}")
+            if any(first > last for first, last in header.ranges):
+                raise BadArgument("a range whose first offset is above its last")
+            if self._recorder.failed:
+                raise StorageFailed("the broker's disk failed; what is settled now would be delivered again")
+            stale = self._apply(session, header, now)
+        except ZbrokerError as error:
+            self._sessions.refuse(session, error, "lease", header.lease)
+            return
+        if header.id:
+            self._promise(session, Settled(header.id, stale), None, None)
+        elif stale:
+            why = StaleLease(f"{stale} messages of lease {header.lease} are not this session's any more")
+            self._sessions.refuse(session, why, "lease", header.lease)
+
+    def _apply(self, session: Session, header: Settle, now: int) -> int:
+        """Do it; returns how many of the messages it names are not the session's."""
+        ranges = merged(header.ranges) if len(header.ranges) > 1 else header.ranges
+        asked = sum(last - first + 1 for first, last in ranges)
+        member = self._members.get(session)
+        if member is None:
+            return asked or 1
+        member.renewed_at = now
+        lease = member.leases.get(header.lease)
+        if lease is None:
+            return (asked or 1) - self._claim(member, header, ranges)
+        delay_us = min(header.delay_ms * 1_000, DELAY_US_MAX)
+        if header.action == "extend":
+            lease.until = max(lease.until, now + delay_us)
+            return 0
+        due = now + delay_us if header.action == "nack" and delay_us else None
+        held = self._settle(member, lease, header.action, ranges, due)
+        return max(asked - held, 0)
+
+    def _settle(self, member: Member, lease: Lease, action: str, ranges: list[Range], due: int | None) -> int:
+        group = lease.group
+        held = group.settle(lease, ranges, action, due)
+        if not lease.held:
+            del member.leases[lease.id]
+        if action in ("ack", "reject"):
+            self._dirty[group] = None
+        elif due is None:
+            self._deliveries.wake_feed(member.feed)
+        else:
+            self._timers.at(due, lambda now: self._wake_delayed(group, now))
+        return held
+
+    def _wake_delayed(self, group: Group, now: int) -> None:
+        if group.wake(now):
+            self._deliveries.wake_feed(self._feeds[group])
+
+    def _claim(self, member: Member, header: Settle, ranges: list[Range]) -> int:
+        """An ack of a lease of before the restart, while its messages are held for whoever had them."""
+        group = member.feed.group
+        if group is None or header.lease not in member.claims or header.action != "ack":
+            return 0
+        self._dirty[group] = None
+        return group.reclaim(ranges)

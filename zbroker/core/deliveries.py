@@ -1,0 +1,341 @@
+"""What leaves towards consumers: feeds with something to give, members with room, and batches fetched from the disk."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from patterns.wire.frames import MSGPACK, pack, pack_columns, reform
+from patterns.wire.messages import Deliver, Lost
+from patterns.wire.records import Position, Record
+from patterns.wire.server import Session, Sessions
+from patterns.wire.session import ServerState
+from zbroker.core.effects import Effect, Read
+from zbroker.core.groups import Group, Lease, Piece
+from zbroker.core.log import StreamLog
+from zbroker.core.producers import ID_SHIFT
+from zbroker.core.settled import Range, merged
+from zbroker.core.tail import Batch, Key, Tail, batch_of
+from zbroker.core.timers import Timers
+
+LEASE_US: Final = 30_000_000  # without progress of its session a lease ends after this
+TURN_BYTES: Final = 4 << 20  # delivered in one turn; then others have theirs
+TURN_DELIVERIES: Final = 512
+AHEAD_BYTES: Final = 256 << 10  # read ahead of a cursor in old batches: hides the reader's round trip
+AHEAD_BATCHES: Final = 64
+
+
+class Member:
+    """A consumer's session that has joined.
+
+    Attributes:
+        slices: its mode; else whole batches.
+        leases: what it holds, by lease id.
+        renewed_at: when it last settled anything.
+        claims: leases of before the broker's restart that it still works on.
+    """
+
+    __slots__ = ("claims", "feed", "id", "leases", "renewed_at", "session", "slices", "timed")
+
+    def __init__(self, session: Session, feed: Feed, id: int, slices: bool, claims: frozenset[int]) -> None:
+        self.session = session
+        self.feed = feed
+        self.id = id
+        self.slices = slices
+        self.leases: dict[int, Lease] = {}
+        self.renewed_at = 0
+        self.timed = False
+        self.claims = claims
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a delivery to it would leave at once."""
+        session = self.session
+        return session.out.is_open and session.state is ServerState.READY and not session.outbox
+
+
+class Feed:
+    """A group, or a reader without one, as a source of deliveries.
+
+    Attributes:
+        cursor: of a reader.
+        willing: members that have room, as far as we know; the one that waited longest first.
+        lost: ranges that no member has been told of.
+    """
+
+    __slots__ = ("cursor", "group", "log", "lost", "members", "willing")
+
+    def __init__(self, log: StreamLog, group: Group | None, cursor: int = 0) -> None:
+        self.log = log
+        self.group = group
+        self.cursor = cursor
+        self.members: dict[Member, None] = {}
+        self.willing: dict[Member, None] = {}
+        self.lost: list[Range] = []
+
+    def next_piece(self) -> Piece | None:
+        """What is next to be delivered."""
+        if self.group is not None:
+            return self.group.next_piece(self.log.durable_next)
+        durable_next = self.log.durable_next
+        return Piece(self.cursor, durable_next - 1, 0) if self.cursor < durable_next else None
+
+
+class Deliveries:
+    """Gives what feeds have to members that have room, in turns; a stalled member is in no list at all.
+
+    Attributes:
+        dirty: groups of which the journal does not know all; shared with the facade.
+    """
+
+    def __init__(
+        self, sessions: Sessions, effects: list[Effect], tail: Tail, timers: Timers, dirty: dict[Group, None]
+    ) -> None:
+        self._sessions = sessions
+        self._effects = effects
+        self._tail = tail
+        self._timers = timers
+        self._dirty = dirty
+        self._ready: dict[Feed, None] = {}
+        self._feeds: dict[StreamLog, dict[Feed, None]] = {}
+        self._waiting: dict[Key, dict[Feed, None]] = {}
+        self._reads: dict[int, list[Key]] = {}
+        self._in_flight: set[Key] = set()
+        self._damaged: set[Key] = set()
+        self._logs: dict[int, StreamLog] = {}
+        self._token = 0
+        self._lease_base = 0
+        self._lease_count = 0
+
+    def opened(self, epoch: int) -> None:
+        """The broker's epoch makes new lease ids, so none is ever given twice."""
+        self._lease_base = epoch << ID_SHIFT
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the last run() stopped for its budget."""
+        return bool(self._ready)
+
+    # -- who may get something ------------------------------------------------------------------------------------
+
+    def join(self, member: Member) -> None:
+        """A member is there; what was lost before it came it hears now."""
+        feed = member.feed
+        feed.members[member] = None
+        self._feeds.setdefault(feed.log, {})[feed] = None
+        lost, feed.lost = feed.lost, []
+        for first, last in lost:
+            self._sessions.tell(member.session, Lost(first=first, last=last))
+        self.wake(member)
+
+    def leave(self, member: Member) -> None:
+        """A member is gone; its leases are the caller's."""
+        feed = member.feed
+        feed.members.pop(member, None)
+        feed.willing.pop(member, None)
+        if not feed.members:
+            self._ready.pop(feed, None)
+            feeds = self._feeds.get(feed.log, {})
+            feeds.pop(feed, None)
+            if not feeds:
+                self._feeds.pop(feed.log, None)
+
+    def wake(self, member: Member) -> None:
+        """A member may have got room."""
+        if member.has_room and member in member.feed.members:
+            member.feed.willing[member] = None
+            self._ready[member.feed] = None
+
+    def wake_feed(self, feed: Feed) -> None:
+        """A feed may have got something to give."""
+        if feed.willing:
+            self._ready[feed] = None
+
+    def wake_stream(self, log: StreamLog) -> None:
+        """A stream has grown."""
+        for feed in self._feeds.get(log, ()):
+            if feed.willing:
+                self._ready[feed] = None
+
+    # -- deliver --------------------------------------------------------------------------------------------------
+
+    def run(self, now: int) -> None:
+        """One delivery to one member of each feed, round and round, until nothing is left or the turn is full."""
+        ready, left_bytes, left = self._ready, TURN_BYTES, TURN_DELIVERIES
+        while ready and left > 0 and left_bytes > 0:
+            feed = next(iter(ready))
+            del ready[feed]
+            member = self._willing(feed)
+            if member is None:
+                continue
+            size = self._deliver(feed, member, now)
+            if size is None:
+                continue
+            left -= 1
+            left_bytes -= size
+            del feed.willing[member]
+            if member.has_room:
+                feed.willing[member] = None  # behind the others
+            if feed.willing:
+                ready[feed] = None
+
+    def _willing(self, feed: Feed) -> Member | None:
+        while feed.willing:
+            member = next(iter(feed.willing))
+            if member.has_room:
+                return member
+            del feed.willing[member]
+        return None
+
+    def _deliver(self, feed: Feed, member: Member, now: int) -> int | None:
+        """Bytes delivered; None when there is nothing to deliver, or not yet."""
+        log = feed.log
+        piece = feed.next_piece()
+        while piece is not None:
+            number = log.find(piece.first)
+            missing = self._missing(log, number, piece)
+            if missing is None:
+                break
+            self._lose(feed, piece, missing)
+            piece = feed.next_piece()
+        if piece is None:
+            return None
+        key = (log.id, number)
+        batch = self._tail.get(key)
+        if batch is None:
+            self._fetch(feed, log, number)
+            return None
+        return self._send(feed, member, piece, key, batch, now)
+
+    def _missing(self, log: StreamLog, number: int, piece: Piece) -> int | None:
+        """Up to which offset the beginning of the piece does not exist; None when it does."""
+        if number == len(log):
+            return piece.last
+        if log.base(number) > piece.first:
+            return min(log.base(number) - 1, piece.last)
+        if (log.id, number) in self._damaged:
+            return min(log.end(number) - 1, piece.last)
+        return None
+
+    def _lose(self, feed: Feed, piece: Piece, last: int) -> None:
+        if feed.group is None:
+            feed.cursor = last + 1
+        else:
+            feed.group.drop_lost(piece, last)
+            self._dirty[feed.group] = None
+        for member in feed.members:
+            self._sessions.tell(member.session, Lost(first=piece.first, last=last))
+        if not feed.members:
+            feed.lost = merged([*feed.lost, (piece.first, last)])
+
+    def _send(self, feed: Feed, member: Member, piece: Piece, key: Key, batch: Batch, now: int) -> int:
+        session = member.session
+        batch = self._tail.view(key, batch, session.codec)
+        begin = piece.first - batch.base
+        end = min(piece.last + 1 - batch.base, batch.count)
+        if member.slices:
+            end = begin + 1 if piece.tries else min(end, begin + session.out.messages_left)
+            bytes_left = session.out.bytes_max - session.out.bytes_used
+            if end - begin < batch.count or len(batch.payload) > bytes_left:
+                end = self._tail.split(key, batch).fitting(begin, end, bytes_left)
+        if end - begin == batch.count:
+            columns, payload = reform(batch.columns, MSGPACK, session.form), batch.payload
+        else:
+            parts, payload = self._tail.split(key, batch).cut(begin, end)
+            columns = pack_columns(parts, session.form)
+        lease_id = self._lend(feed, member, piece, batch.base + end - 1, now)
+        header = Deliver(
+            lease=lease_id,
+            offset=piece.first,
+            count=end - begin,
+            published_at=batch.published_at,
+            attempt=piece.tries + 1,
+            codec=batch.codec,
+            topic=batch.topic,
+        )
+        frames = pack(header, columns=columns, payload=payload, form=session.form)
+        self._sessions.post(session, end - begin, len(payload), frames)
+        return len(payload)
+
+    def _lend(self, feed: Feed, member: Member, piece: Piece, last: int, now: int) -> int:
+        if feed.group is None:
+            feed.cursor = last + 1
+            return 0
+        self._lease_count += 1
+        lease = feed.group.lend(self._lease_base + self._lease_count, piece, last, now + LEASE_US)
+        member.leases[lease.id] = lease
+        self._dirty[feed.group] = None
+        if not member.timed:
+            member.timed = True
+            self._timers.at(lease.until, lambda due: self._expire(member, due))
+        return lease.id
+
+    def _expire(self, member: Member, now: int) -> None:
+        """Take back what the member has not made progress on; called when its first lease may be over."""
+        member.timed = False
+        earliest: int | None = None
+        for lease in list(member.leases.values()):
+            until = max(lease.until, member.renewed_at + LEASE_US)
+            if until <= now:
+                del member.leases[lease.id]
+                lease.group.settle(lease, [], "expire")
+                self.wake_feed(member.feed)
+            elif earliest is None or until < earliest:
+                earliest = until
+        if earliest is not None:
+            member.timed = True
+            self._timers.at(earliest, lambda due: self._expire(member, due))
+
+    # -- read back ------------------------------------------------------------------------------------------------
+
+    def _fetch(self, feed: Feed, log: StreamLog, number: int) -> None:
+        """Ask for a batch, and for those after it; the feed is woken when it is here."""
+        key = (log.id, number)
+        self._waiting.setdefault(key, {})[feed] = None
+        if key in self._in_flight:
+            return
+        keys: list[Key] = []
+        positions: list[Position] = []
+        size = 0
+        self._logs[log.id] = log
+        while number < len(log) and len(keys) < AHEAD_BATCHES and log.end(number) <= log.durable_next:
+            key = (log.id, number)
+            size += log.size(number)
+            if keys and (size > AHEAD_BYTES or key in self._in_flight or self._tail.get(key) is not None):
+                break
+            keys.append(key)
+            positions.append(log.position(number))
+            number += 1
+        self._token += 1
+        self._reads[self._token] = keys
+        self._in_flight.update(keys)
+        self._effects.append(Read(self._token, positions))
+
+    def loaded(self, token: int, records: list[Record | None], now: int) -> None:
+        """What was asked for is here; None for what is damaged. An unknown token is nobody's."""
+        keys = self._reads.pop(token, [])
+        woken: dict[Feed, None] = {}
+        for key, record in zip(keys, records, strict=False):
+            batch = self._verified(key, record)
+            if batch is None:
+                self._damaged.add(key)
+            else:
+                self._tail.keep(key, batch)
+        for key in keys:
+            self._in_flight.discard(key)
+            woken |= self._waiting.pop(key, {})
+        for feed in woken:
+            self.wake_feed(feed)
+        self.run(now)
+
+    def _verified(self, key: Key, record: Record | None) -> Batch | None:
+        """The batch, if the record is the one that should lie there."""
+        if record is None:
+            return None
+        log = self._logs[key[0]]
+        try:
+            batch = batch_of(record)
+        except msgspec.MsgspecError:
+            return None
+        return batch if (record.stream_id, batch.base) == (key[0], log.base(key[1])) else None

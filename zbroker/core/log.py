@@ -1,0 +1,102 @@
+"""One stream as the broker sees it: where each batch begins and lies. Numbers in arrays, for there may be millions."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from typing import TYPE_CHECKING
+
+from patterns.wire.records import Position
+from zbroker.core.settled import Range, merged
+
+if TYPE_CHECKING:
+    from zbroker.core.groups import Group
+
+
+class StreamLog:
+    """The batches of a stream in order of offset.
+
+    Attributes:
+        next_offset: what the next accepted message gets.
+        durable_next: everything below it is on disk, or lost; what lies above is delivered to nobody.
+        lost: what damage took, in order.
+        last_index: of its last APPEND record.
+        groups: by name.
+    """
+
+    def __init__(self, id: int, name: str) -> None:
+        self.id = id
+        self.name = name
+        self.next_offset = 0
+        self.durable_next = 0
+        self.last_index = id
+        self.bytes = 0
+        self.messages = 0
+        self.published_at = 0
+        self.lost: list[Range] = []
+        self.groups: dict[str, Group] = {}
+        self._bases = array("Q")
+        self._counts = array("I")
+        self._published = array("Q")  # for a start by time, later
+        self._segments = array("Q")
+        self._places = array("Q")
+        self._sizes = array("I")
+
+    def __len__(self) -> int:
+        return len(self._bases)
+
+    @property
+    def first_offset(self) -> int:
+        """Of the oldest batch kept."""
+        return self._bases[0] if self._bases else self.next_offset
+
+    def append(self, index: int, count: int, size: int, published_at: int) -> int:
+        """Take a batch at the end; returns its number. Its position follows with place()."""
+        self._bases.append(self.next_offset)
+        self._counts.append(count)
+        self._published.append(published_at)
+        self._segments.append(0)
+        self._places.append(0)
+        self._sizes.append(0)
+        self.next_offset += count
+        self.last_index = index
+        self.bytes += size
+        self.messages += count
+        self.published_at = published_at
+        return len(self._bases) - 1
+
+    def place(self, number: int, position: Position) -> None:
+        """Where the batch's record lies, or will lie."""
+        self._segments[number] = position.segment
+        self._places[number] = position.offset
+        self._sizes[number] = position.size
+
+    def position(self, number: int) -> Position:
+        """Where the batch's record lies."""
+        return Position(self._segments[number], self._places[number], self._sizes[number])
+
+    def size(self, number: int) -> int:
+        """Bytes of the batch's record on disk."""
+        return self._sizes[number]
+
+    def find(self, offset: int) -> int:
+        """Number of the batch with this offset, or of the first one after it; len() when there is none."""
+        number = bisect_right(self._bases, offset) - 1
+        if number >= 0 and offset < self._bases[number] + self._counts[number]:
+            return number
+        return number + 1
+
+    def base(self, number: int) -> int:
+        """First offset of a batch."""
+        return self._bases[number]
+
+    def end(self, number: int) -> int:
+        """Offset after the last of a batch."""
+        return self._bases[number] + self._counts[number]
+
+    def lose(self, first: int, last: int) -> None:
+        """Damage took these offsets. Those at the end are jumped over: an offset never holds two values."""
+        self.lost = merged([*self.lost, (first, last)])
+        self.next_offset = max(self.next_offset, last + 1)
+        for group in self.groups.values():
+            group.lose(first, last)

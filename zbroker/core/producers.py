@@ -1,0 +1,189 @@
+"""Who produces: identities that outlive sessions, the order of their batches, and what makes a retry harmless."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+import msgspec
+
+from patterns.wire.errors import (
+    Fenced,
+    OutcomeUnknown,
+    SequenceGap,
+    SequenceReused,
+    UnknownProducer,
+    ZbrokerError,
+)
+from patterns.wire.limits import PRODUCER_BATCHES_REMEMBERED
+from patterns.wire.messages import Append, Hello, ProducerIdentity
+
+ID_SHIFT: Final = (
+    32  # ids are epoch * 2^32 + a counter: never given twice, though the record that names one may be lost
+)
+_PAST_NONCES: Final = 16  # lives of a named producer that are told FENCED; still older ones count as new
+
+
+class Accepted(msgspec.Struct, gc=False):
+    """A batch that the producer may send again.
+
+    Attributes:
+        index: the journal's; the batch is confirmed once that is durable. 0: it was refused.
+        error: the refusal, told again; None when it was stored.
+    """
+
+    sequence: int
+    offset: int
+    crc: int
+    index: int
+    error: ZbrokerError | None = None
+
+
+class Producer:
+    """One identity: `id` for ever, `epoch` for one life of the program that has it."""
+
+    __slots__ = ("batches", "epoch", "id", "journaled", "name", "nonces", "sequence")
+
+    def __init__(self, id: int, name: str, nonce: bytes, epoch: int = 1) -> None:
+        self.id = id
+        self.name = name
+        self.epoch = epoch
+        self.sequence = 0
+        self.journaled = False  # whether a CATALOG record names this (id, epoch)
+        self.nonces: deque[bytes] = deque([nonce], _PAST_NONCES)  # the last one is whose it is
+        self.batches: deque[Accepted] = deque(maxlen=PRODUCER_BATCHES_REMEMBERED)
+
+    @property
+    def nonce(self) -> bytes:
+        return self.nonces[-1]
+
+    def identity(self) -> ProducerIdentity:
+        """As READY tells it."""
+        return ProducerIdentity(self.id, self.epoch, self.sequence)
+
+    def admit(self, header: Append, crc: int) -> Accepted | None:
+        """None: this batch is the next one. Else what became of it the first time.
+
+        Raises:
+            UnknownProducer, Fenced: not this producer's batch, or of an epoch that is over.
+            SequenceGap: something before it is missing; the caller must not count it as accepted.
+            SequenceReused: other bytes under a known sequence.
+            OutcomeUnknown: it was accepted, longer ago than we remember.
+        """
+        if header.producer != self.id or header.producer_epoch > self.epoch:
+            raise UnknownProducer(
+                f"producer {header.producer} epoch {header.producer_epoch} is not this session's; say HELLO"
+            )
+        if header.producer_epoch < self.epoch:
+            raise Fenced(f"producer {self.id} is at epoch {self.epoch}, this batch is of {header.producer_epoch}")
+        if header.previous == self.sequence and header.sequence > self.sequence:
+            return None
+        known = self._known(header.sequence)
+        if known is not None:
+            return self._again(known, header, crc)
+        if 0 < header.sequence <= self.sequence:
+            raise OutcomeUnknown(
+                f"batch {header.sequence} was accepted or refused; only the last {PRODUCER_BATCHES_REMEMBERED} are remembered"
+            )
+        raise SequenceGap(
+            f"batch {header.sequence} follows {header.previous}; the last accepted one is {self.sequence}"
+        )
+
+    def _again(self, known: Accepted, header: Append, crc: int) -> Accepted | None:
+        if known.crc != crc:
+            raise SequenceReused(f"batch {header.sequence} was sent before with other bytes")
+        if known.error is not None and known.error.retryable and known.sequence == self.sequence:
+            self.batches.pop()  # the disk was full then; nothing followed, so its place is still free
+            self.sequence = self.batches[-1].sequence if self.batches else header.previous
+            return None if header.previous == self.sequence else known
+        return known
+
+    def _known(self, sequence: int) -> Accepted | None:
+        for batch in reversed(self.batches):
+            if batch.sequence == sequence:
+                return batch
+        return None
+
+    def accept(self, batch: Accepted) -> None:
+        """The batch counts, stored or refused: the next one's `previous` is its sequence."""
+        self.sequence = batch.sequence
+        self.batches.append(batch)
+
+
+class Producers:
+    """All identities, by id, by name and by nonce."""
+
+    def __init__(self) -> None:
+        self._by_id: dict[int, Producer] = {}
+        self._by_name: dict[str, Producer] = {}
+        self._by_nonce: dict[bytes, Producer] = {}
+        self._epoch = 0
+        self._count = 0
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def opened(self, epoch: int) -> None:
+        """The broker's epoch makes new ids."""
+        self._epoch = epoch
+
+    def recover(self, id: int, name: str, nonce: bytes, epoch: int) -> Producer:
+        """As a CATALOG record says."""
+        producer = self._by_id.get(id)
+        if producer is None:
+            producer = self._add(Producer(id, name, nonce, epoch))
+        elif epoch > producer.epoch:
+            self._own(producer, nonce, epoch)
+        producer.journaled = True
+        return producer
+
+    def recover_batch(self, id: int, epoch: int, batch: Accepted) -> None:
+        """As an APPEND record says; its CATALOG record may have been damaged, then nobody can be this producer again."""
+        producer = self._by_id.get(id)
+        if producer is not None:
+            if epoch > producer.epoch:
+                producer.epoch = epoch
+            if batch.sequence > producer.sequence:
+                producer.accept(batch)
+
+    def hello(self, hello: Hello) -> tuple[Producer, bool]:
+        """The identity that a HELLO asks for, and whether it resumes one it already had.
+
+        Raises:
+            Fenced: a newer life of this named producer exists.
+        """
+        known = self._by_nonce.get(hello.nonce)
+        if known is not None and known.name == hello.name and hello.resume is not None:
+            if known.nonce != hello.nonce:
+                raise Fenced(f"producer {hello.name!r} was started again somewhere else, as epoch {known.epoch}")
+            return known, True
+        named = self._by_name.get(hello.name) if hello.name else None
+        if named is not None:
+            self._own(named, hello.nonce, named.epoch + 1)
+            return named, False
+        self._count += 1
+        return self._add(Producer((self._epoch << ID_SHIFT) + self._count, hello.name, hello.nonce)), False
+
+    def _add(self, producer: Producer) -> Producer:
+        self._by_id[producer.id] = producer
+        self._by_nonce[producer.nonce] = producer
+        if producer.name:
+            self._by_name[producer.name] = producer
+        return producer
+
+    def _own(self, producer: Producer, nonce: bytes, epoch: int) -> None:
+        """The next life; a sequence goes on, so what an older one stored is known to the newer."""
+        if len(producer.nonces) == _PAST_NONCES:
+            self._by_nonce.pop(producer.nonces[0], None)
+        if nonce in producer.nonces:
+            producer.nonces.remove(nonce)
+        producer.nonces.append(nonce)
+        producer.epoch, producer.journaled = epoch, False
+        producer.batches.clear()  # retries are of the life that sent the original
+        self._by_nonce[nonce] = producer
+
+    def forget(self, producer: Producer) -> None:
+        """An unnamed producer that never stored anything is gone with its session."""
+        if not producer.journaled and not producer.name and not producer.sequence:
+            self._by_id.pop(producer.id, None)
+            self._by_nonce.pop(producer.nonce, None)

@@ -1,0 +1,117 @@
+"""Which offsets of a stream a group is done with: a floor, and above it chunks of 4,096 bits. No notion of why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+CHUNK: Final = 4_096  # 512 bytes as a bitmap: fine enough to be small, coarse enough to be few
+_FULL: Final = (1 << CHUNK) - 1
+
+Range = tuple[int, int]
+
+
+class Settled:
+    """A set of offsets that only grows. Everything below `floor` is in it."""
+
+    __slots__ = ("_chunks", "floor")
+
+    def __init__(self, floor: int = 0) -> None:
+        self.floor = floor
+        self._chunks: dict[int, int] = {}  # absent is empty; a full one holds _FULL itself, so it costs nothing
+
+    def add(self, first: int, last: int) -> int:
+        """Add first to last, both included; returns how many were not in it before. Adding twice changes nothing."""
+        first = max(first, self.floor)
+        if last < first:
+            return 0
+        if first == self.floor and not self._chunks:
+            self.floor = last + 1
+            return last + 1 - first
+        new = 0
+        for chunk in range(first // CHUNK, last // CHUNK + 1):
+            mask = _mask(chunk, first, last)
+            had = self._chunks.get(chunk, 0)
+            new += (mask & ~had).bit_count()
+            now = had | mask
+            self._chunks[chunk] = _FULL if now == _FULL else now
+        if first == self.floor:
+            self._raise_floor(last + 1)
+        return new
+
+    def _raise_floor(self, floor: int) -> None:
+        """The floor moves up to the first offset that is not in the set; chunks that it passed are forgotten."""
+        low = self.floor // CHUNK
+        while True:
+            chunk = floor // CHUNK
+            bits = self._chunks.get(chunk, 0)
+            above = ~(bits >> (floor % CHUNK))  # its lowest set bit is the first gap; there is one, beyond the chunk
+            gap = (above & -above).bit_length() - 1
+            end = (chunk + 1) * CHUNK
+            if floor + gap < end:
+                floor += gap
+                break
+            floor = end
+        for passed in range(low, floor // CHUNK):
+            self._chunks.pop(passed, None)
+        if self._chunks.get(floor // CHUNK, 0) >> (floor % CHUNK) == 0:
+            self._chunks.pop(floor // CHUNK, None)  # only bits below the floor were left in it
+        self.floor = floor
+
+    def __contains__(self, offset: int) -> bool:
+        return offset < self.floor or bool(self._chunks.get(offset // CHUNK, 0) >> (offset % CHUNK) & 1)
+
+    def count(self, first: int, last: int) -> int:
+        """How many of first to last are in it."""
+        below = max(0, min(last + 1, self.floor) - first)
+        first = max(first, self.floor)
+        if last < first or not self._chunks:
+            return below
+        chunks = range(first // CHUNK, last // CHUNK + 1)
+        return below + sum((self._chunks.get(chunk, 0) & _mask(chunk, first, last)).bit_count() for chunk in chunks)
+
+    def missing(self, first: int, last: int) -> Iterator[Range]:
+        """The ranges of first to last that are not in it, in order."""
+        first = max(first, self.floor)
+        if last < first:
+            return
+        begin, end = first, first - 1  # the run that grows; adjacent runs of two chunks are one
+        for chunk in range(first // CHUNK, last // CHUNK + 1):
+            gaps = _mask(chunk, first, last) & ~self._chunks.get(chunk, 0)
+            for run_first, run_last in runs(gaps, chunk * CHUNK):
+                if run_first != end + 1:
+                    if begin <= end:
+                        yield begin, end
+                    begin = run_first
+                end = run_last
+        if begin <= end:
+            yield begin, end
+
+
+def _mask(chunk: int, first: int, last: int) -> int:
+    low = max(first - chunk * CHUNK, 0)
+    high = min(last - chunk * CHUNK, CHUNK - 1)
+    return ((1 << (high - low + 1)) - 1) << low
+
+
+def runs(bits: int, base: int) -> Iterator[Range]:
+    """The ranges of set bits, bit 0 being offset `base`, in order."""
+    while bits:
+        skip = (bits & -bits).bit_length() - 1
+        bits >>= skip
+        base += skip
+        length = (~bits & (bits + 1)).bit_length() - 1
+        yield base, base + length - 1
+        bits >>= length
+        base += length
+
+
+def merged(ranges: list[Range]) -> list[Range]:
+    """The same offsets in as few ranges as possible, in order."""
+    result: list[Range] = []
+    for first, last in sorted(ranges):
+        if result and first <= result[-1][1] + 1:
+            result[-1] = (result[-1][0], max(last, result[-1][1]))
+        else:
+            result.append((first, last))
+    return result

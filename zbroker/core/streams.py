@@ -1,0 +1,303 @@
+"""The durable half of the broker's engine: streams, producers, groups behind one door. Effects out; no I/O, no clock."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from patterns.wire.errors import UnknownCommand, WrongRole
+from patterns.wire.frames import Message
+from patterns.wire.messages import Append, Header, Hello, Join, Leave, Ready, Role, Settle
+from patterns.wire.messages import Credit as CreditHeader
+from patterns.wire.records import Position, Record, RecordKind, decode_lost
+from patterns.wire.server import Session, Sessions
+from zbroker.core.catalog import Catalog, Recorder, decode_operations, encode_operations
+from zbroker.core.consumers import Consumers
+from zbroker.core.deliveries import Deliveries
+from zbroker.core.effects import Effect
+from zbroker.core.groups import Group
+from zbroker.core.intake import Intake
+from zbroker.core.log import StreamLog
+from zbroker.core.producers import Accepted
+from zbroker.core.tail import TAIL_BYTES, Tail, stored_of
+from zbroker.core.timers import Timers
+
+LAZY_US: Final = 10_000  # "delivered" and attempts alone wait so long for a record that goes to disk anyway
+
+
+class Streams:
+    """All streams of a broker. The order of calls is: recover.., opened, then anything.
+
+    Args:
+        sessions: shared with the rest of the broker's engine.
+        effects: where Append, Read and Send go; shared too.
+        wall_ms: the broker's own clock in ms at an instant of the engine's; stands in `published_at`.
+        tail_bytes: bound of the cache of batches.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        effects: list[Effect],
+        wall_ms: Callable[[int], int],
+        tail_bytes: int = TAIL_BYTES,
+    ) -> None:
+        self._sessions = sessions
+        self._recorder = Recorder(effects)
+        self._timers = Timers()
+        self._tail = Tail(tail_bytes)
+        self._dirty: dict[Group, None] = {}
+        self._promises: deque[tuple[int, Session, Header, Callable[[], None] | None]] = deque()
+        self._promises_of_turn: list[tuple[Session, Header]] = []
+        self._lazy_due: int | None = None
+        self._turn_began_at = 0  # last index when the turn began
+        self._anomalies = 0
+        self._catalog = Catalog(self._recorder)
+        self._intake = Intake(sessions, self._catalog, self._recorder, self._tail, wall_ms)
+        self._deliveries = Deliveries(sessions, effects, self._tail, self._timers, self._dirty)
+        self._consumers = Consumers(
+            sessions, self._catalog, self._recorder, self._deliveries, self._timers, self._dirty, self._promise
+        )
+
+    # -- recovery -------------------------------------------------------------------------------------------------
+
+    def recover(self, record: Record, position: Position) -> None:
+        """A record of the journal, in order of index. Nothing in it stops the broker: what is wrong is counted."""
+        try:
+            match record.kind:
+                case RecordKind.CATALOG:
+                    producer = self._catalog.recover(record.index, record.payload)
+                    if producer is not None:
+                        self._intake.producers.recover(*producer)
+                case RecordKind.APPEND:
+                    self._recover_batch(record, position)
+                case RecordKind.OPS:
+                    for what, stream_id, group_id, value in decode_operations(record.payload):
+                        group = self._catalog.groups.get((stream_id, group_id))
+                        if group is not None:
+                            group.recover(what, value)
+                case RecordKind.LOST:
+                    self._recover_lost(record)
+        except msgspec.MsgspecError:
+            self._anomalies += 1
+
+    def _recover_batch(self, record: Record, position: Position) -> None:
+        log = self._catalog.known(record.stream_id)
+        if record.base_offset < log.next_offset:
+            self._anomalies += 1  # an offset never holds two values; the first one counts
+            return
+        if record.base_offset > log.next_offset:
+            log.lose(log.next_offset, record.base_offset - 1)
+        stored = stored_of(record)
+        number = log.append(record.index, record.count, len(record.payload), stored.published_at)
+        log.place(number, position)
+        batch = Accepted(stored.sequence, record.base_offset, stored.crc, record.index)
+        self._intake.producers.recover_batch(stored.producer, stored.epoch, batch)
+
+    def _recover_lost(self, record: Record) -> None:
+        for damage in decode_lost(record.payload):
+            for lost in damage.ranges:
+                if lost.kind == RecordKind.APPEND and lost.count:
+                    log = self._catalog.known(lost.stream_id)
+                    log.lose(lost.base_offset, lost.base_offset + lost.count - 1)
+            if damage.lost_bytes:
+                for log in self._catalog.by_id.values():
+                    if log.last_index <= damage.last_index:
+                        log.lose(log.next_offset, log.next_offset + damage.lost_bytes - 1)
+                        log.last_index = record.index  # a later hole does not count this one again
+
+    def opened(self, epoch: int, next_index: int, now: int) -> None:
+        """Recovery is over: everything seen is on disk, and indexes go on from next_index."""
+        self._recorder.next_index = next_index
+        self._turn_began_at = next_index - 1
+        self._intake.durable_index = self._intake.placed_index = next_index - 1
+        self._intake.producers.opened(epoch)
+        self._deliveries.opened(epoch)
+        for log in self._catalog.by_id.values():
+            log.durable_next = log.next_offset
+        for group in self._catalog.groups.values():
+            group.opened(self._catalog.by_id[group.stream_id].next_offset)
+        self._consumers.opened(next_index, now)
+
+    # -- sessions -------------------------------------------------------------------------------------------------
+
+    def admit(self, session: Session, hello: Hello, ready: Ready, now: int) -> None:
+        """Fill READY for a producer or consumer.
+
+        Raises:
+            ZbrokerError: refuses the session: Fenced, BadName.
+        """
+        if session.role is Role.PRODUCER:
+            self._intake.admit(session, hello, ready, now)
+        elif session.role is Role.CONSUMER:
+            self._consumers.admit(session, hello, ready, now)
+
+    def receive(self, session: Session, message: Message, now: int) -> None:
+        """A message of a producer or consumer session: A J K L, or C after credit was raised."""
+        header = message.header
+        match header:
+            case Append() if session.role is Role.PRODUCER:
+                self._intake.append(session, message, now)
+            case Join() if session.role is Role.CONSUMER:
+                self._consumers.join(session, header)
+            case Settle() if session.role is Role.CONSUMER:
+                self._consumers.settle(session, header, now)
+            case Leave() if session.role is Role.CONSUMER:
+                self._consumers.leave(session, header)
+            case CreditHeader():
+                self._consumers.credit(session)
+            case Append() | Join() | Settle() | Leave():
+                error = WrongRole(f"kind {message.kind.decode()!r} is not for a {session.role}")
+                self._sessions.refuse(session, error)
+            case _:
+                error_unknown = UnknownCommand(f"kind {message.kind.decode()!r} is not for streams")
+                self._sessions.refuse(session, error_unknown)
+
+    def ended(self, session: Session, reason: str, now: int) -> None:
+        """A session is over: what it held goes back, counting an attempt if it was lost ("expired", "disconnected")."""
+        if session.role is Role.PRODUCER:
+            self._intake.ended(session)
+        else:
+            self._consumers.ended(session, reason)
+
+    # -- turns ----------------------------------------------------------------------------------------------------
+
+    def turn(self, now: int) -> None:
+        """The end of a loop turn, before the journal commits: deliver, then one OPS record for all that changed."""
+        self._deliveries.run(now)
+        self._intake.confirm()
+        index = self._record_operations(now)
+        promises, self._promises_of_turn = self._promises_of_turn, []
+        for session, header in promises:
+            if index is None:
+                self._tell(session, header, None)  # nothing of it needed the disk
+            else:
+                self._promises.append((index, session, header, None))
+        self._turn_began_at = self._recorder.last_index
+
+    def _record_operations(self, now: int) -> int | None:
+        """Write what is dirty, if it should not wait; returns the record's index."""
+        if not self._dirty or self._recorder.failed:
+            return None
+        if self._lazy_due is None:
+            self._lazy_due = now + LAZY_US
+        goes_anyway = self._recorder.last_index > self._turn_began_at
+        if not goes_anyway and now < self._lazy_due and not any(group.dirty.settles for group in self._dirty):
+            return None
+        payload = encode_operations(self._dirty)
+        self._dirty.clear()
+        self._lazy_due = None
+        return self._recorder.write(RecordKind.OPS, payload)
+
+    def _promise(self, session: Session, header: Header, index: int | None, call: Callable[[], None] | None) -> None:
+        if index is None:
+            self._promises_of_turn.append((session, header))
+        else:
+            self._promises.append((index, session, header, call))
+
+    def _tell(self, session: Session, header: Header, call: Callable[[], None] | None) -> None:
+        if session in self._consumers:
+            self._sessions.tell(session, header)
+            if call is not None:
+                call()
+
+    # -- the journal's news ---------------------------------------------------------------------------------------
+
+    def placed(self, index: int, position: Position) -> None:
+        """The journal has taken the record, and it will lie there."""
+
+        def place(log: StreamLog, number: int) -> None:
+            log.place(number, position)
+
+        self._intake.placed(index, place)
+
+    def persisted(self, index: int, now: int) -> None:
+        """Everything up to index is on disk: confirm it, promise it, deliver it."""
+        if self._recorder.failed or index <= self._intake.durable_index:
+            return
+        self._consumers.persisted(index)
+        for log in self._intake.persisted(index):
+            self._deliveries.wake_stream(log)
+        while self._promises and self._promises[0][0] <= index:
+            _, session, header, call = self._promises.popleft()
+            self._tell(session, header, call)
+        self._deliveries.run(now)
+
+    def loaded(self, token: int, records: list[Record | None], now: int) -> None:
+        """What a Read asked for; None for a record that is damaged."""
+        self._deliveries.loaded(token, records, now)
+
+    def storage(self, full: bool, failed: bool) -> None:
+        """The state of the disk. A failure is for good."""
+        self._intake.full = full
+        self._recorder.failed = self._recorder.failed or failed
+
+    # -- time -----------------------------------------------------------------------------------------------------
+
+    def next_timeout(self) -> int | None:
+        """When handle_timeout() and a turn are due; 0 for at once."""
+        if self._deliveries.has_more:
+            return 0
+        due = self._timers.next_timeout()
+        if self._lazy_due is not None and not self._recorder.failed:
+            return self._lazy_due if due is None else min(due, self._lazy_due)
+        return due
+
+    def handle_timeout(self, now: int) -> None:
+        """Leases that are over, delays that have passed; a turn() follows."""
+        self._timers.handle_timeout(now)
+
+    # -- status ---------------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, object]:
+        """For people and metrics; plain values."""
+        catalog = self._catalog
+        streams = {name: self._stream_status(log) for name, log in catalog.by_name.items()}
+        groups = {
+            f"{log.name}/{group.name}": self._group_status(log, group)
+            for log in catalog.by_id.values()
+            for group in log.groups.values()
+        }
+        return {
+            "streams": streams,
+            "groups": groups,
+            "producers": len(self._intake.producers),
+            "tail_bytes": self._tail.bytes,
+            "anomalies": self._anomalies,
+        }
+
+    def _stream_status(self, log: StreamLog) -> dict[str, object]:
+        return {
+            "messages": log.messages,
+            "batches": len(log),
+            "bytes": log.bytes,
+            "first_offset": log.first_offset,
+            "next_offset": log.next_offset,
+            "durable_next": log.durable_next,
+            "producers": self._intake.producers_of(log),
+            "groups": len(log.groups),
+            "lost": sum(last - first + 1 for first, last in log.lost),
+        }
+
+    def _group_status(self, log: StreamLog, group: Group) -> dict[str, object]:
+        pending = group.pending(log.durable_next)
+        return {
+            "accepted": max(0, log.durable_next - group.start),
+            "acked": group.acked,
+            "dead": group.dead,
+            "expired": group.expired,
+            "lost": group.lost,
+            "pending": pending,
+            "leased": group.leased,
+            "waiting": group.waiting,
+            "redelivered": group.redelivered,
+            "leases_lost": group.leases_lost,
+            "members": self._consumers.members_of(group),
+            "start": group.start,
+            "floor": group.settled.floor,
+            "lag": max(0, log.durable_next - group.cursor),
+            "balanced": group.balance(log.durable_next),
+        }

@@ -1,0 +1,185 @@
+"""Batches in memory: the newest, and those read back lately. Bounded; a cache, and never the truth."""
+
+from __future__ import annotations
+
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from patterns.wire import codec
+from patterns.wire.errors import Untranslatable
+from patterns.wire.frames import MSGPACK
+from patterns.wire.messages import Codec, Columns
+from patterns.wire.records import Record
+from zbroker.core import translate
+
+TAIL_BYTES: Final = 64 << 20
+_LOADED_SHARE: Final = 4  # one part in four is for what was read back: slow readers must not push out the newest
+_SPLITS: Final = 16  # batches kept cut into bodies; a consumer that takes slices comes back to the same one
+_VIEWS: Final = 32  # translated batches kept; more than one group reads the newest
+_OVERHEAD: Final = 512  # what a batch costs beside its bytes, so that tiny batches are bounded too
+
+_T = TypeVar("_T")
+Key = tuple[int, int]  # stream id, number of the batch in its stream
+
+
+class Stored(msgspec.Struct, array_like=True, gc=False):
+    """The columns of an APPEND record: what the broker adds, then the client's columns in msgpack form.
+
+    An array, so that new fields go at the end and older records still decode.
+    """
+
+    producer: int
+    epoch: int
+    sequence: int
+    previous: int
+    crc: int
+    codec: Codec
+    topic: str | None
+    published_at: int
+    columns: bytes
+
+
+_stored = msgspec.msgpack.Decoder(Stored).decode
+
+
+def stored_of(record: Record) -> Stored:
+    """The decoded columns of an APPEND record. Raises msgspec.MsgspecError."""
+    return _stored(record.columns)
+
+
+class Batch(msgspec.Struct, gc=False):
+    """A stored batch as deliveries need it; `columns` in msgpack form."""
+
+    index: int
+    base: int
+    count: int
+    codec: Codec
+    topic: str | None
+    published_at: int
+    columns: bytes
+    payload: bytes
+
+    @property
+    def bytes(self) -> int:
+        return len(self.payload) + len(self.columns) + _OVERHEAD
+
+
+def batch_of(record: Record) -> Batch:
+    """The batch in an APPEND record."""
+    stored = _stored(record.columns)
+    return Batch(
+        record.index,
+        record.base_offset,
+        record.count,
+        stored.codec,
+        stored.topic,
+        stored.published_at,
+        stored.columns,
+        record.payload,
+    )
+
+
+class Split:
+    """A batch cut into its bodies, for deliveries of a part of it."""
+
+    __slots__ = ("batch", "columns", "items", "sizes")
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.columns = MSGPACK.columns.decode(batch.columns) if batch.columns else Columns()
+        sizes = None if self.columns.sizes is msgspec.UNSET else self.columns.sizes
+        self.items: list[Any] = codec.items_of(batch.codec, batch.payload, batch.count, sizes)
+        self.sizes = sizes or [len(memoryview(item)) for item in self.items]
+
+    def fitting(self, begin: int, end: int, bytes_max: int) -> int:
+        """Where a slice from `begin` ends, at most at `end`, with at most bytes_max; one message at least."""
+        size = 0
+        for place in range(begin, end):
+            size += self.sizes[place]
+            if size > bytes_max and place > begin:
+                return place
+        return end
+
+    def cut(self, begin: int, end: int) -> tuple[Columns, bytes]:
+        """Columns and payload of the messages begin to end - 1 of the batch."""
+        columns = Columns(topics=self.columns.topics)
+        for name in ("sizes", "topic", "keys", "headers", "ids", "delays", "published"):
+            column = getattr(self.columns, name)
+            if column is not msgspec.UNSET:
+                setattr(columns, name, column[begin:end])
+        return columns, codec.join(self.batch.codec, self.items[begin:end])
+
+
+class Tail:
+    """Two queues of batches, oldest out first: those just appended, and those read back."""
+
+    def __init__(self, bytes_max: int = TAIL_BYTES) -> None:
+        self._new: dict[Key, Batch] = {}
+        self._loaded: dict[Key, Batch] = {}
+        self._splits: dict[tuple[Key, Codec], Split] = {}
+        self._views: dict[tuple[Key, Codec], Batch] = {}
+        self._loaded_max = bytes_max // _LOADED_SHARE
+        self._new_max = bytes_max - self._loaded_max
+        self._new_bytes = self._loaded_bytes = 0
+
+    @property
+    def bytes(self) -> int:
+        """Held now."""
+        return self._new_bytes + self._loaded_bytes
+
+    def get(self, key: Key) -> Batch | None:
+        """The batch if it is here."""
+        return self._new.get(key) or self._loaded.get(key)
+
+    def put(self, key: Key, batch: Batch) -> None:
+        """A batch that was just appended; it stays at least until it is durable, for it cannot be read before."""
+        self._new[key] = batch
+        self._new_bytes += batch.bytes
+
+    def trim(self, durable_index: int) -> None:
+        """Let go of the oldest durable batches above the bound."""
+        while self._new_bytes > self._new_max and self._new:
+            key = next(iter(self._new))
+            if self._new[key].index > durable_index:
+                return  # in order of index: all behind it are not durable either; credit bounds them
+            self._new_bytes -= self._new.pop(key).bytes
+
+    def keep(self, key: Key, batch: Batch) -> None:
+        """A batch that was read back."""
+        if key in self._new or key in self._loaded:
+            return
+        self._loaded[key] = batch
+        self._loaded_bytes += batch.bytes
+        while self._loaded_bytes > self._loaded_max and len(self._loaded) > 1:
+            oldest = next(iter(self._loaded))
+            self._loaded_bytes -= self._loaded.pop(oldest).bytes
+
+    def view(self, key: Key, batch: Batch, target: Codec) -> Batch:
+        """The batch in a codec, translated once for all who want it; as it is when the codec cannot express it."""
+        if not translate.needed(batch.codec, target):
+            return batch
+        view = self._views.get((key, target))
+        if view is None:
+            try:
+                payload = translate.translate(batch.payload, batch.codec, target)
+                view = msgspec.structs.replace(batch, codec=target, payload=payload)
+            except Untranslatable:
+                view = batch  # delivered as it is, labelled: the consumer may read it raw, or reject it
+            self._views[key, target] = view
+            _bound(self._views, _VIEWS)
+        return view
+
+    def split(self, key: Key, batch: Batch) -> Split:
+        """The batch cut into bodies; kept, since the next slice is likely of the same one."""
+        split = self._splits.get((key, batch.codec))
+        if split is None:
+            split = self._splits[key, batch.codec] = Split(batch)
+            _bound(self._splits, _SPLITS)
+        return split
+
+
+def _bound(cache: dict[tuple[Key, Codec], _T], size: int) -> None:
+    """Forget the oldest entries; each was used by whoever asked for it."""
+    while len(cache) > size:
+        del cache[next(iter(cache))]
