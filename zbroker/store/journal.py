@@ -193,6 +193,7 @@ class FileJournal:
         handle = self._make_file(number)
         if handle is None:
             raise JournalFull(self._folder, self._segment_bytes, self._full or "")
+        self._handle = handle
         self._begin_segment(number, handle)
         self._tail_segment, self._tail = number, BLOCK_BYTES
 
@@ -310,9 +311,9 @@ class FileJournal:
         self._prepare(now)
         if self._prepared is None:
             return False
-        handle, self._prepared = self._prepared, None
         self._disk.close(self._handle)
-        self._begin_segment(segment, handle)
+        self._handle, self._prepared = self._prepared, None  # at once: a handle must not be closed twice
+        self._begin_segment(segment, self._handle)
         return True
 
     def _prepare(self, now: int) -> None:
@@ -337,8 +338,12 @@ class FileJournal:
                 raise
             self._full = f"the next segment of {self._segment_bytes} bytes cannot be made ({error.strerror})"
             return None
-        self._disk.fsync(handle)
-        self._disk.fsync_dir(self._folder)
+        try:
+            self._disk.fsync(handle)
+            self._disk.fsync_dir(self._folder)
+        except OSError:
+            self._disk.close(handle)
+            raise
         self._full = None
         return handle
 
@@ -366,7 +371,7 @@ class FileJournal:
         write_whole(self._disk, handle, [block], data_end(self._segment_bytes))
         self._sync(handle)
         self._witnessed_index = self._durable_index  # the header says so
-        self._number, self._handle = number, handle
+        self._number = number
         self._chain, self._salt_crc = crc, crc32c(salt)
         self._reader.add(number, self._salt_crc)
         self._written_to = BLOCK_BYTES

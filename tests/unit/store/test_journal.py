@@ -183,6 +183,24 @@ def test_a_failing_disk_fails_the_journal_for_ever(call: str) -> None:
             attempt()
     assert journal.next_timeout() is None
     assert journal.status()["failed"]
+    journal.close()
+    assert not disk._handles
+
+
+@pytest.mark.parametrize("call", ["fdatasync", "pwritev", "fsync", "fsync_dir", "fallocate", "listdir"])
+@pytest.mark.parametrize("countdown", [1, 2, 3])
+def test_whatever_fails_while_opening_or_rolling_every_handle_is_closed_once(call: str, countdown: int) -> None:
+    disk = VirtualDisk()
+    disk.fail(call, errno.EIO, countdown)
+    journal = make(disk)
+    try:
+        journal.open(lambda record, position: None)
+        append(journal, 1, 20, 5000)
+        journal.commit(0)
+    except (JournalFailed, OSError):
+        pass
+    journal.close()
+    assert not disk._handles
 
 
 def test_after_a_failed_sync_the_next_open_believes_the_platter_and_not_the_cache() -> None:
