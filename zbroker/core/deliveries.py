@@ -210,7 +210,7 @@ class Deliveries:
 
     def _missing(self, log: StreamLog, number: int, piece: Piece) -> int | None:
         """Up to which offset the beginning of the piece does not exist; None when it does."""
-        if number == len(log):
+        if number == log.batches:
             return piece.last
         if log.base(number) > piece.first:
             return min(log.base(number) - 1, piece.last)
@@ -299,7 +299,7 @@ class Deliveries:
         positions: list[Position] = []
         size = 0
         self._logs[log.id] = log
-        while number < len(log) and len(keys) < AHEAD_BATCHES and log.end(number) <= log.durable_next:
+        while number < log.batches and len(keys) < AHEAD_BATCHES and log.end(number) <= log.durable_next:
             key = (log.id, number)
             size += log.size(number)
             if keys and (size > AHEAD_BYTES or key in self._in_flight or self._tail.get(key) is not None):

@@ -42,7 +42,9 @@ class StreamLog:
         self._places = array("Q")
         self._sizes = array("I")
 
-    def __len__(self) -> int:
+    @property
+    def batches(self) -> int:
+        """How many; the number after the last one's."""
         return len(self._bases)
 
     @property
@@ -80,7 +82,7 @@ class StreamLog:
         return self._sizes[number]
 
     def find(self, offset: int) -> int:
-        """Number of the batch with this offset, or of the first one after it; len() when there is none."""
+        """Number of the batch with this offset, or of the first one after it; `batches` when there is none."""
         number = bisect_right(self._bases, offset) - 1
         if number >= 0 and offset < self._bases[number] + self._counts[number]:
             return number

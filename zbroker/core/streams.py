@@ -182,15 +182,19 @@ class Streams:
         """Write what is dirty, if it should not wait; returns the record's index."""
         if not self._dirty or self._recorder.failed:
             return None
-        if self._lazy_due is None:
-            self._lazy_due = now + LAZY_US
+        self._set_lazy_due(now)
         goes_anyway = self._recorder.last_index > self._turn_began_at
-        if not goes_anyway and now < self._lazy_due and not any(group.dirty.settles for group in self._dirty):
+        if not goes_anyway and now < (self._lazy_due or 0) and not any(group.dirty.settles for group in self._dirty):
             return None
         payload = encode_operations(self._dirty)
         self._dirty.clear()
         self._lazy_due = None
         return self._recorder.write(RecordKind.OPS, payload)
+
+    def _set_lazy_due(self, now: int) -> None:
+        """What changed since the journal heard of it must not wait for ever."""
+        if self._dirty and self._lazy_due is None:
+            self._lazy_due = now + LAZY_US
 
     def _promise(self, session: Session, header: Header, index: int | None, call: Callable[[], None] | None) -> None:
         if index is None:
@@ -225,10 +229,12 @@ class Streams:
             _, session, header, call = self._promises.popleft()
             self._tell(session, header, call)
         self._deliveries.run(now)
+        self._set_lazy_due(now)
 
     def loaded(self, token: int, records: list[Record | None], now: int) -> None:
         """What a Read asked for; None for a record that is damaged."""
         self._deliveries.loaded(token, records, now)
+        self._set_lazy_due(now)
 
     def storage(self, full: bool, failed: bool) -> None:
         """The state of the disk. A failure is for good."""
@@ -272,7 +278,7 @@ class Streams:
     def _stream_status(self, log: StreamLog) -> dict[str, object]:
         return {
             "messages": log.messages,
-            "batches": len(log),
+            "batches": log.batches,
             "bytes": log.bytes,
             "first_offset": log.first_offset,
             "next_offset": log.next_offset,

@@ -1,0 +1,390 @@
+"""Streams end to end: real frames through Sessions, a journal that is a list."""
+
+from __future__ import annotations
+
+from patterns.wire.errors import CreditExceeded
+from patterns.wire.messages import Codec, Columns, Credit, Join, Leave, Lost, Ready, Resume, Role
+from patterns.wire.records import Damage, LostRange, Record, RecordKind, encode_lost
+from tests.unit.core.durable import JSON, SECOND, Durable
+
+
+def test_a_message_is_confirmed_and_delivered_only_when_it_is_on_disk() -> None:
+    rig = Durable()
+    rig.consumer(mode="batches")
+    rig.producer().append("a", "b")
+    rig.turn(sync=False)
+    assert rig.confirms(b"p") == []
+    assert rig.deliveries(b"c") == []
+    rig.sync()
+    assert rig.confirms(b"p") == [(1, [0], [])]
+    [delivery] = rig.deliveries(b"c")
+    assert (delivery.bodies, delivery.offset, delivery.attempt) == (["a", "b"], 0, 1)
+
+
+def test_one_confirm_a_turn_covers_all_batches_of_it() -> None:
+    rig = Durable()
+    producer = rig.producer()
+    for body in "abc":
+        producer.append(body)
+    rig.turn()
+    assert rig.confirms(b"p") == [(3, [0, 1, 2], [])]
+
+
+def test_weaker_confirms_do_not_wait_for_the_disk() -> None:
+    rig = Durable()
+    producer = rig.producer()
+    producer.append("a", confirm="received")
+    producer.append("b", confirm="written")
+    producer.append("c")
+    rig.turn(sync=False)
+    assert rig.confirms(b"p") == [(1, [0], [])]
+    rig.streams.turn(rig.now)
+    rig.sync()
+    assert rig.confirms(b"p")[-1][0] == 3
+
+
+def test_a_whole_batch_is_forwarded_as_it_came() -> None:
+    rig = Durable()
+    rig.consumer(mode="batches")
+    rig.producer().append("a", "b", columns=Columns(keys=["x", None]), topic="t.u")
+    rig.turn()
+    [delivery] = rig.deliveries(b"c")
+    assert delivery.columns.keys == ["x", None]
+    assert delivery.header.topic == "t.u"
+    assert delivery.payload == b"\x92\xa1a\xa1b"
+
+
+def test_slices_never_exceed_the_credit() -> None:
+    rig = Durable()
+    rig.consumer(credit=2)
+    rig.producer().append(*range(5), columns=Columns(keys=list("abcde")))
+    rig.turn()
+    [first] = rig.deliveries(b"c")
+    assert first.bodies == [0, 1]
+    rig.credit(b"c", 5)
+    [second] = rig.deliveries(b"c")
+    assert (second.bodies, second.offset, second.columns.keys) == ([2, 3, 4], 2, ["c", "d", "e"])
+
+
+def test_raw_bodies_are_sliced_by_their_sizes() -> None:
+    rig = Durable()
+    rig.consumer(credit=1)
+    rig.producer().append(b"one", b"three", codec=Codec.RAW)
+    rig.turn()
+    rig.credit(b"c", 2)
+    assert [delivery.bodies for delivery in rig.deliveries(b"c")] == [[b"one"], [b"three"]]
+
+
+def test_a_json_consumer_gets_json_headers_columns_and_bodies() -> None:
+    rig = Durable()
+    rig.consumer(mode="batches", form=JSON, codec=Codec.JSON)
+    rig.producer().append({"n": 1}, columns=Columns(keys=["k"]))
+    rig.turn()
+    [delivery] = rig.deliveries(b"c")
+    assert delivery.form is JSON
+    assert (delivery.header.codec, delivery.payload, delivery.columns.keys) == (Codec.JSON, b'[{"n":1}]', ["k"])
+
+
+def test_what_json_cannot_express_is_delivered_as_it_is_and_labelled() -> None:
+    rig = Durable()
+    rig.consumer(mode="batches", form=JSON, codec=Codec.JSON)
+    rig.producer().append({1: b"\xff"})
+    rig.turn()
+    [delivery] = rig.deliveries(b"c")
+    assert delivery.header.codec is Codec.MSGPACK
+
+
+def test_a_json_producer_may_retry_as_msgpack_stored_it() -> None:
+    rig = Durable()
+    producer = rig.producer(form=JSON)
+    columns = Columns(keys=["k"])
+    producer.append("a", columns=columns, codec=Codec.JSON, form=JSON)
+    producer.append("a", columns=columns, codec=Codec.JSON, form=JSON, sequence=1, previous=0)
+    rig.turn()
+    assert rig.confirms(b"p") == [(1, [0, 0], [1])]
+
+
+def test_two_groups_each_get_everything_and_members_of_one_share() -> None:
+    rig = Durable()
+    for peer, group in ((b"c1", "g"), (b"c2", "g"), (b"d", "h")):
+        rig.consumer(peer, group=group, mode="batches")
+    producer = rig.producer()
+    for body in range(4):
+        producer.append(body)
+    rig.turn()
+    shared = [[d.offset for d in rig.deliveries(peer)] for peer in (b"c1", b"c2")]
+    assert shared == [[0, 2], [1, 3]]
+    assert [d.offset for d in rig.deliveries(b"d")] == [0, 1, 2, 3]
+
+
+def test_a_stalled_consumer_blocks_nobody_and_holds_nothing() -> None:
+    rig = Durable()
+    rig.consumer(b"stalled", credit=0)
+    rig.consumer(b"busy", mode="batches")
+    rig.producer().append("a")
+    rig.turn()
+    assert rig.deliveries(b"stalled") == []
+    assert [d.bodies for d in rig.deliveries(b"busy")] == [["a"]]
+    assert rig.streams.next_timeout() == rig.now + 10_000  # the journal learns lazily; nothing else is due
+
+
+def test_a_reader_without_a_group_leaves_no_trace() -> None:
+    rig = Durable()
+    producer = rig.producer()
+    producer.append("a")
+    producer.append("b")
+    rig.turn()
+    rig.consumer(group="", start=1, mode="batches")
+    [delivery] = rig.deliveries(b"c")
+    assert (delivery.lease, delivery.bodies) == (0, ["b"])
+    assert rig.streams.status()["groups"] == {}
+
+
+def test_start_new_of_a_group_skips_what_was_there() -> None:
+    rig = Durable()
+    producer = rig.producer()
+    producer.append("old")
+    rig.turn()
+    rig.consumer(start="new", mode="batches")
+    assert rig.joined(b"c") == [1]
+    producer.append("fresh")
+    rig.turn()
+    assert [d.bodies for d in rig.deliveries(b"c")] == [["fresh"]]
+
+
+def test_joined_waits_for_the_group_to_be_on_disk() -> None:
+    rig = Durable()
+    rig.hello(b"c", Role.CONSUMER, credit_messages=1, credit_bytes=1_000)
+    rig.send(b"c", Join(id=7, stream="s", group="g"))
+    rig.turn(sync=False)
+    assert rig.joined(b"c") == []
+    rig.sync()
+    assert rig.joined(b"c") == [0]
+
+
+def test_bad_joins_are_refused_and_the_session_goes_on() -> None:
+    rig = Durable()
+    rig.hello(b"c", Role.CONSUMER)
+    for join in (
+        Join(id=1, stream="a/b"),
+        Join(id=2, stream="s", mode="x"),
+        Join(id=3, stream="s", start="later"),
+        Join(id=4, stream="s", start=9),
+        Join(id=5, stream="s"),
+        Join(id=6, stream="s", group="other"),
+        Leave(id=7),
+        Leave(id=8),
+    ):
+        rig.send(b"c", join)
+    rig.turn()
+    expected = ["BAD_NAME", "BAD_ARGUMENT", "BAD_ARGUMENT", "BAD_ARGUMENT", "PROTOCOL_ERROR", "PROTOCOL_ERROR"]
+    assert rig.errors(b"c") == expected
+
+
+def test_roles_may_not_do_each_others_work() -> None:
+    rig = Durable()
+    rig.hello(b"x", Role.CONSUMER)
+    ready = rig.producer()
+    ready.peer = b"x"
+    ready.append("a")
+    rig.send(b"p", Join(id=1, stream="s"))
+    rig.turn()
+    assert rig.errors(b"x") == ["WRONG_ROLE"]
+    assert rig.errors(b"p") == ["WRONG_ROLE"]
+
+
+def test_a_batch_beyond_the_credit_ends_the_session() -> None:
+    rig = Durable()
+    producer = rig.producer()
+    [session] = rig.sessions
+    session.into.messages_max = 1
+    producer.append("a", "b")
+    producer.append("c")
+    rig.turn()
+    assert rig.errors(b"p") == [CreditExceeded.name]
+    assert len(rig.sessions) == 0
+
+
+def test_credit_comes_back_only_after_persistence() -> None:
+    rig = Durable()
+    producer = rig.producer()
+    for _ in range(4):
+        producer.append(b"x" * 900_000)
+    rig.turn(sync=False)
+    assert rig.take(b"p", Credit) == []
+    rig.sync()
+    [grant] = rig.take(b"p", Credit)
+    assert grant.bytes == 4 * 900_006 + (4 << 20)
+
+
+def test_bad_bodies_are_refused_at_the_door_and_do_not_hold_up_what_follows() -> None:
+    rig = Durable()
+    producer = rig.producer()
+    producer.append("a", count=2)
+    producer.append("a", payload=b"\x91\xc1")
+    producer.append("a", columns=Columns(keys=["a", "b"]))
+    producer.append("a", topic="a..b")
+    producer.append("a", stream="*")
+    producer.append("a", codec=Codec.JSON, payload=b'["\xff"]')
+    producer.append("a", confirm="maybe")
+    producer.append("good")
+    rig.turn()
+    assert rig.errors(b"p") == [
+        "BAD_BODY", "BAD_BODY", "PROTOCOL_ERROR", "BAD_NAME", "BAD_NAME", "BAD_BODY", "BAD_ARGUMENT",
+    ]  # fmt: skip
+    assert rig.confirms(b"p") == [(8, [0], [])]
+
+
+def test_a_full_disk_refuses_with_retry_after_and_takes_the_same_batch_later() -> None:
+    rig = Durable()
+    producer = rig.producer()
+    rig.streams.storage(full=True, failed=False)
+    producer.append("a")
+    rig.turn()
+    assert rig.errors(b"p") == ["STORAGE_FULL"]
+    rig.streams.storage(full=False, failed=False)
+    producer.append("a", sequence=1, previous=0)
+    rig.turn()
+    assert rig.confirms(b"p") == [(1, [0], [])]
+
+
+def test_a_failed_disk_stops_confirms_and_appends_but_not_deliveries() -> None:
+    rig = Durable()
+    producer = rig.producer()
+    producer.append("a")
+    rig.turn()
+    producer.append("b")
+    rig.turn(sync=False)
+    rig.confirms(b"p")
+    rig.streams.storage(full=False, failed=True)
+    rig.sync()
+    producer.append("c")
+    rig.consumer(group="", mode="batches")
+    assert rig.confirms(b"p") == []
+    assert rig.errors(b"p") == ["STORAGE_FAILED"]
+    assert [d.bodies for d in rig.deliveries(b"c")] == [["a"]]
+
+
+def test_batches_beyond_the_cache_are_read_back_in_order() -> None:
+    rig = Durable(tail_bytes=4_096)
+    producer = rig.producer()
+    for number in range(30):
+        producer.append(number, "x" * 1_000)
+        rig.turn()
+    rig.consumer(mode="batches")
+    assert rig.reads
+    assert [d.bodies[0] for d in rig.deliveries(b"c")] == list(range(30))
+
+
+def test_a_damaged_batch_is_passed_over_counted_and_told() -> None:
+    rig = Durable()
+    producer = rig.producer()
+    for body in "abc":
+        producer.append(body)
+    rig.turn()
+    again = rig.crash()
+    again.damaged.add(next(r.index for r in rig.records if r.base_offset == 1))
+    again.consumer(mode="batches")
+    assert [d.bodies for d in again.deliveries(b"c")] == [["a"], ["c"]]
+    assert [(lost.first, lost.last) for lost in again.take(b"c", Lost)] == [(1, 1)]
+    assert again.group()["lost"] == 1
+    assert again.group()["balanced"]
+
+
+def _lost(index: int, **damage: object) -> Record:
+    fields = {"first_index": 3, "last_index": 3, "segment": 1, "offset": 0, "lost_bytes": 0, "ranges": [], "reason": "body"}
+    return Record(index, int(RecordKind.LOST), payload=encode_lost([Damage(**{**fields, **damage})]))  # type: ignore[arg-type]
+
+
+def test_a_lost_record_counts_for_groups_and_is_told_to_members() -> None:
+    rig = Durable()
+    rig.consumer(mode="batches", credit=0)
+    producer = rig.producer()
+    for body in "abc":
+        producer.append(body)
+    rig.turn()
+    victim = next(r for r in rig.records if r.base_offset == 1)
+    lost = LostRange(victim.index, victim.kind, victim.stream_id, 1, 1)
+    records = [r for r in rig.records if r is not victim]
+    records.append(_lost(rig.records[-1].index + 1, ranges=[lost]))
+    again = Durable(records, 2)
+    again.consumer(mode="batches")
+    assert [(gone.first, gone.last) for gone in again.take(b"c", Lost)] == [(1, 1)]
+    assert [d.offset for d in again.deliveries(b"c")] == [0, 2]
+    assert (again.group()["lost"], again.group()["balanced"]) == (1, True)
+
+
+def test_an_unreadable_hole_at_the_end_jumps_offsets_so_that_none_is_used_twice() -> None:
+    rig = Durable()
+    rig.producer().append("a")
+    rig.turn()
+    last = rig.records[-1].index
+    hole = _lost(last + 2, first_index=last + 1, last_index=last + 1, lost_bytes=100, reason="header")
+    again = Durable([*rig.records, hole], 2)
+    again.producer(b"q").append("b")
+    again.turn()
+    assert again.confirms(b"q") == [(1, [101], [])]
+    again.consumer(group="", mode="batches")
+    assert [d.offset for d in again.deliveries(b"c")] == [0, 101]
+    third = again.crash()
+    assert third.streams.status()["streams"]["s"]["next_offset"] == 102  # type: ignore[index]
+
+
+def test_nothing_in_a_journal_stops_the_broker() -> None:
+    junk = [Record(n, kind, 9, 0, 1, b"\xc1", b"\xc1") for n, kind in enumerate((1, 2, 4, 7), start=1)]
+    rig = Durable(junk)
+    assert rig.streams.status()["anomalies"] == 4
+
+
+def test_published_at_never_falls_within_a_stream() -> None:
+    rig = Durable()
+    rig.consumer(mode="batches")
+    producer = rig.producer()
+    producer.append("a")
+    rig.turn()
+    rig.now = -SECOND
+    producer.append("b")
+    rig.turn()
+    first, second = rig.deliveries(b"c")
+    assert first.header.published_at <= second.header.published_at
+
+
+def test_operations_alone_reach_the_journal_lazily() -> None:
+    rig = Durable()
+    rig.consumer(mode="batches")
+    rig.producer().append("a")
+    rig.turn()
+    kinds = [record.kind for record in rig.records]
+    assert RecordKind.OPS not in kinds
+    due = rig.streams.next_timeout()
+    assert due is not None
+    rig.pass_time(due - rig.now + 10_000)
+    assert rig.records[-1].kind == RecordKind.OPS
+
+
+def test_a_resumed_consumer_keeps_its_join_and_gets_fresh_credit() -> None:
+    rig = Durable()
+    rig.consumer(mode="batches", credit=1)
+    producer = rig.producer()
+    producer.append("a")
+    rig.turn()
+    [held] = rig.deliveries(b"c")
+    rig.disconnect(b"c")
+    producer.append("b")
+    rig.turn()
+    ready = rig.resume(b"c", b"c2", [held.lease])
+    rig.turn()
+    assert ready.resumed
+    assert [d.bodies for d in rig.deliveries(b"c2")] == [["b"]]
+
+
+def test_an_unnamed_producer_is_known_after_a_restart() -> None:
+    rig = Durable()
+    producer = rig.producer()
+    producer.append("a")
+    rig.turn()
+    again = rig.crash()
+    ready = again.hello(b"p2", Role.PRODUCER, nonce=b"p".ljust(16, b"."), resume=Resume(1, 1))
+    assert isinstance(ready, Ready)
+    assert ready.resumed
+    assert ready.producer == producer.identity.__class__(producer.identity.id, 1, 1)
