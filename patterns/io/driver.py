@@ -161,6 +161,7 @@ class Driver:
         self._poll.register(self._wake.fd, _IN_FD)
         self._leader: Callable[[], bool] | None = None  # the wait of who leads
         self._followers: list[_Follower] = []
+        self._deferred: list[Callable[[], None]] = []
         self._last_turn_at = clock()
         self.kicked = False
         self.entries = 0  # calls of wait(); the keeper sees by it whether a caller is about
@@ -311,6 +312,7 @@ class Driver:
                 self.entries += 1
             while True:
                 self.turn()
+                self._run_deferred()
                 if done():
                     return True
                 now = clock()
@@ -326,6 +328,20 @@ class Driver:
             if self._leader is None:
                 self._hand_over(keeper)
             self.lock.release()
+
+    def defer(self, call: Callable[[], None]) -> None:
+        """Call user code soon, without the lock; under the lock."""
+        self._deferred.append(call)
+
+    def _run_deferred(self) -> None:
+        while self._deferred:
+            calls, self._deferred = self._deferred, []
+            self.lock.release()
+            try:
+                for call in calls:
+                    call()
+            finally:
+                self.lock.acquire()
 
     def _lead(self, done: Callable[[], bool], deadline: int | None, now: int) -> None:
         """Sleep without the lock until a socket, a timer or another thread calls."""
@@ -391,6 +407,7 @@ class Driver:
             if call is not None:
                 call(clock())
             self.turn()
+            self._run_deferred()
             if self._leader is None and not self._followers and self._keeper.is_wanted():
                 self._keeper.call()
 

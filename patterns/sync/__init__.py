@@ -1,8 +1,24 @@
 """The roles for programs with threads: what waits, blocks. The same names as patterns.aio."""
 
+from patterns.sync.consumer import Batch, Consumer, Delivery
+from patterns.sync.producer import Posted, Producer, Receipt, Receipts, SendManyError
 from patterns.sync.publisher import Publisher
 from patterns.sync.replier import IncomingRequest, Replier
 from patterns.sync.requester import Requester
 from patterns.sync.subscriber import Subscriber
 
-__all__ = ["IncomingRequest", "Publisher", "Replier", "Requester", "Subscriber"]
+__all__ = [
+    "Batch",
+    "Consumer",
+    "Delivery",
+    "IncomingRequest",
+    "Posted",
+    "Producer",
+    "Publisher",
+    "Receipt",
+    "Receipts",
+    "Replier",
+    "Requester",
+    "SendManyError",
+    "Subscriber",
+]

@@ -1,0 +1,314 @@
+"""Consuming (SPEC.md 9.2): credit that follows the consumer's pace, leases, and what is settled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from patterns.core.backoff import Jitter
+from patterns.core.client import ClientEngine, ClientSession, error_of
+from patterns.wire.address import Address
+from patterns.wire.codec import check
+from patterns.wire.errors import BadBody, ProtocolError, StaleLease, TooLarge, ZbrokerError
+from patterns.wire.frames import Message, columns_of
+from patterns.wire.limits import RANGES_MAX
+from patterns.wire.messages import (
+    Codec,
+    Columns,
+    Deliver,
+    ErrorHeader,
+    Hello,
+    Join,
+    Joined,
+    Lost,
+    Ready,
+    Resume,
+    Role,
+    Settle,
+    Settled,
+)
+
+_HELD_US: Final = 250_000  # work that a consumer may hold ahead of what it does: a quarter second of its own pace
+_BYTES_WINDOW: Final = 2 * 1024 * 1024
+_EXTEND_US: Final = 10_000_000  # a third of the broker's lease, so that two extensions may get lost
+_LEASE_MS: Final = 30_000
+
+
+class Delivered(msgspec.Struct, gc=False):
+    """A batch, or a slice of one, that was lent to us."""
+
+    lease: int
+    attempt: int
+    offset: int
+    offsets: list[int] | None
+    count: int
+    codec: Codec
+    payload: bytes
+    sizes: list[int] | None
+    columns: Columns
+    topic: str | None
+    published_at: int
+
+
+class SettledEvent(msgspec.Struct, gc=False):
+    """A settle that asked for an answer: so many of its messages were not ours any more."""
+
+    id: int
+    stale: int
+    error: ZbrokerError | None = None
+
+
+class LostOffsets(msgspec.Struct, gc=False):
+    """Damage took these messages of the stream."""
+
+    first: int
+    last: int
+
+
+class _Lease(msgspec.Struct, gc=False):
+    """What of a lease is still ours: how many messages, and what is settled but not yet told, by action."""
+
+    open: int
+    ranges: dict[tuple[str, int, str], list[tuple[int, int]]]
+
+
+class ConsumerEngine(ClientEngine):
+    """Reads one stream, as a member of a group or by itself.
+
+    Args:
+        mode: "slices": credit starts at 1 and grows with the pace; "batches": the ceiling at once.
+        credit: the ceiling, messages taken from the broker and not yet by the caller.
+        processing_max_us: how long leases are extended for a handler that computes.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        stream: str,
+        group: str,
+        start: str | int,
+        nonce: bytes,
+        codec: Codec,
+        jitter: Jitter,
+        *,
+        credit: int,
+        processing_max_us: int,
+    ) -> None:
+        super().__init__(addresses, jitter)
+        self._stream = stream
+        self._group = group
+        self._start = start
+        self._nonce = nonce
+        self._codec = codec
+        self.mode = "slices"
+        self._ceiling = credit
+        self._window = 1
+        self._processing_max_us = processing_max_us
+        self._leases: dict[int, _Lease] = {}
+        self._taken_at = 0
+        self._taken = 0
+        self._waiting = 0  # messages that came in this session and the caller has not begun with
+        self._waiting_bytes = 0
+        self._progress_at = 0
+        self._extend_at: int | None = None
+        self._settle_ids = 0
+        self._dirty: dict[int, None] = {}  # leases with something settled but not told, in order
+        self._told: dict[int, None] = {}  # settle ids that wait for SETTLED
+        self.joined = False
+        self.stale = 0
+
+    # -- session -------------------------------------------------------------------------------------------------
+
+    def _hello(self, session: ClientSession) -> Hello:
+        resume = None
+        if session.ready is not None:
+            resume = Resume(session.ready.epoch, 0, list(self._leases)[:RANGES_MAX])
+        return Hello(
+            role=Role.CONSUMER,
+            nonce=self._nonce,
+            codec=self._codec,
+            credit_messages=0,  # JOIN says how batches are cut; before it nothing may come
+            credit_bytes=0,
+            resume=resume,
+        )
+
+    def on_ready(self, session: ClientSession, ready: Ready, now: int) -> None:
+        self._waiting = self._waiting_bytes = 0
+        if not ready.resumed:
+            self._leases.clear()
+            self._dirty.clear()
+        session.send(
+            Join(id=1, stream=self._stream, group=self._group, start=self._start, mode=self.mode), now
+        )  # fmt: skip
+
+    def on_lost(self, session: ClientSession, now: int) -> None:
+        self.joined = False
+        for number in self._told:
+            self._events.append(SettledEvent(number, 0, StaleLease("the connection broke before the broker answered")))
+        self._told.clear()
+
+    def use(self, mode: str, now: int) -> None:
+        """Switch between slices and batches; joins again if it was joined otherwise."""
+        if mode == self.mode:
+            return
+        self.mode = mode
+        session = self.sessions[0]
+        if self.joined and session.is_ready:
+            session.send(
+                Join(id=1, stream=self._stream, group=self._group, start=self._start, mode=mode), now
+            )  # fmt: skip
+
+    def on_message(self, session: ClientSession, message: Message, now: int) -> None:
+        match message.header:
+            case Deliver() as header:
+                self._delivered(session, header, message)
+            case Joined():
+                self.joined = True
+                self._grant(session, now)
+            case Settled(id=number, stale=stale):
+                self._told.pop(number, None)
+                self.stale += stale
+                self._events.append(SettledEvent(number, stale))
+            case Lost(first=int(first), last=int(last)):
+                self._events.append(LostOffsets(first, last))
+            case ErrorHeader(scope="lease"):
+                self.stale += 1
+            case ErrorHeader(scope="stream") as header:
+                self.error = error_of(header)
+            case _:
+                self.counters["unexpected"] += 1
+
+    def _delivered(self, session: ClientSession, header: Deliver, message: Message) -> None:
+        session.into.spend(header.count, len(message.payload))
+        self._waiting += header.count
+        self._waiting_bytes += len(message.payload)
+        try:
+            columns = columns_of(message, header.count)
+            sizes = None if isinstance(columns.sizes, msgspec.UnsetType) else columns.sizes
+            if header.codec is Codec.RAW:
+                check(header.codec, message.payload, header.count, sizes)
+        except (ProtocolError, BadBody, TooLarge):
+            self.counters["malformed"] += 1
+            return
+        if header.lease:
+            self._leases[header.lease] = _Lease(header.count, {})
+        offsets = None if isinstance(columns.offsets, msgspec.UnsetType) else columns.offsets
+        event = Delivered(
+            header.lease, header.attempt, header.offset, offsets, header.count, header.codec, message.payload, sizes,
+            columns, header.topic, header.published_at,
+        )  # fmt: skip
+        self._events.append(event)
+
+    # -- credit --------------------------------------------------------------------------------------------------
+
+    def taken(self, count: int, size: int, now: int) -> None:
+        """The caller begins with `count` messages more; its pace so far sets how many it may hold."""
+        if self.mode == "batches":
+            self._window = self._ceiling
+        else:
+            if self._taken and now > self._taken_at:
+                each_us = (now - self._taken_at) / self._taken
+                self._window = int(max(1, min(_HELD_US / each_us, 2 * self._window, self._ceiling)))
+            else:
+                self._window = min(2 * self._window, self._ceiling)
+        self._taken, self._taken_at = count, now
+        self._waiting = max(0, self._waiting - count)
+        self._waiting_bytes = max(0, self._waiting_bytes - size)
+        self._progress_at = now
+        session = self.sessions[0]
+        if session.is_ready and self.joined:
+            self._grant(session, now)
+
+    def _grant(self, session: ClientSession, now: int) -> None:
+        """The window counts from what the caller has begun with, so what waits for it is bounded too."""
+        into = session.into
+        window = self._ceiling if self.mode == "batches" else self._window
+        messages_max = into.messages_used - self._waiting + window
+        bytes_max = into.bytes_used - self._waiting_bytes + _BYTES_WINDOW
+        if messages_max > into.messages_max or bytes_max > into.bytes_max + _BYTES_WINDOW // 2:
+            session.grant(messages_max, bytes_max, now)
+
+    # -- settling ------------------------------------------------------------------------------------------------
+
+    def settle(self, lease: int, first: int, last: int, action: str, *, delay_ms: int = 0, reason: str = "") -> None:
+        """Note what became of offsets of a lease; tell() sends it."""
+        held = self._leases.get(lease)
+        if held is None:
+            self.stale += last - first + 1
+            return
+        ranges = held.ranges.setdefault((action, delay_ms, reason), [])
+        if ranges and ranges[-1][1] + 1 == first:
+            ranges[-1] = (ranges[-1][0], last)
+        else:
+            ranges.append((first, last))
+        if action != "extend":
+            held.open -= last - first + 1
+        self._dirty[lease] = None
+
+    @property
+    def has_news(self) -> bool:
+        """Whether tell() has something to send."""
+        return bool(self._dirty)
+
+    def tell(self, now: int) -> None:
+        """Send what was settled, a message for each lease and action."""
+        session = self.sessions[0]
+        if not self._dirty or not session.is_ready or not self.joined:
+            return
+        for number in self._dirty:
+            lease = self._leases.get(number)
+            if lease is not None:
+                self._tell_lease(session, number, lease, 0, now)
+        self._dirty.clear()
+        self._progress_at = now
+
+    def _tell_lease(self, session: ClientSession, number: int, lease: _Lease, about: int, now: int) -> None:
+        for (action, delay_ms, reason), ranges in lease.ranges.items():
+            for begin in range(0, len(ranges), RANGES_MAX):
+                part = ranges[begin : begin + RANGES_MAX]
+                header = Settle(
+                    lease=number, action=action, id=about, ranges=part, delay_ms=delay_ms, reason=reason
+                )  # fmt: skip
+                session.send(header, now)
+        lease.ranges.clear()
+        if lease.open <= 0:
+            self._leases.pop(number, None)
+
+    def settle_surely(self, lease: int, first: int, last: int, now: int) -> int:
+        """Ack and ask for SETTLED; the id of the SettledEvent that will come."""
+        self.settle(lease, first, last, "ack")
+        self._settle_ids += 1
+        number = self._settle_ids
+        session, held = self.sessions[0], self._leases.get(lease)
+        if held is None or not session.is_ready:
+            self._events.append(
+                SettledEvent(number, last - first + 1, StaleLease(f"lease {lease} is not ours any more"))
+            )
+            return number
+        self._told[number] = None
+        self._dirty.pop(lease, None)
+        self._tell_lease(session, lease, held, number, now)
+        return number
+
+    # -- time: a handler that computes keeps its leases -------------------------------------------------------------
+
+    def role_timeout(self) -> int | None:
+        if not self._leases or self._progress_at == 0:
+            return None
+        return max(self._progress_at, self._extended_at()) + _EXTEND_US
+
+    def _extended_at(self) -> int:
+        return self._extend_at or 0
+
+    def on_timeout(self, now: int) -> None:
+        due = self.role_timeout()
+        if due is None or now < due:
+            return
+        self._extend_at = now
+        session = self.sessions[0]
+        if not session.is_ready or now - self._progress_at > self._processing_max_us:
+            return  # it computes for too long: the broker gives its messages to another
+        for number in list(self._leases):
+            session.send(Settle(lease=number, action="extend", delay_ms=_LEASE_MS), now)

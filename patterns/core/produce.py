@@ -1,0 +1,240 @@
+"""Producing (SPEC.md 9.1): batches that are held until they are confirmed, and sent again when a connection was lost."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from patterns.core.backoff import Jitter
+from patterns.core.client import ClientEngine, ClientSession, error_of
+from patterns.wire.address import Address
+from patterns.wire.codec import Encoded
+from patterns.wire.errors import SequenceGap, ZbrokerError
+from patterns.wire.frames import MSGPACK, Message, pack, pack_columns
+from patterns.wire.messages import (
+    Append,
+    Codec,
+    Columns,
+    Confirm,
+    ErrorHeader,
+    Hello,
+    ProducerIdentity,
+    Ready,
+    Resume,
+    Role,
+)
+
+_AGAIN_MS: Final = 10  # lets the refusals of everything in flight arrive first
+
+
+class Batch(msgspec.Struct, gc=False, eq=False):
+    """Messages on their way to the disk.
+
+    Attributes:
+        sequence: of the producer's batches, from 1; given when it is first sent.
+        offset: of its first message, once confirmed.
+        duplicate: it had been stored by an earlier try.
+        error: why it was refused; then it is not stored.
+        done: confirmed or refused.
+    """
+
+    count: int
+    codec: Codec
+    payload: bytes
+    columns: bytes
+    topic: str | None = None
+    sequence: int = 0
+    offset: int = -1
+    duplicate: bool = False
+    error: ZbrokerError | None = None
+    done: bool = False
+
+
+class Confirmed(msgspec.Struct, gc=False):
+    """These batches are done, in order."""
+
+    batches: list[Batch]
+
+
+def batch_of(
+    codec: Codec,
+    part: Encoded,
+    *,
+    keys: list[str | None] | None = None,
+    headers: list[dict[str, str] | None] | None = None,
+    ids: list[str | None] | None = None,
+    topics: list[str | None] | None = None,
+) -> Batch:
+    """A batch of encoded bodies with what differs between its messages."""
+    columns = Columns()
+    if part.sizes is not None:
+        columns.sizes = part.sizes
+    if keys is not None and any(key is not None for key in keys):
+        columns.keys = keys
+    if headers is not None and any(headers):
+        columns.headers = headers
+    if ids is not None and any(one is not None for one in ids):
+        columns.ids = ids
+    topic = topics[0] if topics else None
+    packed = pack_columns(columns, MSGPACK)
+    return Batch(part.count, codec, part.payload, b"" if packed == b"\x80" else packed, topic)
+
+
+class ProducerEngine(ClientEngine):
+    """Appends batches to one stream. Each gets one Confirmed event, whatever happens to connections in between."""
+
+    def __init__(
+        self, addresses: Sequence[Address], stream: str, nonce: bytes, codec: Codec, jitter: Jitter, name: str = ""
+    ) -> None:
+        super().__init__(addresses, jitter)
+        self._stream = stream
+        self._nonce = nonce
+        self._codec = codec
+        self._name = name
+        self._identity: ProducerIdentity | None = None
+        self._sequence = 0
+        self._unconfirmed: deque[Batch] = deque()
+        self._unsent: deque[Batch] = deque()
+        self.unconfirmed_bytes = 0
+        self._again_at: int | None = None
+        self.hindrance: ZbrokerError | None = None  # why the broker does not take anything at the moment
+
+    def _hello(self, session: ClientSession) -> Hello:
+        known = session.ready
+        resume = Resume(known.epoch, self._sequence) if known is not None else None
+        return Hello(role=Role.PRODUCER, nonce=self._nonce, codec=self._codec, name=self._name, resume=resume)
+
+    @property
+    def unconfirmed(self) -> int:
+        """Batches that are neither confirmed nor refused."""
+        return len(self._unconfirmed) + len(self._unsent)
+
+    def append(self, batches: Sequence[Batch], now: int) -> None:
+        """Send batches in order, each as soon as credit admits it."""
+        for batch in batches:
+            self._unsent.append(batch)
+            self.unconfirmed_bytes += len(batch.payload)
+        self._send_unsent(now)
+
+    def _send_unsent(self, now: int) -> None:
+        session, unsent = self.sessions[0], self._unsent
+        while unsent and self._again_at is None and session.is_ready and session.out.is_open:
+            batch = unsent.popleft()
+            if not batch.sequence:
+                self._sequence += 1
+                batch.sequence = self._sequence
+            self._unconfirmed.append(batch)
+            self._send(session, batch, now)
+
+    def _send(self, session: ClientSession, batch: Batch, now: int) -> None:
+        identity = self._identity
+        assert identity is not None, "READY names the producer before anything is sent"
+        header = Append(
+            stream=self._stream,
+            producer=identity.id,
+            producer_epoch=identity.epoch,
+            sequence=batch.sequence,
+            previous=batch.sequence - 1,
+            count=batch.count,
+            codec=batch.codec,
+            topic=batch.topic,
+        )
+        session.post(batch.count, len(batch.payload), pack(header, columns=batch.columns, payload=batch.payload), now)
+
+    def on_ready(self, session: ClientSession, ready: Ready, now: int) -> None:
+        """Number anew if the broker knows this producer further or as another, and send again what has no confirm."""
+        before, identity = self._identity, ready.producer
+        if identity is None:
+            return
+        self._identity = identity
+        self._again_at = None
+        self._unsent.extendleft(reversed(self._unconfirmed))
+        self._unconfirmed.clear()
+        if before is None or (before.id, before.epoch) != (identity.id, identity.epoch):
+            self._renumber(identity)
+        self._send_unsent(now)
+
+    def _renumber(self, identity: ProducerIdentity) -> None:
+        """A new identity or epoch counts from what it last accepted; what it had accepted of ours it has not."""
+        self._sequence = identity.sequence
+        for batch in self._unsent:
+            batch.sequence = 0
+
+    def on_credit(self, session: ClientSession, now: int) -> None:
+        self._send_unsent(now)
+
+    def on_message(self, session: ClientSession, message: Message, now: int) -> None:
+        match message.header:
+            case Confirm() as confirm:
+                self._confirmed(confirm)
+                self._send_unsent(now)
+            case ErrorHeader(scope="append", id=sequence) as header:
+                self._batch_refused(sequence, error_of(header), now)
+            case _:
+                self.counters["unexpected"] += 1
+
+    def _confirmed(self, confirm: Confirm) -> None:
+        duplicates = set(confirm.duplicates)
+        offsets = iter(confirm.offsets)
+        done: list[Batch] = []
+        self.hindrance = None
+        while self._unconfirmed and self._unconfirmed[0].sequence <= confirm.sequence:
+            batch = self._unconfirmed.popleft()
+            if batch.error is None:
+                batch.offset = next(offsets, -1)
+                batch.duplicate = batch.sequence in duplicates
+            self._finish(batch, done)
+        if done:
+            self._events.append(Confirmed(done))
+
+    def _finish(self, batch: Batch, done: list[Batch]) -> None:
+        self.unconfirmed_bytes -= len(batch.payload)
+        batch.done = True
+        batch.payload = b""  # kept by whoever asks for the receipt; the bytes are not needed any more
+        done.append(batch)
+
+    def _batch_refused(self, sequence: int, error: ZbrokerError, now: int) -> None:
+        if error.retryable:
+            if not isinstance(error, SequenceGap):
+                self.hindrance = error
+            if self._again_at is None:  # what was in flight is refused batch by batch; one answer is enough
+                self._again_at = now + max(error.retry_after_ms, _AGAIN_MS) * 1_000
+            return
+        for batch in self._unconfirmed:
+            if batch.sequence == sequence and not batch.done:
+                batch.error = error
+                batch.done = True
+                break
+        done: list[Batch] = []
+        while self._unconfirmed and self._unconfirmed[0].error is not None:
+            self._finish(self._unconfirmed.popleft(), done)
+        if done:
+            self._events.append(Confirmed(done))
+
+    def role_timeout(self) -> int | None:
+        return self._again_at
+
+    def on_timeout(self, now: int) -> None:
+        """Send again, in order, what a passing hindrance kept out."""
+        session = self.sessions[0]
+        if self._again_at is None or now < self._again_at:
+            return
+        self._again_at = None
+        if session.is_ready:
+            self._unsent.extendleft(reversed(self._unconfirmed))
+            self._unconfirmed.clear()
+            self._send_unsent(now)
+
+    def shed(self, error: ZbrokerError) -> None:
+        """Give up what is unconfirmed: its outcome stays unknown."""
+        done: list[Batch] = []
+        for batch in (*self._unconfirmed, *self._unsent):
+            batch.error = error
+            self._finish(batch, done)
+        self._unconfirmed.clear()
+        self._unsent.clear()
+        if done:
+            self._events.append(Confirmed(done))
