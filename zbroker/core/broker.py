@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from patterns.wire import codec
 from patterns.wire.engine import Link, PeerId, Send
@@ -36,6 +36,7 @@ from zbroker.core.topics import Topics
 
 _STATUS_ROWS_MAX: Final = 1_000  # of each table in `status`: a thousand rows fit a message, and nobody reads more
 _RETRY_MS: Final = 1_000
+_REPLIES_UNDER_WAY_MAX: Final = 256  # of the largest size, in libzmq's memory before we read them
 _DURABLE_ROLES: Final = frozenset((Role.PRODUCER, Role.CONSUMER))
 _SENDING_ROLES: Final = frozenset((Role.REQUESTER, Role.PUBLISHER, Role.PRODUCER))  # those that we give credit
 
@@ -54,10 +55,10 @@ class StreamsFacade(Protocol):
     def placed(self, index: int, position: Position) -> None: ...
     def persisted(self, index: int, now: int) -> None: ...
     def loaded(self, token: int, records: list[Record | None], now: int) -> None: ...
-    def storage(self, *, full: bool, failed: bool) -> None: ...
+    def storage(self, full: bool, failed: bool) -> None: ...
     def next_timeout(self) -> int | None: ...
     def handle_timeout(self, now: int) -> None: ...
-    def status(self) -> dict[str, Any]: ...
+    def status(self) -> dict[str, object]: ...
 
 
 MakeStreams = Callable[[Sessions, list[Effect]], StreamsFacade]
@@ -118,9 +119,10 @@ class BrokerEngine:
         assert self._streams is not None
         self._streams.recover(record, position)
 
-    def opened(self, opened: Opened, now: int) -> None:
-        """The journal is open: this is our epoch."""
+    def opened(self, opened: Opened, cluster: str, now: int) -> None:
+        """The journal is open: this is our epoch, and the cluster that its folder names."""
         assert self._streams is not None
+        self._cluster = cluster
         self._sessions.epoch = opened.epoch
         self._streams.opened(opened.epoch, opened.next_index, now)
         if opened.damage:
@@ -153,6 +155,19 @@ class BrokerEngine:
         """A connection is proven gone."""
         self._sessions.disconnected((link, peer), now)
 
+    def allowance(self, link: Link, peer: PeerId) -> tuple[int, int]:
+        """Bytes and messages that a connection's session may have under way towards us; (0, 0) without a session.
+
+        A replier's replies are bounded by the requests that it has credit for, not by credit of ours.
+        """
+        session = self._sessions.at((link, peer))
+        if session is None:
+            return 0, 0
+        if session.role is Role.REPLIER:
+            messages = min(session.out.messages_max, _REPLIES_UNDER_WAY_MAX)
+            return messages * BODY_BYTES_MAX, messages
+        return session.into.bytes_max - session.into.bytes_used, max(1, session.into.messages_left)
+
     def suspect(self, link: Link, peer: PeerId) -> None:
         """A hint says that a connection is gone: one PING will prove it."""
         self._effects.append(Send(link, peer, pack(Ping(0))))
@@ -182,7 +197,7 @@ class BrokerEngine:
     def storage(self, *, full: bool = False, failed: bool = False) -> None:
         """The state of the disk has changed."""
         if self._streams is not None:
-            self._streams.storage(full=full, failed=failed)
+            self._streams.storage(full, failed)
         self.warn("storage_full", "the disk is full: producers are refused until there is room" if full else "")
         self.warn(
             "storage_failed", "the disk has failed: nothing durable is served; check it, then restart" if failed else ""

@@ -1,0 +1,41 @@
+"""`zbroker`: the table of commands. Each lives in a module of its own, imported when it is used: --help stays under 200 ms."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Final
+
+import click
+
+# Command -> (module, attribute, what the list of commands says). A new command is one line here.
+COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
+    "run": ("zbroker.cli.run", "run", "Run a broker in the foreground."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands by name and help alone until one is called."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        """All commands, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """The command, its module imported now."""
+        entry = COMMANDS.get(name)
+        if entry is None:
+            return None
+        command = getattr(importlib.import_module(entry[0]), entry[1])
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands, from the table: importing them all would take longer than reading it."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry[2]) for name, entry in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="zbroker")
+def main() -> None:
+    """Messaging over ZeroMQ: request-reply, publish-subscribe and durable streams, with or without a broker."""

@@ -1,0 +1,316 @@
+"""The broker's loop: one poll a turn, then receive, timers, journal, send. No protocol, no decision: the engine makes them.
+
+A turn costs microseconds that every request pays twice, so there are no closures, no logging and no asyncio in it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket as sockets_of_the_os
+import time
+from collections import deque
+from dataclasses import asdict
+from types import FrameType
+from typing import Any, Final
+
+import zmq
+from zmq.backend import zmq_poll
+
+from patterns.io import turn
+from patterns.io.journal import Journal
+from patterns.wire.engine import Close, Send
+from patterns.wire.limits import BATCH_BYTES_MAX, COLUMNS_BYTES_MAX, HEADER_BYTES_MAX
+from patterns.wire.records import Record
+from zbroker.core.broker import BrokerEngine
+from zbroker.core.effects import Append, Effect, Read
+from zbroker.processes.guard import Guard
+from zbroker.processes.guard_account import wire_allowance
+from zbroker.store.faults import JournalError
+
+MESSAGES_PER_TURN: Final = 64  # 4 MiB of full batches: one commit's worth, and the longest that a timer waits
+_STALL_US: Final = 1_000_000  # after a longer one, what waits in the sockets comes before what expired meanwhile
+_DRAIN_QUIET_MS: Final = 20  # libzmq's I/O thread, stopped as we were, needs a moment to read what the kernel holds
+_DRAIN_ROUNDS_MAX: Final = 10_000
+_PASSES_MAX: Final = 8  # effects may cause effects; what is left then goes on in the next turn
+_IDLE_MS: Final = 1_000  # so often an idle loop looks at the journal's state and at its own
+_INFORM_US: Final = 1_000_000
+_PROOFS_US: Final = (0, 20_000, 200_000)  # libzmq may take one message for a connection that has just gone
+_FAREWELL_US: Final = 5_000_000  # dispatched requests have so long to finish when the broker is told to stop
+_LINK: Final = 0
+_MESSAGE_BYTES_MAX: Final = BATCH_BYTES_MAX + COLUMNS_BYTES_MAX + HEADER_BYTES_MAX
+_HELLO: Final = b"ZB1H"
+_POLLIN: Final = int(zmq.POLLIN)
+
+
+def now_us() -> int:
+    """Monotonic microseconds: the `now` of every engine in this process."""
+    return time.monotonic_ns() // 1_000
+
+
+class Loop:
+    """Runs an engine on a ROUTER until a signal.
+
+    Args:
+        engine: decides.
+        router: bound; belongs to this thread.
+        guard: watches the router's connections; started.
+        journal: open; None without streams.
+    """
+
+    def __init__(self, engine: BrokerEngine, router: zmq.Socket[bytes], guard: Guard, journal: Journal | None) -> None:
+        self._engine = engine
+        self._router = router
+        self._guard = guard
+        self._journal = journal
+        self._bell_in, self._bell_out = sockets_of_the_os.socketpair()
+        self._bell_in.setblocking(False)
+        self._bell_out.setblocking(False)
+        self._polled: list[tuple[Any, int]] = [(router, _POLLIN), (self._bell_in.fileno(), _POLLIN)]
+        self._guard_fd = guard.fileno()
+        if self._guard_fd >= 0:
+            self._polled.append((self._guard_fd, _POLLIN))
+        self._peers: dict[int, bytes] = {}  # by fd, the routing id that was heard there last
+        self._suspects: deque[tuple[int, bytes]] = deque()  # when to send a proof, in order of time per kind of proof
+        self._has_appended = False
+        self._is_failed = False
+        self._is_full = False
+        self._informed_at = 0
+        self._signals = 0
+        self._stop_at: int | None = None
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain and say goodbye. A second signal ends the process at once."""
+        before = {number: signal.signal(number, self._signalled) for number in (signal.SIGTERM, signal.SIGINT)}
+        wakeup = signal.set_wakeup_fd(self._bell_out.fileno(), warn_on_full_buffer=False)
+        try:
+            while self._stop_at is None or not self._is_over():
+                self.turn()
+            self._engine.farewell()
+            self._carry_out(now_us())
+        finally:
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            self._bell_in.close()
+            self._bell_out.close()
+
+    def _signalled(self, number: int, frame: FrameType | None) -> None:
+        self._signals += 1
+        if self._signals > 1:
+            os._exit(128 + number)  # whoever asks twice does not want to wait for anything
+
+    def _is_over(self) -> bool:
+        assert self._stop_at is not None
+        return self._engine.is_drained or now_us() >= self._stop_at
+
+    # -- a turn --------------------------------------------------------------------------------------------------
+
+    def turn(self) -> None:
+        """Wait for something to do, and do all of it once."""
+        ready = zmq_poll(self._polled, self._patience_ms(now_us()))
+        now = now_us()
+        if ready:
+            self._take_in(ready, now)
+        if self._guard_fd < 0:
+            self._hear_of_connections(now)  # without a guard's fd there is nothing to poll
+        due = self._engine.next_timeout()
+        if due is not None and due <= now:
+            if now - due > _STALL_US:
+                self._drain_sockets()
+                now = now_us()
+            self._engine.handle_timeout(now)
+        if self._suspects and self._suspects[0][0] <= now:
+            self._prove(now)
+        if self._journal is not None:
+            self._look_after(self._journal, now)
+        if now - self._informed_at >= _INFORM_US:
+            self._inform(now)
+        self._carry_out(now)
+        if self._signals and self._stop_at is None:
+            self._stop_at = now + _FAREWELL_US
+            self._engine.drain(now)
+            self._carry_out(now)
+
+    def _patience_ms(self, now: int) -> int:
+        """How long the poll may last, rounded up: a timer a moment late costs nothing, a turn too early costs a turn."""
+        if self._has_appended or (self._signals and self._stop_at is None):
+            return 0
+        due = self._engine.next_timeout()
+        if self._journal is not None:
+            own = self._journal.next_timeout()
+            if own is not None and (due is None or own < due):
+                due = own
+        if self._suspects and (due is None or self._suspects[0][0] < due):
+            due = self._suspects[0][0]
+        if due is None:
+            return _IDLE_MS
+        return min(_IDLE_MS, max(0, (due - now + 999) // 1_000))
+
+    def _take_in(self, ready: list[tuple[Any, int]], now: int) -> None:
+        for source, _ in ready:
+            if source is self._router:
+                self._receive(now)
+            elif source == self._guard_fd:
+                self._hear_of_connections(now)
+            else:
+                self._bell_in.recv(64)
+
+    def _receive(self, now: int) -> int:
+        """Hand what is there to the engine; returns how many messages."""
+        engine, guard, peers = self._engine, self._guard, self._peers
+        messages = turn.receive_routed_many(self._router, MESSAGES_PER_TURN, True)
+        for peer, frames, fd in messages:
+            if fd >= 0:
+                guard.delivered(fd, sum(map(len, frames)), len(frames))
+                if peers.get(fd) != peer:
+                    self._note_peer(fd, peer, now)
+            engine.receive(_LINK, peer, frames, now)
+            if frames and frames[0] == _HELLO and fd >= 0:
+                self._allow(fd, peer)
+        return len(messages)
+
+    def _allow(self, fd: int, peer: bytes) -> None:
+        """Before READY leaves: what this connection may have under way from now on."""
+        size, messages = self._engine.allowance(_LINK, peer)
+        self._guard.allow(fd, wire_allowance(size, messages, _MESSAGE_BYTES_MAX) if messages else 0)
+
+    def _drain_sockets(self) -> None:
+        """After a stall: what peers sent meanwhile is heard before their time is held to be over."""
+        for _ in range(_DRAIN_ROUNDS_MAX):
+            if not zmq_poll(self._polled[:1], _DRAIN_QUIET_MS):
+                return
+            self._receive(now_us())
+            self._carry_out(now_us())
+
+    # -- connections ---------------------------------------------------------------------------------------------
+
+    def _note_peer(self, fd: int, peer: bytes, now: int) -> None:
+        """A new connection on this fd number: whoever had it before is gone."""
+        before = self._peers.get(fd)
+        self._peers[fd] = peer
+        if before is not None:
+            self._suspect(before, now)
+
+    def _hear_of_connections(self, now: int) -> None:
+        for notice in self._guard.notices():
+            if not notice.connected:
+                peer = self._peers.pop(notice.fd, None)
+                if peer is not None:
+                    self._suspect(peer, now)
+
+    def _suspect(self, peer: bytes, now: int) -> None:
+        for delay in _PROOFS_US:
+            self._suspects.append((now + delay, peer))
+        if len(self._suspects) > len(_PROOFS_US):
+            self._suspects = deque(sorted(self._suspects))
+
+    def _prove(self, now: int) -> None:
+        """A notice is a hint only; a PING that libzmq cannot route is the proof."""
+        while self._suspects and self._suspects[0][0] <= now:
+            self._engine.suspect(_LINK, self._suspects.popleft()[1])
+
+    # -- effects -------------------------------------------------------------------------------------------------
+
+    def _carry_out(self, now: int) -> None:
+        """What the engine wants, until it wants nothing more: sends first, then one commit for all that was appended."""
+        engine = self._engine
+        has_committed = False
+        for _ in range(_PASSES_MAX):
+            engine.turn(now)
+            effects = engine.effects()
+            if effects:
+                self._do(effects, now)
+            if self._has_appended and not has_committed:
+                has_committed = True
+                self._commit(now)
+            elif not effects:
+                return
+
+    def _do(self, effects: list[Effect], now: int) -> None:
+        router, engine = self._router, self._engine
+        unreachable: set[bytes] = set()
+        for effect in effects:
+            kind = type(effect)
+            if kind is Send:
+                if turn.send_routed(router, effect.peer, effect.frames) is not None:  # type: ignore[union-attr]
+                    unreachable.add(effect.peer)  # type: ignore[union-attr]
+            elif isinstance(effect, Append):
+                self._append(effect.record)
+            elif isinstance(effect, Read):
+                self._read(effect, now)
+            else:
+                assert isinstance(effect, Close)  # libzmq cannot close one connection of a ROUTER: it is forgotten only
+        for peer in unreachable:
+            engine.disconnected(_LINK, peer, now)
+
+    # -- journal -------------------------------------------------------------------------------------------------
+
+    def _append(self, record: Record) -> None:
+        if self._is_failed:
+            return
+        assert self._journal is not None
+        try:
+            position = self._journal.append(record)
+        except JournalError as error:
+            self._failed(error)
+            return
+        self._has_appended = True
+        self._engine.placed(record.index, position)
+
+    def _commit(self, now: int) -> None:
+        """One sync for everything appended in this turn."""
+        assert self._journal is not None
+        self._has_appended = False
+        before = self._journal.durable_index
+        try:
+            durable = self._journal.commit(now)
+        except JournalError as error:
+            self._failed(error)
+            return
+        if durable > before:
+            self._engine.persisted(durable, now)
+
+    def _read(self, effect: Read, now: int) -> None:
+        assert self._journal is not None
+        records: list[Record | None] = []
+        for position in effect.positions:
+            try:
+                records.append(self._journal.read(position))
+            except JournalError:
+                records.append(None)  # rotten since it was written; the engine tells whom it concerns
+        self._engine.loaded(effect.token, records, now)
+
+    def _failed(self, error: JournalError) -> None:
+        """What is on the disk is not known any more: go on with what needs none, and stay visible."""
+        self._is_failed = True
+        self._has_appended = False
+        self._engine.storage(full=self._is_full, failed=True)
+        self._engine.warn("journal", str(error))
+
+    def _look_after(self, journal: Journal, now: int) -> None:
+        if self._is_failed:
+            return
+        due = journal.next_timeout()
+        if due is not None and due <= now:
+            try:
+                journal.handle_timeout(now)
+            except JournalError as error:
+                self._failed(error)
+                return
+        if journal.full is not self._is_full:
+            self._is_full = journal.full
+            self._engine.storage(full=self._is_full, failed=False)
+
+    def _inform(self, now: int) -> None:
+        """Refresh the sections of `status` that only we know."""
+        self._informed_at = now
+        if self._journal is not None:
+            self._engine.inform("journal", self._journal.status())
+        report = asdict(self._guard.report())
+        report["cuts"] = {reason.value: count for reason, count in report["cuts"].items()}
+        for cut in report["recent"]:
+            cut["reason"] = cut["reason"].value
+        self._engine.inform("guard", report)
