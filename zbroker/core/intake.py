@@ -286,7 +286,7 @@ class Intake:
         """Everything up to index is on disk; returns the streams that have something new to deliver."""
         self.durable_index = index
         grown: dict[StreamLog, None] = {}
-        unsynced, touched = self._unsynced, self._touched
+        unsynced, touched = self._unsynced, self._touched  # the session may be gone; confirm() knows
         while unsynced and unsynced[0][0] <= index:
             _, log, end, feeder = unsynced.popleft()
             log.durable_next = end
@@ -300,10 +300,14 @@ class Intake:
         """One CONFIRM for each session of which something got as safe as it asked."""
         if self._recorder.failed:
             return
-        for feeder in self._touched:
-            if feeder.session in self._feeders:
-                self._confirm(feeder)
-        self._touched.clear()
+        touched, self._touched = self._touched, {}
+        for feeder in touched:
+            if feeder.session not in self._feeders:
+                continue
+            self._confirm(feeder)
+            # the original of a duplicate may be of a session that is gone, and "written" has no call of its own
+            if feeder.entries and (feeder.entries[0].duplicate or feeder.entries[0].level == "written"):
+                self._touched[feeder] = None
 
     def _confirm(self, feeder: _Feeder) -> None:
         entries = feeder.entries

@@ -29,6 +29,7 @@ from patterns.wire.messages import (
 )
 from patterns.wire.records import Position, Record
 from patterns.wire.server import Session, Sessions
+from patterns.wire.session import ServerState
 from zbroker.core.effects import Append as AppendEffect
 from zbroker.core.effects import Read
 from zbroker.core.streams import Streams
@@ -77,7 +78,9 @@ class Durable:
 
     # -- the loop -------------------------------------------------------------------------------------------------
 
-    def send(self, peer: bytes, header: Header, *, columns: bytes = b"", payload: bytes = b"", form: Form = MSGPACK) -> None:
+    def send(
+        self, peer: bytes, header: Header, *, columns: bytes = b"", payload: bytes = b"", form: Form = MSGPACK
+    ) -> None:
         """One message from a client, and nothing else yet."""
         found = self.sessions.receive(0, peer, pack(header, columns=columns, payload=payload, form=form), self.now)
         if found is not None:
@@ -98,7 +101,11 @@ class Durable:
         self._carry_out()
 
     def pass_time(self, us: int) -> None:
+        """Time in which every connected client is heard of; so only what else is due happens."""
         self.now += us
+        for session in self.sessions:
+            if session.state is ServerState.READY:
+                session.heard_at = self.now
         self.sessions.handle_timeout(self.now)
         self.streams.handle_timeout(self.now)
         self.turn()
@@ -123,9 +130,7 @@ class Durable:
 
     def answer(self, read: Read) -> None:
         by_index = {record.index: record for record in self.records}
-        found = [
-            None if position.offset in self.damaged else by_index[position.offset] for position in read.positions
-        ]
+        found = [None if position.offset in self.damaged else by_index[position.offset] for position in read.positions]
         self.streams.loaded(read.token, found, self.now)
         self._carry_out()
 
@@ -219,7 +224,9 @@ class Client:
         self.rig, self.peer, self.identity = rig, peer, ready.producer
         self.sequence = ready.producer.sequence
 
-    def append(self, *bodies: Any, stream: str = "s", columns: Columns | None = None, form: Form = MSGPACK, **fields: Any) -> None:
+    def append(
+        self, *bodies: Any, stream: str = "s", columns: Columns | None = None, form: Form = MSGPACK, **fields: Any
+    ) -> None:
         kind = fields.setdefault("codec", Codec.MSGPACK)
         encoded = codec.encode(kind, bodies)[0]
         if encoded.sizes is not None:

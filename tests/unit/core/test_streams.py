@@ -292,7 +292,15 @@ def test_a_damaged_batch_is_passed_over_counted_and_told() -> None:
 
 
 def _lost(index: int, **damage: object) -> Record:
-    fields = {"first_index": 3, "last_index": 3, "segment": 1, "offset": 0, "lost_bytes": 0, "ranges": [], "reason": "body"}
+    fields = {
+        "first_index": 3,
+        "last_index": 3,
+        "segment": 1,
+        "offset": 0,
+        "lost_bytes": 0,
+        "ranges": [],
+        "reason": "body",
+    }
     return Record(index, int(RecordKind.LOST), payload=encode_lost([Damage(**{**fields, **damage})]))  # type: ignore[arg-type]
 
 
