@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from zbroker.config import ConfigurationError, Options, file_places, load
+
+
+def write(folder: Path, text: str, name: str = "zbroker.toml") -> Path:
+    file = folder / name
+    file.write_text(text)
+    return file
+
+
+def test_without_anything_the_defaults_hold():
+    assert load({}, {}, []) == Options()
+    assert Options().bind == "tcp://127.0.0.1:7700"
+    assert Options().data_folder == "./zbroker-data"
+
+
+def test_flags_over_environment_over_files_over_defaults(tmp_path):
+    near = write(tmp_path, 'data = "near"\n')
+    far = write(tmp_path, 'data = "far"\nbind = "tcp://127.0.0.1:1"\nmemory_bytes = 5\n', "far.toml")
+    environment = {"ZBROKER_BIND": "tcp://127.0.0.1:2", "ZBROKER_URL": "zb://x", "HOME": "/"}
+    options = load({"bind": "tcp://127.0.0.1:3", "data": None}, environment, [near, far])
+    assert (options.bind, options.data, options.memory_bytes) == ("tcp://127.0.0.1:3", "near", 5)
+    assert load({}, environment, [near, far]).bind == "tcp://127.0.0.1:2"
+
+
+def test_a_named_file_is_the_only_one_and_must_exist(tmp_path):
+    near, named = write(tmp_path, 'data = "near"'), write(tmp_path, "memory_bytes = 1", "named.toml")
+    assert load({}, {}, [near], named).data == Options().data
+    with pytest.raises(ConfigurationError, match=r"nothing\.toml does not exist"):
+        load({}, {}, [near], tmp_path / "nothing.toml")
+
+
+def test_an_unknown_key_is_refused_with_a_suggestion(tmp_path):
+    with pytest.raises(ConfigurationError, match="unknown setting 'bnd'; did you mean 'bind'"):
+        load({}, {}, [write(tmp_path, 'bnd = "x"')])
+    with pytest.raises(ConfigurationError, match="ZBROKER_MEMORY_BYTE: .*did you mean 'memory_bytes'"):
+        load({}, {"ZBROKER_MEMORY_BYTE": "1"}, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [("memory_bytes = 'x'", "memory_bytes"), ("insecure = 1", "insecure"), ("data = 3", "data"), ("bind =", "zbroker.toml")],
+)
+def test_a_bad_value_is_refused_with_its_place(tmp_path, text, complaint):
+    with pytest.raises(ConfigurationError, match=complaint):
+        load({}, {}, [write(tmp_path, text)])
+
+
+@pytest.mark.parametrize(("text", "value"), [("1", True), ("off", False), ("TRUE", True)])
+def test_the_environment_says_yes_and_no_in_words(text, value):
+    assert load({}, {"ZBROKER_INSECURE": text}, []).insecure is value
+
+
+@pytest.mark.parametrize("door", ["xsub", "xpub", "mdp", "http"])
+def test_doors_that_are_not_built_yet_may_only_be_off(door):
+    assert load({door: "off"}, {}, [])
+    with pytest.raises(ConfigurationError, match="not built yet"):
+        load({door: "tcp://127.0.0.1:0"}, {}, [])
+
+
+@pytest.mark.parametrize("bind", ["tcp://0.0.0.0:7700", "tcp://*:7700", "tcp://192.168.1.5:7700", "tcp://[::]:7700"])
+def test_an_address_others_reach_needs_insecure(bind):
+    with pytest.raises(ConfigurationError, match="insecure"):
+        load({"bind": bind}, {}, [])
+    assert load({"bind": bind, "insecure": True}, {}, []).bind == bind
+
+
+def test_data_off_means_no_folder():
+    assert load({"data": "off"}, {}, []).data_folder is None
+
+
+def test_files_are_looked_for_here_then_with_the_user_then_for_the_machine():
+    places = file_places({}, Path("/home/u"))
+    assert [str(place) for place in places] == [
+        "zbroker.toml",
+        "/home/u/.config/zbroker/zbroker.toml",
+        "/etc/zbroker/zbroker.toml",
+    ]
