@@ -10,7 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
-from patterns.wire.address import is_loopback
+from patterns.wire.address import is_loopback, parse_address
+from patterns.wire.errors import BadAddress
 from patterns.wire.limits import MIB
 
 DEFAULT_BIND: Final = "tcp://127.0.0.1:7700"
@@ -126,8 +127,12 @@ def _check(options: Options) -> Options:
             raise ConfigurationError(
                 f"{name} = {value!r}: not built yet in this version; leave it away, or set it to off"
             )
-    if options.bind == "off" or not options.bind.startswith(("tcp://", "ipc://")):
+    if not options.bind.startswith(("tcp://", "ipc://")):
         raise ConfigurationError(f"bind = {options.bind!r}: expected tcp://host:port or ipc://path")
+    try:
+        parse_address(options.bind)  # libzmq itself would take a port of 99999, modulo 65536
+    except BadAddress as error:
+        raise ConfigurationError(f"bind: {error.detail}") from error
     if options.memory_bytes < 0:
         raise ConfigurationError(f"memory_bytes = {options.memory_bytes}: 0 (no bound) or more")
     if not is_loopback(options.bind) and not options.insecure:

@@ -13,7 +13,9 @@ from tests.unit.core.serving import Bench
 
 small = st.integers(0, 3)
 integers = small | st.sampled_from([2**53 - 1, 2**53, 2**63, 2**64 - 1, -1])
-text = st.sampled_from(["price", "orders.eu", "orders.>", "*", "", "a b", "x" * 300, "msgpack", "json", "raw", "request"])
+text = st.sampled_from(
+    ["price", "orders.eu", "orders.>", "*", "", "a b", "x" * 300, "msgpack", "json", "raw", "request"]
+)
 values = st.recursive(
     integers | text | st.booleans() | st.none() | st.binary(max_size=16) | st.floats(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
@@ -26,7 +28,10 @@ headers = st.dictionaries(st.sampled_from(fields), values, max_size=14).map(msgs
 def plausible(kind: bytes) -> st.SearchStrategy[bytes]:
     """A header with every required field there, most often of the right type."""
     by_type = {int: integers, str: text, bool: st.booleans(), bytes: st.just(bytes(16)) | st.binary(max_size=20)}
-    required = {field.encode_name: by_type.get(field.type, values | small | text) for field in msgspec.structs.fields(KINDS[kind])}
+    required = {
+        field.encode_name: by_type.get(field.type, values | small | text)
+        for field in msgspec.structs.fields(KINDS[kind])
+    }
     return st.fixed_dictionaries({}, optional=required).map(msgspec.msgpack.encode)
 
 

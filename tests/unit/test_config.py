@@ -44,7 +44,12 @@ def test_an_unknown_key_is_refused_with_a_suggestion(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
-    [("memory_bytes = 'x'", "memory_bytes"), ("insecure = 1", "insecure"), ("data = 3", "data"), ("bind =", "zbroker.toml")],
+    [
+        ("memory_bytes = 'x'", "memory_bytes"),
+        ("insecure = 1", "insecure"),
+        ("data = 3", "data"),
+        ("bind =", "zbroker.toml"),
+    ],
 )
 def test_a_bad_value_is_refused_with_its_place(tmp_path, text, complaint):
     with pytest.raises(ConfigurationError, match=complaint):
@@ -81,3 +86,11 @@ def test_files_are_looked_for_here_then_with_the_user_then_for_the_machine():
         "/home/u/.config/zbroker/zbroker.toml",
         "/etc/zbroker/zbroker.toml",
     ]
+
+
+@pytest.mark.parametrize(
+    "bind", ["off", "7700", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "zb://localhost", "inproc://a"]
+)
+def test_a_bind_that_is_no_endpoint_is_refused(bind):
+    with pytest.raises(ConfigurationError, match="bind"):
+        load({"bind": bind, "insecure": True}, {}, [])

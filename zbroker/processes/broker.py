@@ -58,8 +58,7 @@ def serve(options: Options, on_ready: Callable[[Serving], None]) -> None:
             engine = _recover(journal)
         guard.start()
         loop = Loop(engine, router, guard, journal)
-        on_ready(Serving(endpoint, folder, engine.epoch))
-        loop.run()
+        loop.run(lambda: on_ready(Serving(endpoint, folder, engine.epoch)))
     finally:
         guard.close()
         router.close(_LINGER_MS)

@@ -10,6 +10,7 @@ import signal
 import socket as sockets_of_the_os
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict
 from types import FrameType
 from typing import Any, Final
@@ -81,11 +82,16 @@ class Loop:
 
     # -- life ----------------------------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then drain and say goodbye. A second signal ends the process at once."""
+    def run(self, announce: Callable[[], None]) -> None:
+        """Serve until SIGTERM or SIGINT, then drain and say goodbye. A second signal ends the process at once.
+
+        Args:
+            announce: says that we serve; called when a signal would already end us in order.
+        """
         before = {number: signal.signal(number, self._signalled) for number in (signal.SIGTERM, signal.SIGINT)}
         wakeup = signal.set_wakeup_fd(self._bell_out.fileno(), warn_on_full_buffer=False)
         try:
+            announce()
             while self._stop_at is None or not self._is_over():
                 self.turn()
             self._engine.farewell()

@@ -48,7 +48,9 @@ class Client:
 
     def hello(self, messages: int = 1_000, size: int = 1 << 20, **more: Any) -> None:
         self.send(
-            Hello(role=self.role, nonce=self.nonce, codec=self.codec, credit_messages=messages, credit_bytes=size, **more)
+            Hello(
+                role=self.role, nonce=self.nonce, codec=self.codec, credit_messages=messages, credit_bytes=size, **more
+            )
         )
 
     def take(self, header: type[Header]) -> list[Any]:

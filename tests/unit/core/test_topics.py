@@ -160,7 +160,9 @@ def test_a_json_subscriber_gets_json_header_columns_and_bodies(bench):
     subscriber = listener(bench, form=JSON, codec=Codec.JSON)
     columns = pack_columns(Columns(topics=["orders.eu"], topic=[0]), publisher.form)
     header = Publish(publisher=publisher.nonce, sequence=0, count=1)
-    publisher.send(header, payload=msgspec.msgpack.encode([{"a": 1}]), columns=columns, key=bytes([channel_of("orders")]))
+    publisher.send(
+        header, payload=msgspec.msgpack.encode([{"a": 1}]), columns=columns, key=bytes([channel_of("orders")])
+    )
     (message,) = subscriber.messages(Publish)
     assert message.form is JSON_FORM
     assert message.header.codec is Codec.JSON

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+import zmq
+
+from patterns.io import sockets, turn
+
+
+@pytest.fixture
+def context():
+    context = zmq.Context()
+    yield context
+    context.destroy(linger=0)
+
+
+@pytest.fixture
+def router(context):
+    router = sockets.bare_router(context)
+    sockets.bind(router, "inproc://turn")
+    return router
+
+
+@pytest.fixture
+def dealer(context, router):
+    dealer, _ = sockets.make_dealer(context, "inproc://turn")
+    return dealer
+
+
+FRAMES = [b"ZB1Q", b"header", b"", b"payload" * 20_000]
+
+
+def test_a_message_arrives_frame_by_frame_as_it_was_sent(router, dealer):
+    assert turn.send(dealer, FRAMES)
+    routing_id, frames, fd = turn.receive_routed(router)
+    assert (frames, fd) == (FRAMES, turn.FD_UNKNOWN)
+    assert turn.send_routed(router, routing_id, FRAMES) is None
+    assert turn.receive(dealer) == FRAMES
+
+
+def test_nothing_there_is_none_and_no_exception(router, dealer):
+    assert turn.receive(dealer) is None
+    assert turn.receive_routed(router) is None
+    assert turn.receive_many(dealer, 10) == []
+    assert not turn.is_readable(dealer)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 50])
+def test_a_burst_is_taken_in_order_up_to_the_limit(router, dealer, count):
+    for number in range(count):
+        turn.send(dealer, [b"%d" % number])
+    taken = turn.receive_routed_many(router, 40) + turn.receive_routed_many(router, 40)
+    assert [frames for _, frames, _ in taken] == [[b"%d" % number] for number in range(count)]
+    for number in range(count):
+        turn.send_routed(router, taken[0].routing_id, [b"%d" % number])
+    assert turn.receive_many(dealer, 2) == [[b"%d" % number] for number in range(min(count, 2))]
+
+
+def test_a_connection_that_is_none_is_told_by_value(router):
+    assert turn.send_routed(router, b"nobody", FRAMES) == zmq.EHOSTUNREACH
+
+
+def test_a_dealer_without_connection_takes_nothing(context):
+    dealer, _ = sockets.make_dealer(context, "tcp://127.0.0.1:1")
+    assert turn.send(dealer, FRAMES) is False
