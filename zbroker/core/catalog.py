@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
 
 import msgspec
 
@@ -15,6 +15,7 @@ from zbroker.core.log import StreamLog
 from zbroker.core.producers import Producer
 from zbroker.core.settled import merged
 
+_RANGES_A_RECORD: Final = 8_192  # about 64 KiB: one turn's fragmented acks must not become one record of 100 MiB
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -112,23 +113,42 @@ class Catalog:
         return group
 
 
-def encode_operations(groups: Iterable[Group]) -> bytes:
-    """An OPS payload of all that the journal does not know of these groups; they are clean afterwards.
+def encode_operations(groups: Iterable[Group]) -> list[bytes]:
+    """OPS payloads of all that the journal does not know of these groups; they are clean afterwards.
 
-    Absolute, so that applying one twice, or after a later one, changes nothing.
+    Absolute, so that applying one twice, or after a later one, changes nothing; so they may also be several
+    records: a crash between them loses some operations, and what they settled is delivered again.
     """
+    payloads: list[bytes] = []
     operations: list[list[object]] = []
+    room = _RANGES_A_RECORD
+    for operation, size in _operations(groups):
+        if operations and size > room:
+            payloads.append(_encode(operations))
+            operations, room = [], _RANGES_A_RECORD
+        operations.append(operation)
+        room -= size
+    if operations:
+        payloads.append(_encode(operations))
+    return payloads
+
+
+def _operations(groups: Iterable[Group]) -> Iterator[tuple[list[object], int]]:
+    """Each operation, and how many ranges it has."""
     for group in groups:
         dirty, group.dirty = group.dirty, Dirty()
-        named = (("acked", dirty.acked), ("dead", dirty.dead), ("lost", dirty.lost))
-        for what, ranges in named:
-            if ranges:
-                operations.append([what, group.stream_id, group.id, merged(ranges)])
         if dirty.delivered:
-            operations.append(["delivered", group.stream_id, group.id, group.cursor])
-        if dirty.attempts:
-            operations.append(["attempts", group.stream_id, group.id, dirty.attempts])
-    return _encode(operations)
+            yield ["delivered", group.stream_id, group.id, group.cursor], 1
+        named: tuple[tuple[str, Sequence[object]], ...] = (
+            ("acked", merged(dirty.acked)),
+            ("dead", merged(dirty.dead)),
+            ("lost", merged(dirty.lost)),
+            ("attempts", dirty.attempts),
+        )
+        for what, ranges in named:
+            for begin in range(0, len(ranges), _RANGES_A_RECORD):
+                part = ranges[begin : begin + _RANGES_A_RECORD]
+                yield [what, group.stream_id, group.id, part], len(part)
 
 
 def decode_operations(payload: bytes) -> list[tuple[str, int, int, list[list[int]] | int]]:

@@ -209,6 +209,8 @@ class Intake:
         if columns.topics is not msgspec.UNSET:
             for topic in columns.topics:
                 check_topic(topic)
+        if columns.offsets is not msgspec.UNSET or columns.published is not msgspec.UNSET:
+            raise BadArgument("columns 'offsets' and 'published' are the broker's to write")
         if columns.delays is not msgspec.UNSET and any(columns.delays):
             raise BadArgument("column 'delays': delayed messages are not in this version")
 

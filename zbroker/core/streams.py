@@ -179,17 +179,18 @@ class Streams:
         self._turn_began_at = self._recorder.last_index
 
     def _record_operations(self, now: int) -> int | None:
-        """Write what is dirty, if it should not wait; returns the record's index."""
+        """Write what is dirty, if it should not wait; returns the index of the last record written."""
         if not self._dirty or self._recorder.failed:
             return None
         self._set_lazy_due(now)
         goes_anyway = self._recorder.last_index > self._turn_began_at
         if not goes_anyway and now < (self._lazy_due or 0) and not any(group.dirty.settles for group in self._dirty):
             return None
-        payload = encode_operations(self._dirty)
+        for payload in encode_operations(self._dirty):
+            self._recorder.write(RecordKind.OPS, payload)
         self._dirty.clear()
         self._lazy_due = None
-        return self._recorder.write(RecordKind.OPS, payload)
+        return self._recorder.last_index
 
     def _set_lazy_due(self, now: int) -> None:
         """What changed since the journal heard of it must not wait for ever."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from patterns.wire import codec
 from patterns.wire.engine import Close, Send
@@ -35,6 +35,7 @@ from zbroker.core.effects import Read
 from zbroker.core.streams import Streams
 
 SECOND = 1_000_000
+_H = TypeVar("_H", bound=Header)
 
 
 class Durable:
@@ -185,11 +186,11 @@ class Durable:
     def disconnect(self, peer: bytes) -> None:
         self.sessions.disconnected((0, peer), self.now)
 
-    def take(self, peer: bytes, *kinds: type[Header]) -> list[Header]:
-        """What the client got and did not take yet, of these kinds."""
+    def take(self, peer: bytes, kind: type[_H]) -> list[_H]:
+        """What the client got and did not take yet, of this kind."""
         box = self.inbox.get(peer, [])
-        self.inbox[peer] = [message for message in box if not isinstance(message.header, kinds)]
-        return [message.header for message in box if isinstance(message.header, kinds)]
+        self.inbox[peer] = [message for message in box if not isinstance(message.header, kind)]
+        return [message.header for message in box if isinstance(message.header, kind)]
 
     def deliveries(self, peer: bytes) -> list[Delivery]:
         box = self.inbox.get(peer, [])
@@ -209,7 +210,7 @@ class Durable:
         return [j.next for j in self.take(peer, Joined)]
 
     def group(self, name: str = "s/g") -> dict[str, Any]:
-        return self.streams.status()["groups"][name]  # type: ignore[index]
+        return self.streams.status()["groups"][name]  # type: ignore[index, no-any-return]
 
     def crash(self, **options: Any) -> Durable:
         """The next life: what was not on disk is gone."""

@@ -87,8 +87,9 @@ def test_operations_rebuild_the_group_and_may_be_applied_twice() -> None:
     group.settle(lease, [(7, 7)], "reject")
     group.settle(lease, [(8, 8)], "nack")
     _lend(group, 2, 8)
-    operations = decode_operations(encode_operations([group]))
-    assert encode_operations([group]) == b"\x90"
+    [payload] = encode_operations([group])
+    operations = decode_operations(payload)
+    assert encode_operations([group]) == []
     again = Group(2, 1, "g", 5)
     for what, _, _, value in [*operations, *operations]:
         again.recover(what, value)
@@ -97,6 +98,20 @@ def test_operations_rebuild_the_group_and_may_be_applied_twice() -> None:
     again.release_recovered()
     assert again.next_piece(20) == Piece(8, 8, 2)
     assert again.balance(20)
+
+
+def test_many_fragmented_acks_become_several_records() -> None:
+    group = _group()
+    lease = _lend(group, 1, 39_999, 40_000)
+    group.settle(lease, [(offset, offset) for offset in range(0, 40_000, 2)], "ack")
+    payloads = encode_operations([group])
+    assert len(payloads) == 4
+    assert max(map(len, payloads)) < 100_000
+    again = Group(2, 1, "g", 0)
+    for payload in payloads:
+        for what, _, _, value in decode_operations(payload):
+            again.recover(what, value)
+    assert again.acked == 20_000
 
 
 def test_what_is_reclaimed_is_acked_unless_it_was_delivered_twice() -> None:

@@ -227,12 +227,15 @@ def test_bad_bodies_are_refused_at_the_door_and_do_not_hold_up_what_follows() ->
     producer.append("a", stream="*")
     producer.append("a", codec=Codec.JSON, payload=b'["\xff"]')
     producer.append("a", confirm="maybe")
+    producer.append("a", columns=Columns(offsets=[3]))
+    producer.append("a", columns=Columns(delays=[3]))
     producer.append("good")
     rig.turn()
     assert rig.errors(b"p") == [
         "BAD_BODY", "BAD_BODY", "PROTOCOL_ERROR", "BAD_NAME", "BAD_NAME", "BAD_BODY", "BAD_ARGUMENT",
+        "BAD_ARGUMENT", "BAD_ARGUMENT",
     ]  # fmt: skip
-    assert rig.confirms(b"p") == [(8, [0], [])]
+    assert rig.confirms(b"p") == [(10, [0], [])]
 
 
 def test_a_full_disk_refuses_with_retry_after_and_takes_the_same_batch_later() -> None:
