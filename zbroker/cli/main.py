@@ -10,6 +10,14 @@ import click
 # Command -> (module, attribute, what the list of commands says). A new command is one line here.
 COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "run": ("zbroker.cli.run", "run", "Run a broker in the foreground."),
+    "pub": ("zbroker.cli.pub", "pub", "Publish messages of a topic."),
+    "sub": ("zbroker.cli.sub", "sub", "Print the messages of topics as they come."),
+    "request": ("zbroker.cli.request", "request", "Ask a service and print its reply."),
+    "reply": ("zbroker.cli.reply", "reply", "Offer a service: an echo, or a command of yours."),
+    "send": ("zbroker.cli.send", "send", "Store messages in a stream."),
+    "receive": ("zbroker.cli.receive", "receive", "Take messages from a stream."),
+    "status": ("zbroker.cli.status", "status", "Show what a broker holds and does."),
+    "completion": ("zbroker.cli.completion", "completion", "Print the script that completes commands in your shell."),
 }
 
 
