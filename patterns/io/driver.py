@@ -7,6 +7,7 @@ Sleeping on descriptors is safe beside use of the sockets; sleeping in zmq_poll 
 
 from __future__ import annotations
 
+import atexit
 import os
 import select
 import threading
@@ -27,6 +28,7 @@ from patterns.wire.frames import Frames
 _TURN_MESSAGES: Final = 128  # then timers and sends have their turn
 _STALL_US: Final = 1_000_000  # after a stall, what has arrived is heard before deadlines are judged (design: SIGSTOP)
 _FOREVER_S: Final = 3_600.0
+_EXIT_TIMEOUT_S: Final = 1.0
 _IN_FD: Final = select.POLLIN
 
 
@@ -121,7 +123,16 @@ def shared_context() -> zmq.Context[zmq.Socket[bytes]]:
     with _context_lock:
         if _context is None or _context.closed:
             _context = zmq.Context()
+            atexit.register(_let_leave, _context)
         return _context
+
+
+def _let_leave(context: zmq.Context[zmq.Socket[bytes]]) -> None:
+    """At exit: close what the program left open, and give what libzmq still holds its linger time to leave."""
+    for driver in list(_LIVE):
+        driver.close(_EXIT_TIMEOUT_S)
+    if context is _context and not _LIVE:
+        context.term()
 
 
 class Driver:
