@@ -1,0 +1,24 @@
+"""A stream's index."""
+
+from __future__ import annotations
+
+from patterns.wire.records import Position
+from zbroker.core.groups import Group
+from zbroker.core.log import StreamLog
+
+
+def test_each_offset_finds_its_batch_and_its_place() -> None:
+    log = StreamLog(1, "s")
+    for index, count in ((2, 3), (3, 1), (4, 5)):
+        log.place(log.append(index, count, 10, index), Position(7, index * 64, 74))
+    assert [log.find(offset) for offset in (0, 2, 3, 4, 8, 9)] == [0, 0, 1, 2, 2, 3]
+    assert (log.position(1), log.next_offset, log.batches) == (Position(7, 192, 74), 9, 3)
+
+
+def test_a_lost_tail_is_jumped_and_a_lost_middle_finds_the_batch_after_it() -> None:
+    log = StreamLog(1, "s")
+    group = log.groups["g"] = Group(2, 1, "g", 0)
+    log.append(3, 2, 10, 0)
+    log.lose(2, 5)
+    assert log.append(4, 1, 10, 0) == 1
+    assert (log.find(3), log.base(1), log.lost, group.lost) == (1, 6, [(2, 5)], 4)
