@@ -38,7 +38,7 @@ def test_a_named_file_is_the_only_one_and_must_exist(tmp_path):
 def test_an_unknown_key_is_refused_with_a_suggestion(tmp_path):
     with pytest.raises(ConfigurationError, match="unknown setting 'bnd'; did you mean 'bind'"):
         load({}, {}, [write(tmp_path, 'bnd = "x"')])
-    with pytest.raises(ConfigurationError, match="ZBROKER_MEMORY_BYTE: .*did you mean 'memory_bytes'"):
+    with pytest.raises(ConfigurationError, match=r"ZBROKER_MEMORY_BYTE: .*did you mean 'memory_bytes'"):
         load({}, {"ZBROKER_MEMORY_BYTE": "1"}, [])
 
 

@@ -115,35 +115,32 @@ class Loop:
     # -- a turn --------------------------------------------------------------------------------------------------
 
     def turn(self) -> None:
-        """Wait for something to do, and do all of it once."""
-        ready = zmq_poll(self._polled, self._patience_ms(now_us()))
+        """Wait for something to do, and do all of it once.
+
+        What is due was asked before the poll. A timer that this turn's messages set is seen by the next turn.
+        """
+        due = self._next_due()
+        ready = zmq_poll(self._polled, self._patience_ms(due, now_us()))
         now = now_us()
         if ready:
             self._take_in(ready, now)
-        if self._guard_fd < 0:
-            self._hear_of_connections(now)  # without a guard's fd there is nothing to poll
-        due = self._engine.next_timeout()
         if due is not None and due <= now:
             if now - due > _STALL_US:
                 self._drain_sockets()
                 now = now_us()
-            self._engine.handle_timeout(now)
-        if self._suspects and self._suspects[0][0] <= now:
-            self._prove(now)
-        if self._journal is not None:
-            self._look_after(self._journal, now)
+            self._expire(now)
+        if self._guard_fd < 0:
+            self._hear_of_connections(now)  # without a guard's fd there is nothing to poll
+        self._carry_out(now)
         if now - self._informed_at >= _INFORM_US:
             self._inform(now)
-        self._carry_out(now)
         if self._signals and self._stop_at is None:
             self._stop_at = now + _FAREWELL_US
             self._engine.drain(now)
             self._carry_out(now)
 
-    def _patience_ms(self, now: int) -> int:
-        """How long the poll may last, rounded up: a timer a moment late costs nothing, a turn too early costs a turn."""
-        if self._has_appended or (self._signals and self._stop_at is None):
-            return 0
+    def _next_due(self) -> int | None:
+        """The earliest instant at which anything of ours is due."""
         due = self._engine.next_timeout()
         if self._journal is not None:
             own = self._journal.next_timeout()
@@ -151,9 +148,23 @@ class Loop:
                 due = own
         if self._suspects and (due is None or self._suspects[0][0] < due):
             due = self._suspects[0][0]
-        if due is None:
+        return due
+
+    def _patience_ms(self, due: int | None, now: int) -> int:
+        """How long the poll may last, rounded up: a timer a moment late costs nothing, a turn too early costs a turn."""
+        if self._has_appended or (self._signals and self._stop_at is None):
+            return 0
+        if due is None or due - now >= _IDLE_MS * 1_000:
             return _IDLE_MS
-        return min(_IDLE_MS, max(0, (due - now + 999) // 1_000))
+        return max(0, (due - now + 999) // 1_000)
+
+    def _expire(self, now: int) -> None:
+        """Everybody's timers."""
+        self._engine.handle_timeout(now)
+        if self._suspects and self._suspects[0][0] <= now:
+            self._prove(now)
+        if self._journal is not None:
+            self._look_after(self._journal, now)
 
     def _take_in(self, ready: list[tuple[Any, int]], now: int) -> None:
         for source, _ in ready:
@@ -227,17 +238,18 @@ class Loop:
         for _ in range(_PASSES_MAX):
             engine.turn(now)
             effects = engine.effects()
-            if effects:
-                self._do(effects, now)
+            has_news = bool(effects) and self._do(effects, now)
             if self._has_appended and not has_committed:
-                has_committed = True
+                has_committed = has_news = True
                 self._commit(now)
-            elif not effects:
+            if not has_news:
                 return
 
-    def _do(self, effects: list[Effect], now: int) -> None:
+    def _do(self, effects: list[Effect], now: int) -> bool:
+        """Carry them out, in order; returns whether the engine learned anything by it."""
         router, engine = self._router, self._engine
         unreachable: set[bytes] = set()
+        has_news = False
         for effect in effects:
             kind = type(effect)
             if kind is Send:
@@ -245,12 +257,15 @@ class Loop:
                     unreachable.add(effect.peer)  # type: ignore[union-attr]
             elif isinstance(effect, Append):
                 self._append(effect.record)
+                has_news = True
             elif isinstance(effect, Read):
                 self._read(effect, now)
+                has_news = True
             else:
                 assert isinstance(effect, Close)  # libzmq cannot close one connection of a ROUTER: it is forgotten only
         for peer in unreachable:
             engine.disconnected(_LINK, peer, now)
+        return has_news or bool(unreachable)
 
     # -- journal -------------------------------------------------------------------------------------------------
 
@@ -278,6 +293,7 @@ class Loop:
             return
         if durable > before:
             self._engine.persisted(durable, now)
+        self._note_full(self._journal.full)
 
     def _read(self, effect: Read, now: int) -> None:
         assert self._journal is not None
@@ -297,18 +313,23 @@ class Loop:
         self._engine.warn("journal", str(error))
 
     def _look_after(self, journal: Journal, now: int) -> None:
-        if self._is_failed:
-            return
         due = journal.next_timeout()
-        if due is not None and due <= now:
-            try:
-                journal.handle_timeout(now)
-            except JournalError as error:
-                self._failed(error)
-                return
-        if journal.full is not self._is_full:
-            self._is_full = journal.full
-            self._engine.storage(full=self._is_full, failed=False)
+        if self._is_failed or due is None or due > now:
+            return
+        before = journal.durable_index
+        try:
+            journal.handle_timeout(now)
+        except JournalError as error:
+            self._failed(error)
+            return
+        if journal.durable_index > before:  # it found room for what waited for it
+            self._engine.persisted(journal.durable_index, now)
+        self._note_full(journal.full)
+
+    def _note_full(self, is_full: bool) -> None:
+        if is_full is not self._is_full:
+            self._is_full = is_full
+            self._engine.storage(full=is_full, failed=False)
 
     def _inform(self, now: int) -> None:
         """Refresh the sections of `status` that only we know."""

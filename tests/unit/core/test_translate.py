@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 
 import msgspec
 import pytest
@@ -39,7 +39,7 @@ def nested(value, depth):
         ({"b": {1: 2}}, "$[0].b"),
         (nested(float("nan"), 9), ".a[0].a"),
         (msgspec.msgpack.Ext(5, b"a"), "$[0]"),
-        (datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC), "$[0]"),
+        (dt.datetime(2026, 1, 1, tzinfo=dt.UTC), "$[0]"),
     ],
 )
 def test_what_json_cannot_express_is_refused_with_its_path(body, path):
