@@ -304,8 +304,8 @@ class Intake:
             return
         touched, self._touched = self._touched, {}
         for feeder in touched:
-            if feeder.session not in self._feeders:
-                continue
+            if self._feeders.get(feeder.session) is not feeder:
+                continue  # gone, or resumed: then the client sends again what it was not told
             self._confirm(feeder)
             # the original of a duplicate may be of a session that is gone, and "written" has no call of its own
             if feeder.entries and (feeder.entries[0].duplicate or feeder.entries[0].level == "written"):

@@ -36,6 +36,19 @@ def test_a_retry_before_the_original_is_on_disk_waits_for_it() -> None:
     assert rig.confirms(b"p2") == [(1, [0], [1])]
 
 
+def test_a_resumed_session_is_told_only_of_what_it_sends_again() -> None:
+    rig = Durable()
+    rig.producer().append("a")
+    rig.turn(sync=False)
+    ready = rig.hello(b"p2", Role.PRODUCER, nonce=_nonce(b"p"), resume=Resume(1, 1))
+    assert isinstance(ready, Ready)
+    rig.sync()
+    assert rig.confirms(b"p2") == []
+    Client(rig, b"p2", ready).append("a", sequence=1, previous=0)
+    rig.turn()
+    assert rig.confirms(b"p2") == [(1, [0], [1])]
+
+
 def test_a_gap_is_refused_and_does_not_count() -> None:
     rig = Durable()
     producer = rig.producer()
