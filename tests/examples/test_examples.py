@@ -1,0 +1,86 @@
+"""Every program that people copy is run: the blocks of README.md, and the files of examples/."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from zbroker.demo.children import Broker
+
+ROOT = Path(__file__).parents[2]
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    broker = Broker(tmp_path_factory.mktemp("examples") / "data")
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+def run(program: list[str], broker: Broker) -> str:
+    environment = os.environ | {"ZBROKER_URL": broker.url}
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, *program], capture_output=True, text=True, timeout=60, env=environment, check=False
+    )
+    assert done.returncode == 0, f"after {time.monotonic() - began:.1f} s: {done.stderr[-3000:]}"
+    return done.stdout
+
+
+def run_block(number: int, broker: Broker, tmp_path: Path) -> str:
+    program = tmp_path / "block.py"
+    program.write_text(BLOCKS[number].replace("zb://localhost", broker.url))
+    return run([os.fspath(program)], broker)
+
+
+def test_readme_has_three_programs() -> None:
+    assert len(BLOCKS) == 3
+
+
+def test_readme_request_reply_prints_the_price(broker: Broker, tmp_path: Path) -> None:
+    assert run_block(0, broker, tmp_path) == "{'sku': 7, 'price': 42}\n"
+
+
+def test_readme_publish_subscribe_loses_nothing(broker: Broker, tmp_path: Path) -> None:
+    assert run_block(1, broker, tmp_path).splitlines() == [
+        "orders.eu.created {'order': 1}",
+        "orders.us.created {'order': 2}",
+        "lost: 0",
+    ]
+
+
+def test_readme_work_queue_sums_up(broker: Broker, tmp_path: Path) -> None:
+    lines = run_block(2, broker, tmp_path).splitlines()
+    assert lines == ["on disk, offsets 0 to 999", f"sum of all invoices: {sum(range(1000))}"]
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:7401", "broker"])
+def test_request_reply_gives_each_outcome(broker: Broker, address: str) -> None:
+    said = run(["examples/request_reply.py", broker.url if address == "broker" else address], broker)
+    assert [line.split(":")[0] for line in said.splitlines()] == [
+        "Price(sku=7, total=28.5)",
+        "refused",
+        "not an order",
+        "too late",
+    ]
+
+
+def test_publish_subscribe_receives_what_matches(broker: Broker) -> None:
+    said = run(["examples/publish_subscribe.py"], broker).splitlines()
+    assert said == ["sensors.cellar.temperature: 1000", "sensors.roof.temperature: 1000", "lost: 0"]
+
+
+def test_work_queue_survives_a_dead_worker(broker: Broker) -> None:
+    assert run(["examples/work_queue.py"], broker).splitlines()[-1] == "all jobs done: True"
+
+
+def test_every_example_is_run_here() -> None:
+    tested = Path(__file__).read_text()
+    assert all(f"examples/{path.name}" in tested for path in (ROOT / "examples").glob("*.py"))
