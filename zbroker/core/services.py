@@ -482,10 +482,8 @@ def _in_codec_of(session: Session, used: Codec, payload: bytes) -> tuple[bytes, 
 
 
 def _overloaded(requester: Session, size: int) -> Overloaded:
-    return Overloaded(
-        f"reply of {size} bytes dropped: {requester.outbox_bytes} bytes wait for the requester's credit, "
-        f"at most {OUTBOX_BYTES_MAX}; grant credit as replies are read"
-    )
+    held = f"{requester.outbox_bytes} of at most {OUTBOX_BYTES_MAX} bytes wait for the requester's credit"
+    return Overloaded(f"reply of {size} bytes dropped: {held}; grant credit as replies are read")
 
 
 def _for_requester(
