@@ -1,5 +1,6 @@
 """The roles for programs with threads: what waits, blocks. The same names as patterns.aio."""
 
+from patterns.sync.admin import Admin
 from patterns.sync.consumer import Batch, Consumer, Delivery
 from patterns.sync.producer import Posted, Producer, Receipt, Receipts, SendManyError
 from patterns.sync.publisher import Publisher
@@ -8,6 +9,7 @@ from patterns.sync.requester import Requester
 from patterns.sync.subscriber import Subscriber
 
 __all__ = [
+    "Admin",
     "Batch",
     "Consumer",
     "Delivery",

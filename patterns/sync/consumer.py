@@ -290,6 +290,14 @@ class Consumer(Role):
             self._messages = chain.from_iterable(batch._deliveries() for batch in self._arriving("slices"))
         return self._messages
 
+    def receive(self, timeout_s: float | None = None) -> Delivery | None:
+        """The next message; None when none came in time, or after close()."""
+        before, self._idle_timeout_s = self._idle_timeout_s, timeout_s
+        try:
+            return next(iter(self), None)
+        finally:
+            self._idle_timeout_s = before
+
     def batches(self) -> Iterator[Batch]:
         """Batches, as they were stored where that is possible; ends as iteration does."""
         return self._arriving("batches")

@@ -143,6 +143,8 @@ class Publisher(Role):
         self._driver.check()
         deadline = deadline_of(timeout_s)
         if not self._driver.wait(self._has_left, deadline):
+            if not self._engine.is_ready:
+                raise self._engine.unavailable()
             raise TimedOut(f"{self._engine.unsent} bytes have not left within {timeout_s} s")
         raise_error(self._engine)
         if self._lanes.errors:

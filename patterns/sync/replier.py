@@ -177,6 +177,10 @@ class Replier(Role):
                 return
             yield request
 
+    def receive(self, timeout_s: float | None = None) -> IncomingRequest | None:
+        """The next request; None when none came in time, or after close()."""
+        return self._next(deadline_of(timeout_s))
+
     def _next(self, deadline: int | None) -> IncomingRequest | None:
         driver, requests = self._driver, self._requests
         while True:
