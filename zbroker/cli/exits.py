@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 from typing import Final, NoReturn
 
+from patterns.wire import errors
+from patterns.wire.errors import ZbrokerError
+
 FAILED: Final = 1
 USAGE: Final = 2
 UNHEALTHY: Final = 10
@@ -12,6 +15,34 @@ UNAVAILABLE: Final = 69
 TIMED_OUT: Final = 75
 REFUSED: Final = 77
 BAD_CONFIGURATION: Final = 78
+INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports a program that the signal ended
+BROKEN_PIPE: Final = 141  # 128 + SIGPIPE: what `head` leaves behind of `yes`
+
+# The first that an error is an instance of; what is not here FAILED. An unknown number of the wire counts as its class.
+_STATUSES: Final[tuple[tuple[int, tuple[type[ZbrokerError], ...]], ...]] = (
+    (TIMED_OUT, (errors.TimedOut,)),
+    (USAGE, (errors.BadName, errors.BadAddress, errors.BadArgument)),
+    (FAILED, (errors.CreditExceeded, errors.Damaged)),  # faults, and no other try will help
+    (
+        UNAVAILABLE,
+        (errors.Unavailable, errors.NoSession, errors.NoReplier, errors.LoadError, errors.StorageError),
+    ),
+    (
+        REFUSED,
+        (
+            errors.Insecure, errors.Fenced, errors.NotPermitted, errors.NotInThisDeployment, errors.WrongRole,
+            errors.VersionUnsupported, errors.FeatureUnsupported,
+        ),
+    ),
+)  # fmt: skip
+
+
+def status_of(error: ZbrokerError) -> int:
+    """The exit status that an error ends a command with."""
+    for status, kinds in _STATUSES:
+        if isinstance(error, kinds):
+            return status
+    return FAILED
 
 
 def end(status: int, text: str) -> NoReturn:

@@ -1,0 +1,140 @@
+"""What the client commands share: their options, how they end, and how they let go of a role."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NoReturn, Protocol, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from patterns.wire.errors import BadAddress, BadName, ZbrokerError
+from zbroker.cli.exits import BAD_CONFIGURATION, BROKEN_PIPE, INTERRUPTED, end, status_of
+
+_HURRY_S: Final = 0.3  # for the goodbye after Ctrl-C: leases go back at once, and a dead broker holds nobody up
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class ClientCommand(click.Command):
+    """A command whose errors are one line on standard error and an exit status, never a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run it; the one place where errors become exit statuses."""
+        try:
+            return super().invoke(context)
+        except ZbrokerError as error:  # before OSError, which some of them are too
+            code = f"{error.code}: " if error.code and error.code != error.detail else ""
+            end(status_of(error), f"{code}{error}")
+        except KeyboardInterrupt:
+            _end_quietly(INTERRUPTED)
+        except BrokenPipeError:
+            _end_quietly(BROKEN_PIPE)
+
+
+def _end_quietly(status: int) -> NoReturn:
+    """Exit; what is left in the buffer of standard output is nobody's, and must not raise again at the very end."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: a stream without a descriptor, or a closed one
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+    sys.exit(status)
+
+
+class Closable(Protocol):
+    def close(self, timeout_s: float = ...) -> None: ...
+
+
+_Role = TypeVar("_Role", bound=Closable)
+
+
+@contextlib.contextmanager
+def closing(role: _Role) -> Iterator[_Role]:
+    """Close a role after the block: with patience when all went well, in a hurry after Ctrl-C or a broken pipe."""
+    try:
+        yield role
+    except BaseException:
+        role.close(_HURRY_S)
+        raise
+    role.close()
+
+
+def seconds(text: str) -> float:
+    """A duration on the command line: a finite number, 0 or more."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise click.BadParameter(f"{text!r} is not a number of seconds, 0 or more")
+    return value
+
+
+def _check_url(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
+    from patterns.wire.address import parse_addresses
+
+    if not value:
+        raise click.UsageError(
+            "no address: say --url ADDRESS, or set ZBROKER_URL, for example --url zb://localhost", context
+        )
+    try:
+        parse_addresses(value)
+    except BadAddress as error:
+        if context.get_parameter_source("url") is ParameterSource.ENVIRONMENT:
+            end(BAD_CONFIGURATION, f"ZBROKER_URL: {error}")
+        raise click.BadParameter(str(error), context, parameter) from error
+    return value
+
+
+def is_brokered(url: str) -> bool:
+    """Whether an address that was checked leads to a broker."""
+    from patterns.wire.address import parse_addresses
+
+    return parse_addresses(url)[0].brokered
+
+
+def require_broker(url: str, what: str) -> None:
+    """Raises UsageError: peer to peer there is nobody who could keep anything."""
+    if not is_brokered(url):
+        raise click.UsageError(f"{what} needs a broker: --url zb://host, not {url!r}")
+
+
+def name_checked(check: Callable[[str], str]) -> Callable[[click.Context, click.Parameter, str], str]:
+    """A callback for an argument that must be a name, a topic or a pattern."""
+
+    def callback(context: click.Context, parameter: click.Parameter, value: str) -> str:
+        try:
+            return check(value)
+        except BadName as error:
+            raise click.BadParameter(str(error), context, parameter) from error
+
+    return callback
+
+
+def client_options(command: _F) -> _F:
+    """--url, --json and --raw, which every command has."""
+    for option in reversed((
+        click.option("--url", envvar="ZBROKER_URL", callback=_check_url, metavar="ADDRESS",
+                     help="zb://host[:port] or zb+ipc://path of a broker; tcp:// or ipc:// peer to peer.  [$ZBROKER_URL]"),
+        click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with stable keys."),
+        click.option("--raw", is_flag=True, help="Bodies are bytes, not JSON."),
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def timeout_option(help: str, default: float | None = None) -> Callable[[_F], _F]:
+    """--timeout S."""
+    return click.option("--timeout", "timeout_s", type=seconds, metavar="S", default=default, help=help)
+
+
+def count_option(help: str) -> Callable[[_F], _F]:
+    """--count N."""
+    return click.option("--count", type=click.IntRange(min=1), metavar="N", help=help)
+
+
+def say(text: str) -> None:
+    """Words for people."""
+    print(f"zbroker: {text}", file=sys.stderr, flush=True)

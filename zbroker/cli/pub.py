@@ -1,0 +1,89 @@
+"""`zbroker pub`: publish one message, or one a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from patterns.wire.errors import BadBody, TimedOut, TooLarge
+from patterns.wire.names import check_topic
+from zbroker.cli.bodies import codec_for, of_argument
+from zbroker.cli.command import (
+    ClientCommand,
+    client_options,
+    closing,
+    is_brokered,
+    name_checked,
+    say,
+    timeout_option,
+)
+from zbroker.cli.exits import FAILED, end
+from zbroker.cli.lines import at_line, bodies_of, standard_input
+from zbroker.cli.output import Printer
+
+if TYPE_CHECKING:
+    from patterns.sync import Publisher
+
+_GATHER_S = 1.0  # peer to peer subscribers come by themselves every 0.1 s or so; nobody waits longer unasked
+
+
+@click.command(cls=ClientCommand)
+@click.argument("topic", callback=name_checked(check_topic))
+@click.argument("body")
+@client_options
+@click.option(
+    "--wait-for-subscribers",
+    "audience",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Publish when so many subscribers are there; else exit with 75.  [1 peer to peer, without obligation]",
+)
+@timeout_option("How long to wait for subscribers, and then for the broker, in seconds.", default=5.0)  # fmt: skip
+def pub(topic: str, body: str, url: str, as_json: bool, raw: bool, audience: int | None, timeout_s: float) -> None:
+    """Publish BODY, which is JSON text, to the subscribers of TOPIC; `-` publishes each line of standard input.
+
+    Peer to peer it binds the address. A BODY that begins with `-` goes behind `--`.
+
+    \b
+    zbroker pub orders.eu '{"sku": 7}' --url zb://localhost
+    tail -f log.jsonl | zbroker pub logs - --url tcp://127.0.0.1:7000 --wait-for-subscribers 1
+    """
+    from patterns.sync import Publisher
+
+    lines = standard_input() if body == "-" else None
+    try:
+        bodies = bodies_of(lines, raw=raw) if lines else iter([of_argument(body, raw=raw)])
+    except BadBody as error:
+        raise click.BadParameter(str(error), param_hint="'BODY'") from error
+    count = 0
+    with closing(Publisher(url, codec=codec_for(raw), timeout_s=timeout_s)) as publisher:
+        _gather(publisher, url, audience, timeout_s)
+        try:
+            count = _publish(publisher, topic, bodies)
+        except (BadBody, TooLarge) as error:
+            if lines is None:
+                raise
+            end(FAILED, at_line(lines, error, "the lines before it were published"))
+        publisher.flush(timeout_s)
+        Printer(as_json=as_json, raw=raw).record({"published": count, "subscribers": publisher.subscribers})
+
+
+def _publish(publisher: Publisher, topic: str, bodies: Iterable[Any]) -> int:
+    count = 0
+    for one in bodies:
+        publisher.publish(topic, one)
+        count += 1
+    return count
+
+
+def _gather(publisher: Publisher, url: str, audience: int | None, timeout_s: float) -> None:
+    """Peer to peer, who publishes and leaves at once is heard by nobody."""
+    if audience is not None:
+        publisher.wait_for_subscribers(audience, timeout_s)
+    elif not is_brokered(url):
+        try:
+            publisher.wait_for_subscribers(1, min(_GATHER_S, timeout_s))
+        except TimedOut:
+            say("no subscriber has come; publishing all the same (--wait-for-subscribers N waits)")

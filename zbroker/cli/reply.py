@@ -1,0 +1,110 @@
+"""`zbroker reply`: a service from the command line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from patterns.wire.errors import BadBody, ZbrokerError
+from patterns.wire.names import check_name
+from zbroker.cli.bodies import as_bytes, is_json, parse, shown
+from zbroker.cli.command import (
+    ClientCommand,
+    client_options,
+    closing,
+    count_option,
+    is_brokered,
+    name_checked,
+    say,
+    timeout_option,
+)
+from zbroker.cli.output import Printer
+from zbroker.cli.until import Until
+
+if TYPE_CHECKING:
+    from patterns.sync import IncomingRequest
+
+_CONNECT_S = 5.0
+
+
+@click.command(cls=ClientCommand)
+@click.argument("service", callback=name_checked(lambda name: check_name(name, "service")))
+@client_options
+@click.option("--echo", is_flag=True, help="Answer with the request's own body; so does neither of the two.")
+@click.option(
+    "--command",
+    "shell_command",
+    metavar="CMD",
+    help="Run CMD in a shell: the body as JSON on its standard input, its standard output is the reply.",
+)
+@count_option("Exit after so many requests.")
+@timeout_option("Exit after so many seconds: with status 75 if --count was not reached, else with 0.")  # fmt: skip
+def reply(
+    service: str, url: str, as_json: bool, raw: bool, echo: bool, shell_command: str | None, count: int | None,
+    timeout_s: float | None,
+) -> None:  # fmt: skip
+    """Offer SERVICE and answer requests, one at a time, until Ctrl-C. Peer to peer it binds the address.
+
+    What CMD prints is the reply: JSON if it parses, else a string. If CMD fails, the requester gets an application
+    error with the last lines of its standard error. With --raw bodies are bytes both ways. --json prints each request
+    that was answered.
+
+    \b
+    zbroker reply price --command 'jq .sku' --url zb://localhost
+    """
+    from patterns.sync import Replier
+
+    if echo and shell_command is not None:
+        raise click.UsageError("--echo and --command exclude each other")
+    until, printer = Until(count, timeout_s), Printer(as_json=as_json, raw=raw)
+    codec = "raw" if raw else "msgpack" if shell_command is None else "json"
+    with closing(Replier(url, service, codec=codec)) as replier:
+        if is_brokered(url):
+            replier.ready(until.at_most(_CONNECT_S))
+        say(f"service {service!r} is offered at {replier.address}")
+        while until.goes_on:
+            request = replier.receive(until.remaining_s)
+            if request is None:
+                until.time_is_up("requests")
+                return
+            error = _answer(request, shell_command, raw)
+            if as_json:
+                printer.message({"service": service, "error": error}, request.body)
+            until.had_one()
+
+
+def _answer(request: IncomingRequest, shell_command: str | None, raw: bool) -> str | None:
+    """Reply, or fail the request; what went wrong."""
+    try:
+        request.reply(_reply_to(request, shell_command, raw))
+    except ZbrokerError as error:
+        say(f"a request failed: {error.code or error.name}: {error}")
+        request.fail(error.code or error.name.lower(), error.detail)
+        return error.code or error.name
+    return None
+
+
+def _reply_to(request: IncomingRequest, shell_command: str | None, raw: bool) -> Any:
+    body = request.body
+    if shell_command is None:
+        return as_bytes(body, None) if raw else body
+    from zbroker.cli.shell import run
+
+    if not raw and not is_json(body) and not isinstance(body, bytes):
+        raise BadBody("the request's body has what JSON cannot express; reply --raw takes it as bytes")
+    written = run(shell_command, shown(body, None, raw=raw), request.remaining_s)
+    return written if raw else _read_reply(written)
+
+
+def _read_reply(written: bytes) -> Any:
+    """JSON if it parses, else a string."""
+    try:
+        return parse(written, raw=False)
+    except BadBody:
+        pass
+    try:
+        return msgspec.Raw(msgspec.json.encode(written.decode().removesuffix("\n")))
+    except UnicodeDecodeError as error:
+        raise BadBody(f"the command's output is not UTF-8 ({error}); reply --raw takes any bytes") from error

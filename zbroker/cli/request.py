@@ -1,0 +1,51 @@
+"""`zbroker request`: ask a service."""
+
+from __future__ import annotations
+
+import click
+
+from patterns.wire.errors import BadBody, ZbrokerError
+from patterns.wire.names import check_name
+from zbroker.cli.bodies import codec_for, of_argument
+from zbroker.cli.command import ClientCommand, client_options, closing, name_checked, timeout_option
+from zbroker.cli.exits import FAILED, end
+from zbroker.cli.lines import at_line, bodies_of, standard_input
+from zbroker.cli.output import Printer
+
+
+@click.command(cls=ClientCommand)
+@click.argument("service", callback=name_checked(lambda name: check_name(name, "service")))
+@click.argument("body")
+@client_options
+@timeout_option("How long each request may take, in seconds.", default=5.0)
+@click.option(
+    "--idempotent", is_flag=True, help="It may be done twice: ask again when a replier or the broker is lost."
+)
+def request(service: str, body: str, url: str, as_json: bool, raw: bool, timeout_s: float, idempotent: bool) -> None:
+    """Ask SERVICE and print its reply; BODY is JSON text, and `-` asks once for each line of standard input, in order.
+
+    Peer to peer it connects. A BODY that begins with `-` goes behind `--`. Exit status 69: nobody offers the service.
+
+    \b
+    zbroker request price '{"sku": 7}' --url zb://localhost --timeout 2
+    """
+    from patterns.sync import Requester
+
+    if timeout_s == 0:
+        raise click.BadParameter("a request needs more than 0 seconds", param_hint="'--timeout'")
+    lines = standard_input() if body == "-" else None
+    try:
+        bodies = bodies_of(lines, raw=raw) if lines else iter([of_argument(body, raw=raw)])
+    except BadBody as error:
+        raise click.BadParameter(str(error), param_hint="'BODY'") from error
+    printer, done = Printer(as_json=as_json, raw=raw), 0
+    with closing(Requester(url, codec=codec_for(raw))) as requester:
+        try:
+            for one in bodies:
+                reply = requester.request(service, one, timeout_s=timeout_s, idempotent=idempotent)
+                printer.message({}, reply)
+                done += 1
+        except ZbrokerError as error:
+            if lines is None or (done == 0 and not isinstance(error, BadBody)):
+                raise
+            end(FAILED, at_line(lines, error, f"{done} requests were answered"))

@@ -1,0 +1,120 @@
+"""`zbroker send`: store messages in a stream; each is confirmed before it is printed."""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from patterns.wire.errors import BadBody, ContentError, ZbrokerError
+from patterns.wire.names import check_name
+from zbroker.cli.bodies import codec_for, of_argument
+from zbroker.cli.command import (
+    ClientCommand,
+    client_options,
+    closing,
+    name_checked,
+    require_broker,
+    timeout_option,
+)
+from zbroker.cli.exits import FAILED, end, status_of
+from zbroker.cli.lines import Lines, at_line, bodies_of, standard_input
+from zbroker.cli.output import Printer
+
+if TYPE_CHECKING:
+    from patterns.sync import Posted, Producer, Receipt
+
+_UNDER_WAY_MAX: Final = 8_192  # messages without a confirm; a batch of small ones holds as many
+
+
+@click.command(cls=ClientCommand)
+@click.argument("stream", callback=name_checked(lambda name: check_name(name, "stream")))
+@click.argument("body", required=False)
+@client_options
+@click.option(
+    "--file",
+    "source",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="F",
+    help="One message from each line of a file.",
+)
+@click.option("--key", metavar="K", help="The key of each message.")
+@timeout_option("How long to wait for a confirm, in seconds.", default=10.0)  # fmt: skip
+def send(
+    stream: str, body: str | None, url: str, as_json: bool, raw: bool, source: Path | None, key: str | None,
+    timeout_s: float,
+) -> None:  # fmt: skip
+    """Store BODY, which is JSON text, in STREAM and exit when it is on disk; `-` stores each line of standard input.
+
+    Lines are sent as they come, many under way at once, and stored in order. If one is refused, what came before it is
+    stored, and the exit status is 1. A BODY that begins with `-` goes behind `--`.
+
+    \b
+    zbroker send orders '{"sku": 7}' --url zb://localhost --json
+    zbroker send orders --file orders.jsonl --key eu
+    """
+    from patterns.sync import Producer
+
+    require_broker(url, "send")
+    if (body is None) == (source is None):
+        raise click.UsageError("say one of BODY, --file F, and - for lines of standard input")
+    printer = Printer(as_json=as_json, raw=raw)
+    if body is None or body == "-":
+        lines = standard_input() if source is None else Lines(source.open("rb"))
+        with closing(Producer(url, stream, codec=codec_for(raw), timeout_s=timeout_s)) as producer:
+            _Sender(producer, printer, key, timeout_s).send(lines, raw)
+        return
+    try:
+        one = of_argument(body, raw=raw)
+    except BadBody as error:
+        raise click.BadParameter(str(error), param_hint="'BODY'") from error
+    with closing(Producer(url, stream, codec=codec_for(raw), timeout_s=timeout_s)) as producer:
+        _print(printer, producer.send(one, key=key))
+
+
+def _print(printer: Printer, receipt: Receipt) -> None:
+    printer.record({"offset": receipt.offset, "duplicate": receipt.duplicate})
+
+
+class _Sender:
+    """Keeps many messages under way, and tells of each in order once it is confirmed."""
+
+    def __init__(self, producer: Producer, printer: Printer, key: str | None, timeout_s: float) -> None:
+        self._producer = producer
+        self._printer = printer
+        self._key = key
+        self._timeout_s = timeout_s
+        self._posted: deque[Posted] = deque()
+        self._confirmed = 0
+
+    def send(self, lines: Lines, raw: bool) -> None:
+        """Send all lines, and exit if one cannot be sent or is refused."""
+        try:
+            try:
+                for body in bodies_of(lines, raw=raw, before_waiting=self._settle):
+                    self._post(body)
+            finally:  # of a bad line too: what was sent before it is told of
+                self._settle()
+        except ZbrokerError as error:
+            end(self._status(error), at_line(lines, error, f"{self._confirmed} messages are confirmed"))
+
+    def _post(self, body: object) -> None:
+        self._posted.append(self._producer.post(body, key=self._key))
+        while self._posted and (len(self._posted) > _UNDER_WAY_MAX or self._posted[0].done()):
+            self._settle_one()
+
+    def _settle(self) -> None:
+        while self._posted:
+            self._settle_one()
+
+    def _settle_one(self) -> None:
+        receipt = self._posted[0].result(self._timeout_s)
+        self._posted.popleft()
+        self._confirmed += 1
+        _print(self._printer, receipt)
+
+    def _status(self, error: ZbrokerError) -> int:
+        """Once something is stored, the work is half done: 1, whatever the reason; before that, the reason's own."""
+        return FAILED if self._confirmed or isinstance(error, ContentError) else status_of(error)
