@@ -49,6 +49,7 @@ class Lanes:
         self._codec = codec
         self._by_channel: dict[int, Lane] = {}
         self.body_bytes_max = BODY_BYTES_MAX
+        self.batches = 0  # made so far
         self.errors: list[ZbrokerError] = []  # of bodies that could not be encoded; the next call raises them
 
     def lane(self, topic: str) -> Lane:
@@ -112,6 +113,7 @@ class Lanes:
             topic=topics[0] if same else None,
         )
         lane.sequence += part.count
+        self.batches += 1
         size = len(part.payload)
         fitting = part.count * BATCH_BYTES_TARGET // max(size, 1)
         lane.limit = FIELDS * min(max(fitting, 1), _LANE_MESSAGES_MAX)

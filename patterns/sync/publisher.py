@@ -155,6 +155,11 @@ class Publisher(Role):
         return engine.error is not None or (engine.is_ready and self._lanes.is_empty and engine.unsent == 0)
 
     @property
+    def batches(self) -> int:
+        """How many batches have been made of what was published; says how well messages travel together."""
+        return self._lanes.batches
+
+    @property
     def subscribers(self) -> int:
         """How many subscribers are known to be there; plain SUB sockets are not counted."""
         return self._engine.audience

@@ -1,0 +1,59 @@
+"""What the disk does by itself: the floor under every durable row."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from zbroker.bench.figures import percentile
+
+Say = Callable[[dict[str, Any]], None]
+_FILE_BYTES: Final = 64 * 1024 * 1024  # preallocated and written over, as the journal does
+
+
+def _sync(fd: int) -> None:
+    if sys.platform == "darwin":
+        os.fsync(fd)
+    else:
+        os.fdatasync(fd)
+
+
+def write_and_sync(say: Say, *, folder: str, record_bytes: int, seconds: float) -> None:
+    """pwrite of a record, then fdatasync, one after the other, into a preallocated file."""
+    path = Path(folder) / "disk.probe"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        zeros = bytes(1024 * 1024)
+        for at in range(0, _FILE_BYTES, len(zeros)):
+            os.pwrite(fd, zeros, at)
+        _sync(fd)
+        data = os.urandom(record_bytes)
+        clock = time.perf_counter_ns
+        until = clock() + int(seconds * 1e9)
+        times: list[int] = []
+        place = 0
+        end = 0
+        while end < until or not times:
+            begin = clock()
+            os.pwrite(fd, data, place)
+            _sync(fd)
+            end = clock()
+            times.append(end - begin)
+            place = (place + record_bytes) % (_FILE_BYTES - record_bytes)
+    finally:
+        os.close(fd)
+        path.unlink(missing_ok=True)
+    rate = len(times) * 1e9 / sum(times)
+    say(
+        {
+            "received": len(times),
+            "rate": rate,
+            "bytes_rate": rate * record_bytes,
+            "p50_us": percentile(times, 50) / 1_000,
+            "p99_us": percentile(times, 99) / 1_000,
+        }
+    )

@@ -1,0 +1,154 @@
+"""What a run found, and its JSON. Keys are stable: results of today are compared with those of next year."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from zbroker.bench.figures import Figure, figure, ratios
+
+FORMAT: Final = 1
+
+
+class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One measurement of one row.
+
+    Attributes:
+        rate: messages per second at the receiving end.
+        bytes_rate: bytes of bodies per second.
+        p50_us, p99_us: of one operation after another.
+        messages: how many the figures rest on.
+        lost: sent and never received.
+        damaged: received with another body than was sent.
+        per_batch: messages in a batch, on average, where the row knows.
+    """
+
+    rate: float | None = None
+    bytes_rate: float | None = None
+    p50_us: float | None = None
+    p99_us: float | None = None
+    messages: int = 0
+    lost: int = 0
+    damaged: int = 0
+    per_batch: float | None = None
+
+
+class Row(msgspec.Struct, kw_only=True):
+    """All samples of one thing that was measured.
+
+    Attributes:
+        name: stable, for --rows and for comparisons.
+        group: rows of one group were interleaved.
+        label: for people.
+        api: the calls that a message goes through.
+        body: what a message is.
+    """
+
+    name: str
+    group: str
+    label: str
+    api: str
+    body: str
+    samples: list[Sample]
+
+    def values(self, field: str) -> list[float]:
+        """One field of all samples that have it."""
+        return [value for sample in self.samples if (value := getattr(sample, field)) is not None]
+
+    def figure(self, field: str) -> Figure | None:
+        """Its middle and ends."""
+        return figure(self.values(field))
+
+    @property
+    def lost(self) -> int:
+        return sum(sample.lost for sample in self.samples)
+
+    @property
+    def damaged(self) -> int:
+        return sum(sample.damaged for sample in self.samples)
+
+
+class Bar(msgspec.Struct, frozen=True, kw_only=True):
+    """What a row is held against.
+
+    Attributes:
+        row: whose figure.
+        field: rate, bytes_rate or p50_us.
+        against: rows whose figures are added up; empty: the figure itself is compared.
+        bar: the number to reach.
+        at_least: whether more is better.
+        text: the bar as the design words it.
+    """
+
+    row: str
+    field: str
+    against: tuple[str, ...]
+    bar: float
+    at_least: bool
+    text: str
+
+
+class Ratio(msgspec.Struct, kw_only=True):
+    """A bar and what was measured; `met` by the median. Never a verdict: a noisy machine misses bars."""
+
+    row: str
+    field: str
+    against: tuple[str, ...]
+    value: Figure
+    bar: float
+    at_least: bool
+    met: bool
+    text: str
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """A whole run."""
+
+    format: int = FORMAT
+    made_at: str
+    machine: dict[str, Any]
+    versions: dict[str, str]
+    disk: dict[str, Any]
+    settings: dict[str, Any]
+    rows: list[Row]
+    ratios: list[Ratio]
+
+
+def held_against(bar: Bar, rows: dict[str, Row]) -> Ratio | None:
+    """The ratio round by round; None when one of its rows was not run or measured nothing."""
+    if any(name not in rows for name in (bar.row, *bar.against)):
+        return None
+    values = rows[bar.row].values(bar.field)
+    if bar.against:
+        base = [sum(parts) for parts in zip(*(rows[name].values(bar.field) for name in bar.against), strict=False)]
+        values = ratios(values, base)
+    found = figure(values)
+    if found is None:
+        return None
+    met = found.median >= bar.bar if bar.at_least else found.median <= bar.bar
+    return Ratio(
+        row=bar.row,
+        field=bar.field,
+        against=bar.against,
+        value=found,
+        bar=bar.bar,
+        at_least=bar.at_least,
+        met=met,
+        text=bar.text,
+    )
+
+
+def summary(report: Report) -> dict[str, Any]:
+    """The report as plain data, each row with the medians of its samples beside them."""
+    plain: dict[str, Any] = msgspec.to_builtins(report)
+    for row, data in zip(report.rows, plain["rows"], strict=True):
+        found = {field: row.figure(field) for field in ("rate", "bytes_rate", "p50_us", "p99_us", "per_batch")}
+        data["figures"] = {field: msgspec.to_builtins(value) for field, value in found.items() if value is not None}
+        data["lost"], data["damaged"] = row.lost, row.damaged
+    return plain
+
+
+def to_json(report: Report) -> bytes:
+    """One JSON object."""
+    return msgspec.json.encode(summary(report))
