@@ -10,6 +10,7 @@ import click
 # Command -> (module, attribute, what the list of commands says). A new command is one line here.
 COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "run": ("zbroker.cli.run", "run", "Run a broker in the foreground."),
+    "bench": ("zbroker.cli.bench", "bench", "Measure this machine, beside bare ZeroMQ."),
     "pub": ("zbroker.cli.pub", "pub", "Publish messages of a topic."),
     "sub": ("zbroker.cli.sub", "sub", "Print the messages of topics as they come."),
     "request": ("zbroker.cli.request", "request", "Ask a service and print its reply."),
