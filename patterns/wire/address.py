@@ -11,7 +11,7 @@ from patterns.wire.errors import BadAddress
 
 BROKER_PORT: Final = 7700
 _SCHEMES: Final = ("tcp://", "ipc://", "inproc://", "zb://", "zb+ipc://")
-_TCP = re.compile(r"(?P<host>\[[0-9a-fA-F:.%]+\]|[^\[\]:/\s]+)(?::(?P<port>\d+|\*))?\Z")
+_TCP = re.compile(r"(?P<host>\[[0-9a-fA-F:.%]+\]|[^\[\]:/\s]+)(?::(?P<port>[0-9]{1,5}|\*))?\Z")
 IPC_PATH_BYTES_MAX: Final = 107  # sun_path of Linux, less the final zero
 
 
@@ -51,6 +51,8 @@ def parse_address(text: str) -> Address:
     if scheme is None:
         raise BadAddress(f"address {text!r}: it must begin with one of {', '.join(_SCHEMES)}")
     rest = plain[len(scheme) :]
+    if not text.isprintable():  # a lone surrogate has no bytes at all, and a control character is in no real address
+        raise BadAddress(f"address {text!r} holds characters that cannot be printed")
     if scheme in ("zb://", "tcp://"):
         return _tcp_address(text, scheme, rest, binds)
     if not rest:
@@ -75,6 +77,8 @@ def _tcp_address(text: str, scheme: str, rest: str, binds: bool | None) -> Addre
         port = str(BROKER_PORT)
     if port != "*" and int(port) > 65_535:
         raise BadAddress(f"address {text!r}: port {port} is above 65535")
+    if brokered and port == "*":
+        raise BadAddress(f"address {text!r}: a broker is found at a port with a number")
     if brokered and binds:
         raise BadAddress(f"address {text!r}: everybody connects to a broker, '@' has no meaning here")
     return Address(f"tcp://{host}:{port}", brokered, False if brokered else binds)

@@ -66,7 +66,7 @@ def encode(codec: Codec, bodies: Sequence[Any], bytes_max: int = BODY_BYTES_MAX)
         payload = _msgpack_encode(bodies) if codec is Codec.MSGPACK else _json_encode(bodies)
     except _ENCODE_ERRORS as error:
         raise BadBody(f"a body cannot be written as {codec}: {error}") from error
-    if len(payload) <= 2 * BATCH_BYTES_TARGET and len(bodies) <= BATCH_MESSAGES_MAX:
+    if len(payload) <= min(2 * BATCH_BYTES_TARGET, bytes_max) and len(bodies) <= BATCH_MESSAGES_MAX:
         return [Encoded(len(bodies), payload)]
     items = items_of(codec, payload, len(bodies), None)
     return [Encoded(len(part), join(codec, part)) for part in _split(items, bytes_max)]
@@ -78,7 +78,11 @@ def _encode_raw(bodies: Sequence[Any], bytes_max: int) -> list[Encoded]:
         sizes = [len(body) for body in bodies]
     except TypeError as error:
         raise BadBody(f"codec raw takes bytes: {error}") from error
-    if len(payload) <= 2 * BATCH_BYTES_TARGET and len(bodies) <= BATCH_MESSAGES_MAX and len(payload) == sum(sizes):
+    if (
+        len(payload) <= min(2 * BATCH_BYTES_TARGET, bytes_max)
+        and len(bodies) <= BATCH_MESSAGES_MAX
+        and len(payload) == sum(sizes)
+    ):
         return [Encoded(len(sizes), payload, sizes if len(sizes) > 1 else None)]
     parts = []
     for part in _split([bytes(body) for body in bodies], bytes_max):

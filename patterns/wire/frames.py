@@ -8,7 +8,7 @@ from typing import Final, NoReturn, TypeVar
 import msgspec
 
 from patterns.wire.errors import RemoteProtocolError, UnknownCommand
-from patterns.wire.limits import COLUMNS_BYTES_MAX, HEADER_BYTES_MAX
+from patterns.wire.limits import COLUMNS_BYTES_MAX, DEPTH_MAX, HEADER_BYTES_MAX
 from patterns.wire.messages import KINDS, Columns, Header
 
 Frames = list[bytes]
@@ -29,6 +29,7 @@ class Form(msgspec.Struct, frozen=True, eq=False, repr_omit_defaults=True):
     encoder: _Encoder
     decoders: _Decoders
     columns: msgspec.msgpack.Decoder[Columns] | msgspec.json.Decoder[Columns]
+    anything: msgspec.msgpack.Decoder[object] | msgspec.json.Decoder[object]
 
 
 MSGPACK: Final = Form(
@@ -36,12 +37,14 @@ MSGPACK: Final = Form(
     msgspec.msgpack.Encoder(),
     {kind: msgspec.msgpack.Decoder(header) for kind, header in KINDS.items()},
     msgspec.msgpack.Decoder(Columns),
+    msgspec.msgpack.Decoder(object),
 )
 JSON: Final = Form(
     "json",
     msgspec.json.Encoder(),
     {kind: msgspec.json.Decoder(header) for kind, header in KINDS.items()},
     msgspec.json.Decoder(Columns),
+    msgspec.json.Decoder(object),
 )
 _KIND_OF: Final = {header: kind for kind, header in KINDS.items()}
 
@@ -119,9 +122,32 @@ def parse(frames: Sequence[bytes]) -> Message:
     form = JSON if header[:1] == b"{" else MSGPACK
     try:
         decoded = form.decoders[kind].decode(header)
+        too_deep = _openings(header, form) > DEPTH_MAX and _is_deep(form.anything.decode(header))
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         raise RemoteProtocolError(f"header of kind {kind!r}: {error}") from error
+    if too_deep:
+        raise RemoteProtocolError(f"header of kind {kind!r} is nested deeper than {DEPTH_MAX}")
     return Message(kind, key, decoded, columns, payload, form)
+
+
+_MSGPACK_OPENINGS: Final = bytes((*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF))  # fixmap, fixarray, array and map 16, 32
+
+
+def _openings(header: bytes, form: Form) -> int:
+    """At least as many arrays and maps as a header has; other bytes may look like one, so this alone refuses nothing."""
+    if form is JSON:
+        return header.count(b"{") + header.count(b"[")
+    return len(header) - len(header.translate(None, _MSGPACK_OPENINGS))
+
+
+def _is_deep(header: object) -> bool:
+    level = [header]
+    for _depth in range(DEPTH_MAX):
+        values = (item for one in level for item in (one.values() if isinstance(one, dict) else one))  # type: ignore[attr-defined]
+        level = [item for item in values if isinstance(item, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 _NO_COLUMNS: Final = Columns()

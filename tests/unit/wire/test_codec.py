@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from patterns.wire.codec import BodyDecoder, check, decode, encode, encode_body, items_of, join
+from patterns.wire.errors import BadBody, TooLarge, ValidationFailed
+from patterns.wire.limits import BATCH_BYTES_MAX, BATCH_BYTES_TARGET, BATCH_MESSAGES_MAX, BODY_BYTES_MAX
+from patterns.wire.messages import Codec
+
+ALL = pytest.mark.parametrize("codec", list(Codec))
+
+
+def bodies(codec: Codec, *texts: str):
+    return [text.encode() for text in texts] if codec is Codec.RAW else list(texts)
+
+
+@ALL
+def test_a_small_batch_is_one_payload(codec):
+    (part,) = encode(codec, bodies(codec, "a", "", "bc"))
+    assert part.count == 3
+    assert decode(codec, part.payload, 3, part.sizes) == bodies(codec, "a", "", "bc")
+
+
+@ALL
+def test_sizes_stand_only_beside_several_raw_bodies(codec):
+    assert encode(codec, bodies(codec, "abc"))[0].sizes is None
+    assert encode(codec, bodies(codec, "a", "bc"))[0].sizes == ([1, 2] if codec is Codec.RAW else None)
+
+
+@ALL
+def test_a_large_batch_is_split_near_the_target_in_order(codec):
+    many = bodies(codec, *[f"{number:01000}" for number in range(300)])
+    parts = encode(codec, many)
+    assert len(parts) >= 4
+    assert max(len(part.payload) for part in parts) <= BATCH_BYTES_TARGET + 100
+    assert [body for part in parts for body in decode(codec, part.payload, part.count, part.sizes)] == many
+
+
+@ALL
+def test_more_messages_than_a_batch_holds_are_split(codec):
+    many = bodies(codec, *[""] * (BATCH_MESSAGES_MAX + 1))
+    assert [part.count for part in encode(codec, many)][-1] >= 1
+    assert max(part.count for part in encode(codec, many)) <= BATCH_MESSAGES_MAX
+
+
+@ALL
+def test_one_large_body_is_a_batch_of_its_own(codec):
+    many = bodies(codec, "a", "x" * (BODY_BYTES_MAX - 10), "b")
+    assert [part.count for part in encode(codec, many)] == [1, 1, 1]
+
+
+@ALL
+@pytest.mark.parametrize("limit", [100, BODY_BYTES_MAX])
+def test_a_body_above_the_limit_is_refused_however_small_the_limit_is(codec, limit):
+    encode(codec, bodies(codec, *["x" * 40] * 50), limit)
+    with pytest.raises(TooLarge, match=f"at most {limit}"):
+        encode(codec, bodies(codec, "a", "x" * (limit + 1)), limit)
+
+
+@pytest.mark.parametrize(("codec", "body"), [(Codec.MSGPACK, 2**70), (Codec.JSON, object()), (Codec.RAW, "text")])
+def test_a_body_that_the_codec_cannot_express_is_refused(codec, body):
+    with pytest.raises(BadBody):
+        encode(codec, [body])
+    with pytest.raises(BadBody, match=f"body of type {type(body).__name__}"):
+        encode_body(codec, body)
+
+
+@ALL
+def test_one_body_is_an_item_of_the_payload(codec):
+    (body,) = bodies(codec, "abc")
+    payload = join(codec, [encode_body(codec, body)])
+    assert decode(codec, payload, 1, None) == [body]
+    with pytest.raises(TooLarge):
+        encode_body(codec, bodies(codec, "x" * (BODY_BYTES_MAX + 1))[0])
+
+
+@ALL
+def test_items_joined_again_are_the_payload(codec):
+    (part,) = encode(codec, bodies(codec, "a", "bc", ""))
+    assert join(codec, items_of(codec, part.payload, 3, part.sizes)) == part.payload
+
+
+@pytest.mark.parametrize("payload", [b"", b"\x01", b"\x80", b"\x92\x01", b"\x91\x01\x01", b"\xc1"])
+def test_a_msgpack_payload_is_one_array(payload):
+    with pytest.raises(BadBody):
+        check(Codec.MSGPACK, payload, 1, None)
+
+
+@pytest.mark.parametrize("payload", [b"", b"1", b"{}", b"[1", b"[1]x", b'["\xff"]', b'{"a":"\xff"}'])
+def test_a_json_payload_is_one_array_in_utf_8(payload):
+    with pytest.raises(BadBody):
+        check(Codec.JSON, payload, 1, None)
+
+
+@pytest.mark.parametrize("sizes", [None, [1], [1, 1], [1, 3], [1, 1, 1]])
+def test_raw_sizes_are_one_for_each_body_and_add_up(sizes):
+    check(Codec.RAW, b"abc", 2, [1, 2])
+    with pytest.raises(BadBody):
+        check(Codec.RAW, b"abc", 2, sizes)
+    with pytest.raises(BadBody):
+        items_of(Codec.RAW, b"abc", 2, sizes)
+
+
+@pytest.mark.parametrize("count", [0, BATCH_MESSAGES_MAX + 1])
+def test_a_batch_holds_1_to_65536_messages(count):
+    payload = msgspec.msgpack.encode([None] * count)
+    with pytest.raises(BadBody, match="1 to 65536"):
+        check(Codec.MSGPACK, payload, count, None)
+
+
+def test_several_bodies_stay_below_a_batchs_bytes():
+    check(Codec.RAW, bytes(BATCH_BYTES_MAX), 2, [0, BATCH_BYTES_MAX])
+    with pytest.raises(TooLarge):
+        check(Codec.RAW, bytes(BATCH_BYTES_MAX + 1), 2, [0, BATCH_BYTES_MAX + 1])
+
+
+@pytest.mark.parametrize("codec", [Codec.MSGPACK, Codec.JSON])
+def test_another_number_of_items_than_the_header_says_is_refused(codec):
+    (part,) = encode(codec, [1, 2])
+    for count in (1, 3):
+        with pytest.raises(BadBody, match="2 bodies"):
+            items_of(codec, part.payload, count, None)
+        with pytest.raises(BadBody, match=f"{count} bodies"):
+            decode(codec, part.payload, count, None)
+
+
+def test_a_typed_body_that_does_not_fit_says_where():
+    decoder = BodyDecoder(dict[str, int])
+    assert decoder.decode(Codec.JSON, b'{"a":1}') == {"a": 1}
+    with pytest.raises(ValidationFailed, match=r"\$\[\.\.\.\]"):
+        decoder.decode(Codec.JSON, b'{"a":"x"}')
+    with pytest.raises(BadBody):
+        decoder.decode(Codec.MSGPACK, b"\xc1")
+
+
+def test_a_raw_body_is_itself():
+    assert BodyDecoder().decode(Codec.RAW, b"\xff") == b"\xff"
+    with pytest.raises(ValidationFailed):
+        BodyDecoder(int).decode(Codec.RAW, b"\xff")
