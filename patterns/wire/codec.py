@@ -84,10 +84,10 @@ def _encode_raw(bodies: Sequence[Any], bytes_max: int) -> list[Encoded]:
         and len(payload) == sum(sizes)
     ):
         return [Encoded(len(sizes), payload, sizes if len(sizes) > 1 else None)]
-    parts = []
-    for part in _split([bytes(body) for body in bodies], bytes_max):
-        parts.append(Encoded(len(part), b"".join(part), [len(item) for item in part] if len(part) > 1 else None))
-    return parts
+    return [
+        Encoded(len(part), b"".join(part), [len(item) for item in part] if len(part) > 1 else None)
+        for part in _split([bytes(body) for body in bodies], bytes_max)
+    ]
 
 
 def _split(items: Sequence[Any], bytes_max: int) -> Iterator[list[bytes]]:
