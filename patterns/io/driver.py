@@ -28,6 +28,7 @@ from patterns.wire.frames import Frames
 _TURN_MESSAGES: Final = 128  # then timers and sends have their turn
 _STALL_US: Final = 1_000_000  # after a stall, what has arrived is heard before deadlines are judged (design: SIGSTOP)
 _FOREVER_S: Final = 3_600.0
+_FOREVER_US: Final = 3_600_000_000
 _EXIT_TIMEOUT_S: Final = 1.0
 _IN_FD: Final = select.POLLIN
 
@@ -79,14 +80,19 @@ class _Wake:
         self.fd, self._write_fd = os.pipe()
         os.set_blocking(self.fd, False)
         os.set_blocking(self._write_fd, False)
+        self._rung = False
 
     def ring(self) -> None:
         try:
             os.write(self._write_fd, b"!")
         except OSError:
             pass  # 64 KiB of bells are enough, and a closed driver needs none
+        self._rung = True  # after the write: a hush() in between would leave a bell that nobody hushes any more
 
     def hush(self) -> None:
+        if not self._rung:
+            return
+        self._rung = False
         try:
             os.read(self.fd, 4_096)
         except BlockingIOError:
@@ -166,11 +172,13 @@ class Driver:
         self.in_background = in_background
         self._linger_ms = linger_ms
         self._plugs: dict[Link, _Plug] = {}
-        self._by_monitor_fd: dict[int, Link] = {}
+        self._monitor_fds: set[int] = set()
+        self._has_new_plugs = False
         self._poll = select.poll()
         self._wake = _Wake()
         self._poll.register(self._wake.fd, _IN_FD)
         self._leader: Callable[[], bool] | None = None  # the wait of who leads
+        self._sleeps_until = 0
         self._followers: list[_Follower] = []
         self._deferred: list[Callable[[], None]] = []
         self._last_turn_at = clock()
@@ -204,24 +212,33 @@ class Driver:
 
     # -- turns, under the lock -----------------------------------------------------------------------------------
 
-    def turn(self) -> None:
-        """Take what is there, do what is due, send what there is. Ends with nothing to receive, or a full turn done."""
+    def turn(self, named: list[tuple[int, int]] | None = None) -> None:
+        """Take what is there, do what is due, send what there is.
+
+        Args:
+            named: the descriptors that a poll has named; None: look at everything.
+        """
         now = clock()
         self.kicked = False
-        self._drain_monitors(now)
+        if named is None or any(fd in self._monitor_fds for fd, _ in named):
+            self._drain_monitors(now)
         received = self._receive(now)
-        if self._before_turn is not None:
-            self._before_turn(now)
         due = self.engine.next_timeout()
         if due is not None and due <= now and not (received and now - self._last_turn_at > _STALL_US):
             self.engine.handle_timeout(now)
         self._last_turn_at = now
+        self._push(now)
+        self._ring_the_done()
+
+    def _push(self, now: int) -> None:
+        """Send what callers have posted and what the engine has to say; hand its events on."""
+        if self._before_turn is not None:
+            self._before_turn(now)
         self._perform()
         events = self.engine.events()
         if events:
             self._on_events(events)
             self._perform()
-        self._ring_the_done()
 
     def _receive(self, now: int) -> int:
         engine, total = self.engine, 0
@@ -238,9 +255,10 @@ class Driver:
         return total
 
     def _drain_monitors(self, now: int) -> None:
-        """Read the monitors that poll has named; the others cannot have anything."""
+        """Read what the monitors tell. One that was never read until it was empty does not wake anybody."""
+        self._has_new_plugs = False
         for link, plug in list(self._plugs.items()):
-            if plug.monitor is None or not turn.is_readable(plug.monitor):
+            if plug.monitor is None:
                 continue
             while plug.monitor is not None and (found := sockets.read_event(plug.monitor)) is not None:
                 if found.event is sockets.Event.CONNECTED:
@@ -288,9 +306,11 @@ class Driver:
         if self._binds:
             self.bound = sockets.last_endpoint(socket)
         plug = self._plugs[effect.link] = _Plug(self._kind, socket, monitor)
+        self._has_new_plugs = True
         self._poll.register(plug.socket_fd, _IN_FD)
         if monitor is not None:
             self._poll.register(plug.monitor_fd, _IN_FD)
+            self._monitor_fds.add(plug.monitor_fd)
 
     def _close(self, effect: Close) -> None:
         if effect.peer:
@@ -303,6 +323,7 @@ class Driver:
         self._poll.unregister(plug.socket_fd)
         if plug.monitor is not None:
             self._poll.unregister(plug.monitor_fd)
+            self._monitor_fds.discard(plug.monitor_fd)
             sockets.close(plug.socket, plug.monitor, linger_ms=linger_ms)
         else:
             sockets.close(plug.socket, linger_ms=linger_ms)
@@ -321,20 +342,19 @@ class Driver:
         try:
             if not keeper:
                 self.entries += 1
-            while True:
-                self.turn()
-                self._run_deferred()
-                if done():
-                    return True
+            self._push(clock())
+            while not done():
                 now = clock()
                 if deadline is not None and now >= deadline:
                     return False
                 if self._leader is None:
-                    self._lead(done, deadline, now)
+                    self.turn(self._lead(done, deadline, now))
                 elif keeper:
                     return False
                 else:
                     self._follow(done, deadline, now)
+                self._run_deferred()
+            return True
         finally:
             if self._leader is None:
                 self._hand_over(keeper)
@@ -354,21 +374,28 @@ class Driver:
             finally:
                 self.lock.acquire()
 
-    def _lead(self, done: Callable[[], bool], deadline: int | None, now: int) -> None:
-        """Sleep without the lock until a socket, a timer or another thread calls."""
-        if self._readable():
-            return
+    def _lead(self, done: Callable[[], bool], deadline: int | None, now: int) -> list[tuple[int, int]] | None:
+        """Sleep without the lock until a socket, a timer or another thread calls; the descriptors that did."""
+        if self._has_new_plugs or self._readable():
+            return None
         due = self.engine.next_timeout()
-        until = min(at for at in (deadline, due, now + int(_FOREVER_S * 1e6)) if at is not None)
+        until = now + _FOREVER_US
+        if due is not None and due < until:
+            until = due
+        if deadline is not None and deadline < until:
+            until = deadline
         timeout_ms = max(0, (until - now + 999) // 1_000)
         self._leader = done
+        if self.kicked:  # by somebody who saw no leader yet
+            timeout_ms = 0
+        self._sleeps_until = until
         self.lock.release()
         try:
-            self._poll.poll(timeout_ms)
+            return self._poll.poll(timeout_ms)
         finally:
             self.lock.acquire()
             self._leader = None
-        self._wake.hush()
+            self._wake.hush()
 
     def _readable(self) -> bool:
         """The descriptors are edge-triggered, so after a send only the sockets themselves know."""
@@ -377,8 +404,9 @@ class Driver:
     def _follow(self, done: Callable[[], bool], deadline: int | None, now: int) -> None:
         follower = _Follower(done)
         self._followers.append(follower)
-        if self._keeper.leads:
-            self._wake.ring()
+        due = self.engine.next_timeout()
+        if self._keeper.leads or (due is not None and due < self._sleeps_until):
+            self._wake.ring()  # the leader sleeps longer than what we have just asked for
         timeout_s = _FOREVER_S if deadline is None else max(0.0, (deadline - now) / 1e6)
         self.lock.release()
         try:
@@ -413,13 +441,19 @@ class Driver:
         return bool(self._followers)
 
     def run(self, call: Callable[[int], None] | None = None) -> None:
-        """One turn of the caller's own, after call(now); never waits for the other end."""
+        """Send what call(now) and others have posted; never waits for the other end, and takes nothing in."""
         with self.lock:
+            now = clock()
             if call is not None:
-                call(clock())
-            self.turn()
+                call(now)
+            self.kicked = False
+            self._push(now)
+            self._ring_the_done()
             self._run_deferred()
-            if self._leader is None and not self._followers and self._keeper.is_wanted():
+            if self._leader is not None:
+                if self._readable():  # the send may have swallowed the edge that the leader sleeps on
+                    self._wake.ring()
+            elif not self._followers and self._keeper.is_wanted():
                 self._keeper.call()
 
     def kick(self) -> None:

@@ -28,6 +28,7 @@ class Keeper:
         self._thread = threading.Thread(target=self._run, name="zbroker-keeper", daemon=True)
         self._stopped = False
         self._parked = False
+        self._watches = False  # parked for a moment only: it looks again by itself
         self.leads = False
 
     def start(self) -> None:
@@ -51,7 +52,7 @@ class Keeper:
 
     def is_wanted(self) -> bool:
         """Whether it would have something to do; the driver's lock is held."""
-        return self._parked and self._driver.in_background()
+        return self._parked and not self._watches and self._driver.in_background()
 
     def _run(self) -> None:
         driver = self._driver
@@ -67,12 +68,16 @@ class Keeper:
                 due = driver.engine.next_timeout()
             now = clock()
             if not led and (driver.kicked or (due is not None and due <= now)):
-                driver.run()
+                with driver.lock:
+                    if not driver.is_led:
+                        driver.turn()
             elif wanted and not led and driver.entries == seen:
                 self._lead()
             else:
                 seen = driver.entries
-                self._park(poll, _WATCH_US if wanted and not led else max(_LEAST_US, (due or now + _LONG_US) - now))
+                self._watches = wanted and not led
+                self._park(poll, _WATCH_US if self._watches else max(_LEAST_US, (due or now + _LONG_US) - now))
+                self._watches = False
         os.close(self._read_fd)
         os.close(self._write_fd)
 
