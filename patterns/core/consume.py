@@ -100,6 +100,7 @@ class ConsumerEngine(ClientEngine):
         self._stream = stream
         self._group = group
         self._start = start
+        self._next: int | None = None  # of a reader without a group: nobody else remembers how far it is
         self._nonce = nonce
         self._codec = codec
         self.mode = "slices"
@@ -139,9 +140,11 @@ class ConsumerEngine(ClientEngine):
         if not ready.resumed:
             self._leases.clear()
             self._dirty.clear()
-        session.send(
-            Join(id=1, stream=self._stream, group=self._group, start=self._start, mode=self.mode), now
-        )  # fmt: skip
+        self._join(session, now)
+
+    def _join(self, session: ClientSession, now: int) -> None:
+        start = self._start if self._next is None else self._next
+        session.send(Join(id=1, stream=self._stream, group=self._group, start=start, mode=self.mode), now)
 
     def on_lost(self, session: ClientSession, now: int) -> None:
         self.joined = False
@@ -156,22 +159,24 @@ class ConsumerEngine(ClientEngine):
         self.mode = mode
         session = self.sessions[0]
         if self.joined and session.is_ready:
-            session.send(
-                Join(id=1, stream=self._stream, group=self._group, start=self._start, mode=mode), now
-            )  # fmt: skip
+            self._join(session, now)
 
     def on_message(self, session: ClientSession, message: Message, now: int) -> None:
         match message.header:
             case Deliver() as header:
-                self._delivered(session, header, message)
-            case Joined():
+                self._delivered(session, header, message, now)
+            case Joined(next=following):
                 self.joined = True
+                if not self._group and self._next is None:
+                    self._next = following
                 self._grant(session, now)
             case Settled(id=number, stale=stale):
                 self._told.pop(number, None)
                 self.stale += stale
                 self._events.append(SettledEvent(number, stale))
             case Lost(first=int(first), last=int(last)):
+                if not self._group:
+                    self._next = last + 1
                 self._events.append(LostOffsets(first, last))
             case ErrorHeader(scope="lease"):
                 self.stale += 1
@@ -191,10 +196,15 @@ class ConsumerEngine(ClientEngine):
                 check(header.codec, message.payload, header.count, sizes)
         except (ProtocolError, BadBody, TooLarge):
             self.counters["malformed"] += 1
+            self._grant(session, now)  # nobody will take it, so nothing else opens the window again
             return
+        self._waiting += header.count
+        self._waiting_bytes += len(message.payload)
         if header.lease:
             self._leases[header.lease] = _Lease(header.count, {})
         offsets = None if isinstance(columns.offsets, msgspec.UnsetType) else columns.offsets
+        if not self._group:
+            self._next = header.offset + (offsets[-1] if offsets else header.count - 1) + 1
         event = Delivered(
             header.lease, header.attempt, header.offset, offsets, header.count, header.codec, message.payload, sizes,
             columns, header.topic, header.published_at,
