@@ -18,7 +18,7 @@ DEFAULT_BIND: Final = "tcp://127.0.0.1:7700"
 DEFAULT_DATA: Final = "./zbroker-data"
 _NOT_BUILT: Final = ("xsub", "xpub", "mdp", "http")
 _PREFIX: Final = "ZBROKER_"
-_FOREIGN: Final = frozenset(("url", "config"))  # ZBROKER_URL is a client's; ZBROKER_CONFIG names the file itself
+_FOREIGN: Final = frozenset(("url", "config", "test_long"))  # a client's; the file itself; the test suite's
 _TRUE: Final = frozenset(("1", "true", "yes", "on"))
 _FALSE: Final = frozenset(("0", "false", "no", "off"))
 
