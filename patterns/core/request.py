@@ -12,7 +12,7 @@ import msgspec
 from patterns.core.backoff import Jitter
 from patterns.core.client import ClientEngine, ClientSession, error_of
 from patterns.wire.address import Address
-from patterns.wire.errors import NoReplier, OutcomeUnknown, ReplierLost, TimedOut, ZbrokerError
+from patterns.wire.errors import NoReplier, OutcomeUnknown, ProtocolError, ReplierLost, TimedOut, ZbrokerError
 from patterns.wire.frames import Message, columns_of, pack
 from patterns.wire.limits import CREDIT_BYTES, SERVICE_WAIT_MS
 from patterns.wire.messages import (
@@ -104,10 +104,16 @@ class RequesterEngine(ClientEngine):
 
     def forget(self, number: int, now: int) -> None:
         """The caller has left: no Outcome follows."""
+        self._drop(number, now)
+        self._dispatch_waiting(now)
+
+    def _drop(self, number: int, now: int) -> None:
+        """Take a request off the books before it has an outcome; CANCEL renews its credit (SPEC.md 6)."""
         pending = self._pending.pop(number, None)
         self._waiting.pop(number, None)
         if pending is not None and pending.asked is not None and pending.asked.is_ready:
             pending.asked.send(Cancel(number), now)
+            pending.asked.out.renew(1, len(pending.payload))
 
     @property
     def outstanding(self) -> int:
@@ -117,7 +123,7 @@ class RequesterEngine(ClientEngine):
 
     def _dispatch(self, pending: _Pending, now: int) -> bool:
         session = self._choose(pending)
-        if session is None:
+        if session is None or pending.deadline <= now:  # nothing is sent for a request whose time is over
             return False
         header = pending.header
         header.timeout_ms = max(1, (pending.deadline - now) // _MS)
@@ -145,7 +151,7 @@ class RequesterEngine(ClientEngine):
         for number in list(self._waiting):
             if self._dispatch(self._pending[number], now):
                 del self._waiting[number]
-            elif self.brokered:
+            elif self.brokered and self._choose(self._pending[number]) is None:
                 return  # no credit for the oldest is no credit for the rest
 
     # -- what comes back -----------------------------------------------------------------------------------------
@@ -170,17 +176,21 @@ class RequesterEngine(ClientEngine):
         into.spend(1, len(message.payload))
         if into.messages_left < _REPLIES_WINDOW // 2 or into.bytes_max - into.bytes_used < _REPLY_BYTES_WINDOW // 2:
             session.grant(into.messages_used + _REPLIES_WINDOW, into.bytes_used + _REPLY_BYTES_WINDOW, now)
-        pending = self._settle(session, reply.id, now)
-        if pending is None:
+        if self._settle(session, reply.id, now) is None:
             return
-        headers = columns_of(message, 1).headers if message.columns else None
+        try:
+            headers = columns_of(message, 1).headers if message.columns else None
+        except ProtocolError as error:
+            self.counters["malformed"] += 1
+            self._events.append(Outcome(reply.id, error))  # one outcome, even of a reply that cannot be read
+            return
         self._events.append(
             Outcome(reply.id, None, reply.codec, message.payload, headers[0] if isinstance(headers, list) else None)
         )
 
     def _failed(self, session: ClientSession, number: int, error: ZbrokerError, now: int) -> None:
         pending = self._pending.get(number)
-        if pending is not None and isinstance(error, NoReplier) and not self.brokered:
+        if pending is not None and pending.asked is session and isinstance(error, NoReplier) and not self.brokered:
             session.out.renew(1, len(pending.payload))
             pending.asked = None
             pending.refused_by = [*pending.refused_by, session]
@@ -192,10 +202,11 @@ class RequesterEngine(ClientEngine):
 
     def _settle(self, session: ClientSession, number: int, now: int) -> _Pending | None:
         """Take the request off the books; None when it was off already: a late answer meets nobody."""
-        pending = self._pending.pop(number, None)
-        if pending is None:
+        pending = self._pending.get(number)
+        if pending is None or pending.asked is not session:
             self.counters["late_replies"] += 1
             return None
+        del self._pending[number]
         session.out.renew(1, len(pending.payload))
         if self._waiting or session.outbox:
             session.flush(now)
@@ -209,6 +220,7 @@ class RequesterEngine(ClientEngine):
                 continue
             pending.asked = None
             if pending.header.idempotent:
+                pending.wait_until = pending.deadline  # whoever comes back is asked again while its time lasts
                 self._waiting[number] = None
             else:
                 del self._pending[number]
@@ -241,11 +253,9 @@ class RequesterEngine(ClientEngine):
     def on_timeout(self, now: int) -> None:
         while (due := self._first_due(now)) is not None:
             pending = self._pending[due]
-            where = pending.asked
-            self.forget(due, now)
-            if where is not None:
-                where.out.renew(1, len(pending.payload))
+            self._drop(due, now)
             self._events.append(Outcome(due, self._too_late(pending)))
+        self._dispatch_waiting(now)  # into the credit that those gave back
         if not self.brokered:
             self._give_up_waiting(now)
 
@@ -275,7 +285,7 @@ class RequesterEngine(ClientEngine):
                 pending.wait_until = pending.deadline  # it waits for credit now, not for somebody to offer
             if pending.wait_until > now or offered:
                 continue
-            self.forget(number, now)
+            self._drop(number, now)
             error = self._no_replier(pending) if self.is_ready else self.unavailable()
             self._events.append(Outcome(number, error))
 

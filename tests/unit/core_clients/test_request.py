@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import pytest
+
+from patterns.core.request import Outcome, RequesterEngine
+from patterns.wire.errors import (
+    ApplicationError,
+    NoReplier,
+    OutcomeUnknown,
+    ProtocolError,
+    ReplierLost,
+    TimedOut,
+    Unavailable,
+)
+from patterns.wire.messages import Cancel, Codec, Credit, ErrorHeader, Hello, Reply, Request
+from tests.unit.core_clients.wire import BROKER, NONCE, PEER, PEERS, S, Wire, calm
+
+
+def wired(addresses=BROKER):
+    return Wire(RequesterEngine(addresses, NONCE, Codec.MSGPACK, calm))
+
+
+def ask(wire, service="price", timeout_us=5 * S, **more):
+    number = wire.engine.request(service, Codec.MSGPACK, b"\x91\x01", b"", timeout_us=timeout_us, now=wire.now, **more)
+    wire.settle()
+    return number
+
+
+def outcome(wire):
+    (found,) = wire.heard(Outcome)
+    return found
+
+
+@pytest.fixture
+def wire():
+    wire = wired()
+    wire.greet()
+    return wire
+
+
+@pytest.fixture
+def peers():
+    wire = wired(PEERS)
+    wire.greet(1, services=["price"], messages=10)
+    wire.greet(2, services=["price", "stock"], messages=5)
+    return wire
+
+
+def test_a_reply_is_the_outcome(wire):
+    number = ask(wire)
+    assert wire.sent(Request)[0].timeout_ms == 5_000
+    wire.say(Reply(id=number), payload=b"\x91\x02")
+    assert outcome(wire) == Outcome(number, None, Codec.MSGPACK, b"\x91\x02")
+    assert wire.engine.outstanding == 0
+
+
+def test_an_error_is_the_outcome(wire):
+    number = ask(wire)
+    wire.say(ErrorHeader(number=700, scope="request", id=number, code="no_such_sku"))
+    error = outcome(wire).error
+    assert isinstance(error, ApplicationError)
+    assert error.code == "no_such_sku"
+
+
+def test_the_deadline_is_the_outcome_and_the_replier_is_told(wire):
+    number = ask(wire, timeout_us=1 * S)
+    wire.wait(1_000)
+    assert isinstance(outcome(wire).error, TimedOut)
+    assert wire.sent(Cancel) == [Cancel(number)]
+
+
+def test_a_late_reply_meets_nobody(wire):
+    number = ask(wire, timeout_us=1 * S)
+    wire.wait(1_000)
+    wire.heard(Outcome)
+    wire.say(Reply(id=number), payload=b"\x91\x02")
+    assert wire.heard(Outcome) == []
+    assert wire.engine.counters["late_replies"] == 1
+
+
+def test_a_second_reply_meets_nobody(wire):
+    number = ask(wire)
+    wire.say(Reply(id=number))
+    wire.say(Reply(id=number))
+    outcome(wire)
+
+
+def test_a_reply_to_a_request_that_was_not_sent_meets_nobody(wire):
+    wire = wired()
+    wire.greet(messages=0)
+    number = ask(wire)
+    wire.say(Reply(id=number))
+    assert wire.heard(Outcome) == []
+    wire.say(Credit(1, 100))
+    assert [request.id for request in wire.sent(Request)] == [number]
+
+
+def test_a_reply_with_columns_that_cannot_be_read_is_an_outcome_too(wire):
+    number = ask(wire)
+    wire.say(Reply(id=number), columns=b"\x01", payload=b"\x91\x02")
+    assert isinstance(outcome(wire).error, ProtocolError)
+
+
+def test_a_lost_broker_leaves_the_outcome_unknown(wire):
+    ask(wire)
+    wire.disconnect()
+    assert isinstance(outcome(wire).error, OutcomeUnknown)
+
+
+def test_a_lost_broker_is_asked_again_for_what_is_idempotent(wire):
+    number = ask(wire, idempotent=True)
+    wire.sent(Request)
+    wire.back(epoch=8)
+    (again,) = wire.sent(Request)
+    assert again.id == number
+    assert again.timeout_ms < 5_000
+    wire.say(Reply(id=number))
+    assert outcome(wire).error is None
+
+
+def test_what_was_not_sent_waits_for_the_session():
+    wire = wired()
+    number = ask(wire)
+    wire.greet()
+    assert [request.id for request in wire.sent(Request)] == [number]
+
+
+def test_without_a_broker_the_deadline_says_so():
+    wire = wired()
+    ask(wire, timeout_us=1 * S)
+    wire.wait(1_000)
+    assert isinstance(outcome(wire).error, Unavailable)
+
+
+def test_nothing_is_sent_for_a_request_whose_time_is_over():
+    wire = wired()
+    ask(wire, timeout_us=1 * S)
+    wire.now += 2 * S  # the process stood still; sockets are drained before timers
+    wire.engine.connected(wire.link, wire.now)
+    wire.greet()
+    assert wire.sent(Request) == []
+    wire.wait(0)
+    assert isinstance(outcome(wire).error, TimedOut)
+
+
+def test_an_outcome_renews_the_credit_of_its_request(wire):
+    wire = wired()
+    wire.greet(messages=1)
+    first, second = ask(wire), ask(wire)
+    assert [request.id for request in wire.sent(Request)] == [first]
+    wire.say(Reply(id=first))
+    assert [request.id for request in wire.sent(Request)] == [second]
+
+
+@pytest.mark.parametrize("leaves", [True, False], ids=["forgotten", "timed out"])
+def test_a_request_that_ends_without_an_outcome_renews_its_credit(wire, leaves):
+    wire = wired()
+    wire.greet(messages=1)
+    first, second = ask(wire, timeout_us=1 * S), ask(wire)
+    if leaves:
+        wire.engine.forget(first, wire.now)
+        wire.settle()
+    else:
+        wire.wait(1_000)
+    assert [request.id for request in wire.sent(Request)] == [first, second]
+    assert wire.sent(Cancel) == [Cancel(first)]
+
+
+def test_a_forgotten_request_has_no_outcome(wire):
+    number = ask(wire)
+    wire.engine.forget(number, wire.now)
+    wire.say(Reply(id=number))
+    wire.wait(6_000)
+    assert wire.heard(Outcome) == []
+
+
+def test_the_credit_for_replies_is_renewed_as_they_are_read(wire):
+    for _ in range(3_000):
+        wire.say(Reply(id=ask(wire)))
+    assert wire.sent(Credit)
+
+
+def test_of_several_peers_the_one_with_the_most_credit_is_asked(peers):
+    ask(peers)
+    assert len(peers.sent(Request, link=1)) == 1
+
+
+def test_only_a_peer_that_offers_the_service_is_asked(peers):
+    ask(peers, "stock")
+    assert len(peers.sent(Request, link=2)) == 1
+
+
+def test_a_service_that_nobody_offers_is_no_replier_after_the_wait(peers):
+    ask(peers, "weather", wait_ms=300)
+    peers.wait(299)
+    assert peers.heard(Outcome) == []
+    peers.wait(1)
+    error = outcome(peers).error
+    assert isinstance(error, NoReplier)
+    assert "tcp://a:1, tcp://b:2" in error.detail
+
+
+def test_no_replier_from_one_peer_leads_to_the_next(peers):
+    number = ask(peers)
+    peers.sent(Request)
+    peers.say(ErrorHeader(number=202, scope="request", id=number), 1)
+    assert [request.id for request in peers.sent(Request, link=2)] == [number]
+    peers.say(ErrorHeader(number=202, scope="request", id=number), 2)
+    peers.wait(2_000)
+    assert isinstance(outcome(peers).error, NoReplier)
+
+
+def test_a_peer_that_was_not_asked_has_no_say(peers):
+    number = ask(peers)
+    peers.sent(Request)
+    peers.say(ErrorHeader(number=202, scope="request", id=number), 2)
+    peers.say(Reply(id=number), 2)
+    assert peers.heard(Outcome) == []
+    assert peers.sent(Request) == []
+
+
+def test_a_lost_replier_is_the_outcome(peers):
+    ask(peers)
+    peers.disconnect(1)
+    assert isinstance(outcome(peers).error, ReplierLost)
+
+
+def test_a_lost_replier_leads_to_another_for_what_is_idempotent(peers):
+    number = ask(peers, idempotent=True)
+    peers.sent(Request)
+    peers.disconnect(1)
+    assert [request.id for request in peers.sent(Request, link=2)] == [number]
+
+
+def test_an_idempotent_request_waits_for_its_only_replier_to_come_back():
+    wire = wired(PEER)
+    wire.greet(services=["price"])
+    number = ask(wire, idempotent=True)
+    wire.sent(Request)
+    wire.wait(1_500)
+    wire.disconnect()
+    wire.wait(1_000)
+    assert wire.heard(Outcome) == []
+    wire.greet(services=["price"])
+    assert [request.id for request in wire.sent(Request)] == [number]
+
+
+def test_a_request_that_waits_for_a_peers_credit_outlives_the_wait_for_a_service():
+    wire = wired(PEER)
+    wire.greet(services=["price"], messages=1)
+    first, second = ask(wire), ask(wire, wait_ms=100)
+    wire.sent(Request)
+    wire.wait(500)
+    wire.say(Reply(id=first))
+    assert [request.id for request in wire.sent(Request)] == [second]
+
+
+def test_every_request_has_one_outcome_whatever_happens(wire):
+    numbers = {ask(wire, timeout_us=1 * S, idempotent=bool(n % 2)) for n in range(20)}
+    for number in sorted(numbers)[:4]:
+        wire.say(Reply(id=number))
+    wire.back()
+    wire.sent(Hello)
+    wire.wait(2_000)
+    assert sorted(found.id for found in wire.heard(Outcome)) == sorted(numbers)
+    assert wire.engine.outstanding == 0
