@@ -23,7 +23,7 @@ from patterns.sync.role import (
     refuse_security,
     resolve,
 )
-from patterns.wire.codec import BodyDecoder, encode_body, items_of, join
+from patterns.wire.codec import BodyDecoder, encode
 from patterns.wire.errors import (
     ApplicationError,
     BadAddress,
@@ -196,7 +196,7 @@ class Replier(Role):
                 self._settled(event.token)
                 continue
             try:
-                body = self._bodies.decode(event.codec, items_of(event.codec, event.payload, 1, None)[0])
+                body = self._bodies.only(event.codec, event.payload)
             except ZbrokerError as error:
                 self._fail(event.token, error)
                 continue
@@ -222,7 +222,7 @@ class Replier(Role):
     def _serve(self, request: IncomingRequest, handler: Handler) -> None:
         try:
             request.reply(handler(request.body))
-        except ZbrokerError as error:
+        except (ApplicationError, Closed) as error:  # others of ours, of a nested request maybe, are not the caller's
             self._fail(request._token, error)
         except Exception as error:  # noqa: BLE001  around a user's handler: an error reply, not the end of the service
             _log.exception("the handler of service %r failed", request.service)
@@ -230,7 +230,7 @@ class Replier(Role):
 
     def _reply(self, token: int, body: Any, headers: dict[str, str] | None) -> None:
         self._driver.check()
-        payload = join(self._codec, [encode_body(self._codec, body)])
+        payload = encode(self._codec, [body])[0].payload
         columns = pack_columns(Columns(headers=[headers]), MSGPACK) if headers else b""
         self._driver.run(lambda now: self._engine.reply(token, self._codec, payload, columns, now))
         self._cancelled.discard(token)
