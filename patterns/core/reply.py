@@ -12,8 +12,8 @@ from patterns.core.backoff import Jitter
 from patterns.core.client import ClientEngine, ClientSession, Failed, SessionReady
 from patterns.wire.address import Address
 from patterns.wire.engine import Effect, Link, Open, PeerId
-from patterns.wire.errors import CreditExceeded, NoReplier, Overloaded, WrongRole, ZbrokerError
-from patterns.wire.frames import Frames, Message, columns_of, pack
+from patterns.wire.errors import CreditExceeded, NoReplier, Overloaded, ProtocolError, WrongRole, ZbrokerError
+from patterns.wire.frames import MSGPACK, Frames, Message, columns_of, pack, reform
 from patterns.wire.limits import BATCH_BYTES_MAX, BODY_BYTES_MAX, CREDIT_BYTES
 from patterns.wire.messages import (
     Cancel,
@@ -115,11 +115,7 @@ class ReplierEngine(ClientEngine):
     def on_message(self, session: ClientSession, message: Message, now: int) -> None:
         match message.header:
             case Request() as header:
-                token = next(self._tokens)
-                self._open[token] = header.id
-                session.into.spend(1, len(message.payload))
-                session.into.renew(1, len(message.payload))  # by the reply, which always follows (SPEC.md 6)
-                self._events.append(_requested(token, header, message, now))
+                self._asked(session, header, message, now)
             case Offered(id=number):
                 service = self._services[number - 1] if 0 < number <= len(self._services) else ""
                 self.offered.add(service)
@@ -128,6 +124,19 @@ class ReplierEngine(ClientEngine):
                 self._cancel(number)
             case _:
                 self.counters["unexpected"] += 1
+
+    def _asked(self, session: ClientSession, header: Request, message: Message, now: int) -> None:
+        session.into.spend(1, len(message.payload))
+        session.into.renew(1, len(message.payload))  # by the reply, which always follows (SPEC.md 6)
+        token = next(self._tokens)
+        try:
+            event = _requested(token, header, message, now)
+        except ProtocolError as error:
+            self.counters["malformed"] += 1
+            session.send(error_header(error, "request", header.id), now)
+            return
+        self._open[token] = header.id
+        self._events.append(event)
 
     def _cancel(self, number: int) -> None:
         for token, held in self._open.items():
@@ -216,6 +225,10 @@ class PeerReplierEngine:
                 error = WrongRole(f"kind {message.kind!r} is not for a {session.role} to send to a replier")
                 self._sessions.refuse(session, error)
 
+    @property
+    def has_events(self) -> bool:
+        return bool(self._events)
+
     def events(self) -> list[object]:
         events, self._events = self._events, []
         return events
@@ -282,15 +295,24 @@ class PeerReplierEngine:
         if header.service not in self._services:
             session.into.renew(1, size)
             error = NoReplier(f"service {header.service!r} is not offered here; offered: {', '.join(self._services)}")
-            self._sessions.tell(session, error_header(error, "request", header.id))
+            self._sessions.answer(session, error_header(error, "request", header.id))
             return
         token = next(self._tokens)
+        try:
+            event = _requested(token, header, message, now)
+        except ProtocolError as error:
+            self.counters["malformed"] += 1
+            session.into.renew(1, size)
+            self._sessions.answer(session, error_header(error, "request", header.id))
+            return
         self._open[token] = _Asked(session, header.id, size)
-        self._events.append(_requested(token, header, message, now))
+        self._events.append(event)
 
     def _cancel(self, session: Session, number: int) -> None:
         for token, asked in self._open.items():
             if asked.session is session and asked.number == number:
+                session.into.renew(1, asked.size)  # CANCEL gives the credit back at both ends (SPEC.md 6)
+                del self._open[token]
                 self._events.append(Cancelled(token))
                 return
 
@@ -314,10 +336,11 @@ class PeerReplierEngine:
         answer.id = asked.number
         session.into.renew(1, asked.size)
         if isinstance(answer, Reply):
+            columns = reform(columns, MSGPACK, session.form)  # the handler's side writes msgpack only
             frames = pack(answer, columns=columns, payload=payload, form=session.form)
             self._sessions.post(session, 1, len(payload), frames)
         else:
-            self._sessions.tell(session, answer)
+            self._sessions.answer(session, answer)
 
 
 __all__ = ["Cancelled", "Failed", "Header", "PeerReplierEngine", "ReplierEngine", "Requested", "ServiceReady"]

@@ -87,7 +87,7 @@ class Loss:
         expected = self._next.get(key)
         if expected is not None and sequence > expected:
             self.upstream += sequence - expected
-        self._next[key] = sequence + count
+        self._next[key] = max(expected or 0, sequence + count)  # over two forwarders the same batch comes twice
 
     def told(self, publisher: bytes, channel: int, following: int) -> None:
         """An ECHO says which sequence comes next."""
@@ -296,6 +296,10 @@ class PeerSubscriberEngine:
 
     def taken(self, now: int) -> None:
         """Nothing to grant: libzmq's high-water marks bound this link."""
+
+    @property
+    def has_events(self) -> bool:
+        return bool(self._events)
 
     def events(self) -> list[Any]:
         events, self._events = self._events, []

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import pytest
+
+from patterns.core.subscribe import Loss, PeerSubscriberEngine, Received, SubscriberEngine
+from patterns.wire.engine import Close
+from patterns.wire.errors import BadName, Unavailable
+from patterns.wire.frames import MSGPACK, pack_columns
+from patterns.wire.messages import Codec, Columns, Credit, Echo, ErrorHeader, Lost, Publish, Subscribe, Subscribed
+from patterns.wire.names import channel_of
+from tests.unit.core_clients.wire import BROKER, NONCE, PEER, PEERS, Wire, calm
+
+ONE, OTHER = b"1" * 16, b"2" * 16
+CHANNEL = channel_of("a")
+KEY = bytes([CHANNEL])
+
+
+@pytest.fixture
+def wire():
+    wire = Wire(SubscriberEngine(BROKER, ["a.*", "b"], NONCE, Codec.MSGPACK, calm))
+    wire.greet()
+    return wire
+
+
+@pytest.fixture
+def peer():
+    wire = Wire(PeerSubscriberEngine(PEER, ["a.>"], NONCE))
+    wire.say(Echo(ONE, {}), 1, key=NONCE)
+    return wire
+
+
+def publish(wire, sequence, count=1, topic="a.b", publisher=ONE, link=1):
+    header = Publish(publisher=publisher, sequence=sequence, count=count, topic=topic)
+    wire.say(header, link, key=KEY, payload=b"\x90")
+
+
+def echo(wire, publisher=ONE, following=0, link=1):
+    wire.say(Echo(publisher, {str(CHANNEL): following}), link, key=NONCE)
+
+
+def test_every_pattern_is_subscribed_at_ready(wire):
+    assert wire.sent(Subscribe) == [Subscribe(1, "a.*"), Subscribe(2, "b")]
+    wire.say(Subscribed(1))
+    assert not wire.engine.is_listening
+    wire.say(Subscribed(2))
+    assert wire.engine.is_listening
+
+
+def test_patterns_are_subscribed_again_after_a_loss_which_is_an_interruption(wire):
+    wire.sent(Subscribe)
+    wire.back(epoch=8)
+    assert len(wire.sent(Subscribe)) == 2
+    assert wire.engine.loss.interruptions == 1
+    assert not wire.engine.is_listening
+
+
+def test_a_bad_pattern_is_refused_before_anything_is_sent():
+    with pytest.raises(BadName):
+        SubscriberEngine(BROKER, ["a.>.b"], NONCE, Codec.MSGPACK, calm)
+
+
+def test_a_pattern_that_the_broker_refuses_is_the_engines_error(wire):
+    wire.say(ErrorHeader(number=200, scope="subscription", id=1, detail="no"))
+    assert isinstance(wire.engine.error, BadName)
+
+
+def test_what_no_pattern_matches_is_dropped(wire):
+    publish(wire, 0, topic="a.b.c")
+    publish(wire, 0, topic="a.b")
+    (batch,) = wire.heard(Received)
+    assert (batch.topic, batch.wanted) == ("a.b", None)
+
+
+def test_of_a_mixed_batch_the_wanted_ones_are_marked(wire):
+    columns = pack_columns(Columns(topics=["a.b", "c", "b"], topic=[1, 0, 2]), MSGPACK)
+    wire.say(Publish(publisher=ONE, sequence=0, count=3), key=KEY, columns=columns, payload=b"\x93\x01\x02\x03")
+    (batch,) = wire.heard(Received)
+    assert (batch.wanted, batch.topics) == ([1, 2], ["c", "a.b", "b"])
+
+
+@pytest.mark.parametrize("columns", [b"", b"\x01", b"\x81\xa4keys\x91\xa1k"])
+def test_a_batch_that_cannot_be_read_is_counted(wire, columns):
+    wire.say(Publish(publisher=ONE, sequence=0, count=2), key=KEY, columns=columns, payload=b"\x92\x01\x02")
+    assert wire.heard(Received) == []
+    assert wire.engine.counters["malformed"] == 1
+
+
+def test_raw_sizes_are_checked_at_the_door(wire):
+    columns = pack_columns(Columns(sizes=[1, 1]), MSGPACK)
+    header = Publish(publisher=ONE, sequence=0, count=2, codec=Codec.RAW, topic="b")
+    wire.say(header, key=KEY, columns=columns, payload=b"abc")
+    assert wire.heard(Received) == []
+
+
+def test_losses_that_the_broker_reports_are_totals_of_the_session(wire):
+    wire.say(Lost(messages=10, upstream=1))
+    wire.say(Lost(messages=15, upstream=1))
+    wire.back()
+    wire.say(Lost(messages=3))
+    loss = wire.engine.loss
+    assert (loss.dropped, loss.upstream, loss.lost) == (18, 1, 19)
+
+
+def test_credit_is_granted_as_batches_are_taken(wire):
+    wire.engine.taken(wire.now)
+    wire.settle()
+    assert wire.sent(Credit) == []
+    for number in range(3):
+        wire.say(Publish(publisher=ONE, sequence=number * 50_000, count=50_000, topic="a.b"), key=KEY)
+    wire.engine.taken(wire.now)
+    wire.settle()
+    (credit,) = wire.sent(Credit)
+    assert credit.messages == 150_000 + 262_144
+
+
+def test_a_direct_subscriber_listens_to_channels_and_last_to_its_echo():
+    wire = Wire(PeerSubscriberEngine(PEERS, ["a.>", "a", "b"], NONCE))
+    prefixes = [one.prefix for one in wire.listened if one.link == 2]
+    assert prefixes[-1] == b"ZB1e" + NONCE
+    assert prefixes[:-1] == sorted(b"ZB1P" + bytes([channel_of(topic)]) for topic in ("a", "b"))
+
+
+def test_a_wildcard_first_listens_to_everything():
+    wire = Wire(PeerSubscriberEngine(PEER, ["a", "*.b"], NONCE))
+    assert wire.listened[0].prefix == b"ZB1P"
+
+
+def test_ready_means_that_every_address_has_echoed():
+    wire = Wire(PeerSubscriberEngine(PEERS, ["a"], NONCE))
+    echo(wire, link=1)
+    assert not wire.engine.is_listening
+    assert wire.engine.missing == "tcp://b:2"
+    assert isinstance(wire.engine.unavailable(), Unavailable)
+    echo(wire, OTHER, link=2)
+    assert wire.engine.is_listening
+
+
+def test_a_gap_in_a_publishers_sequence_is_counted_exactly(peer):
+    publish(peer, 0, 10)
+    publish(peer, 15, 5)
+    assert peer.engine.loss.upstream == 5
+
+
+def test_what_was_filtered_out_is_no_loss(peer):
+    publish(peer, 0, 10, topic="axe")
+    publish(peer, 10, 1)
+    assert peer.engine.loss.lost == 0
+    assert len(peer.heard(Received)) == 1
+
+
+def test_an_echo_after_a_reconnect_tells_what_was_missed(peer):
+    publish(peer, 0, 10)
+    peer.disconnect(1)
+    assert not peer.engine.is_listening
+    echo(peer, following=25)
+    assert (peer.engine.loss.upstream, peer.engine.loss.interruptions) == (15, 0)
+    publish(peer, 25)
+    assert peer.engine.loss.upstream == 15
+
+
+def test_an_echo_of_another_publisher_is_one_interruption(peer):
+    publish(peer, 0, 10)
+    peer.disconnect(1)
+    echo(peer, OTHER, 500)
+    assert (peer.engine.loss.upstream, peer.engine.loss.interruptions) == (0, 1)
+    publish(peer, 500, publisher=OTHER)
+    assert peer.engine.loss.upstream == 0
+
+
+def test_a_batch_that_comes_twice_is_no_loss(peer):
+    for sequence in (0, 10, 0, 20):
+        publish(peer, sequence, 10)
+    assert peer.engine.loss.upstream == 0
+
+
+def test_publishers_are_counted_apart():
+    loss = Loss()
+    loss.saw(ONE, 1, 100, 1)
+    loss.saw(OTHER, 1, 500, 1)
+    loss.saw(ONE, 2, 900, 1)
+    assert loss.lost == 0
+    assert loss.knows(ONE)
+    loss.forget(ONE)
+    assert not loss.knows(ONE)
+
+
+def test_frames_that_cannot_be_read_are_counted(peer):
+    for frames in ([b"ZB1P" + KEY, b"\x80"], [b"junk"], [b"ZB1e" + NONCE, b"\x80"]):
+        peer.engine.receive(1, b"", frames, peer.now)
+    assert peer.engine.counters["malformed"] == 3
+
+
+def test_leaving_closes_every_link(peer):
+    peer.engine.leave(peer.now)
+    peer.settle()
+    assert peer.closed == [Close(1)]
+    assert peer.engine.closed
