@@ -349,6 +349,10 @@ class ClientEngine:
             self._events.append(SessionLost(why))
             self.on_lost(session, now)
 
+    @property
+    def has_events(self) -> bool:
+        return bool(self._events)
+
     def events(self) -> list[Any]:
         events, self._events = self._events, []
         return events
@@ -361,10 +365,12 @@ class ClientEngine:
         return effects
 
     def next_timeout(self) -> int | None:
-        due = [at for session in self.sessions if (at := session.next_timeout()) is not None]
-        if (at := self.role_timeout()) is not None:
-            due.append(at)
-        return min(due) if due else None
+        due = self.role_timeout()
+        for session in self.sessions:
+            at = session.next_timeout()
+            if at is not None and (due is None or at < due):
+                due = at
+        return due
 
     def handle_timeout(self, now: int) -> None:
         for session in self.sessions:

@@ -13,7 +13,6 @@ from patterns.wire.address import Address
 from patterns.wire.codec import check
 from patterns.wire.errors import BadBody, ProtocolError, StaleLease, TooLarge, ZbrokerError
 from patterns.wire.frames import Message, columns_of
-from patterns.wire.limits import RANGES_MAX
 from patterns.wire.messages import (
     Codec,
     Columns,
@@ -34,6 +33,8 @@ _HELD_US: Final = 250_000  # work that a consumer may hold ahead of what it does
 _BYTES_WINDOW: Final = 2 * 1024 * 1024
 _EXTEND_US: Final = 10_000_000  # a third of the broker's lease, so that two extensions may get lost
 _LEASE_MS: Final = 30_000
+_RANGES_A_SETTLE: Final = 3_000  # of 19 bytes at most, so that they fit into a header of 64 KiB
+_LEASES_RESUMED_MAX: Final = 7_000  # of 9 bytes at most, likewise; the rest is given back and delivered again
 
 
 class Delivered(msgspec.Struct, gc=False):
@@ -125,7 +126,7 @@ class ConsumerEngine(ClientEngine):
     def _hello(self, session: ClientSession) -> Hello:
         resume = None
         if session.ready is not None:
-            resume = Resume(session.ready.epoch, 0, list(self._leases)[:RANGES_MAX])
+            resume = Resume(session.ready.epoch, 0, list(self._leases)[:_LEASES_RESUMED_MAX])
         return Hello(
             role=Role.CONSUMER,
             nonce=self._nonce,
@@ -185,10 +186,8 @@ class ConsumerEngine(ClientEngine):
             case _:
                 self.counters["unexpected"] += 1
 
-    def _delivered(self, session: ClientSession, header: Deliver, message: Message) -> None:
+    def _delivered(self, session: ClientSession, header: Deliver, message: Message, now: int) -> None:
         session.into.spend(header.count, len(message.payload))
-        self._waiting += header.count
-        self._waiting_bytes += len(message.payload)
         try:
             columns = columns_of(message, header.count)
             sizes = None if isinstance(columns.sizes, msgspec.UnsetType) else columns.sizes
@@ -276,8 +275,8 @@ class ConsumerEngine(ClientEngine):
 
     def _tell_lease(self, session: ClientSession, number: int, lease: _Lease, about: int, now: int) -> None:
         for (action, delay_ms, reason), ranges in lease.ranges.items():
-            for begin in range(0, len(ranges), RANGES_MAX):
-                part = ranges[begin : begin + RANGES_MAX]
+            for begin in range(0, len(ranges), _RANGES_A_SETTLE):
+                part = ranges[begin : begin + _RANGES_A_SETTLE]
                 header = Settle(
                     lease=number, action=action, id=about, ranges=part, delay_ms=delay_ms, reason=reason
                 )  # fmt: skip
@@ -288,10 +287,12 @@ class ConsumerEngine(ClientEngine):
 
     def settle_surely(self, lease: int, first: int, last: int, now: int) -> int:
         """Ack and ask for SETTLED; the id of the SettledEvent that will come."""
+        session, held = self.sessions[0], self._leases.get(lease)
+        if held is not None and session.is_ready:
+            self._tell_lease(session, lease, held, 0, now)  # one SETTLED answers this ack alone
         self.settle(lease, first, last, "ack")
         self._settle_ids += 1
         number = self._settle_ids
-        session, held = self.sessions[0], self._leases.get(lease)
         if held is None or not session.is_ready:
             self._events.append(
                 SettledEvent(number, last - first + 1, StaleLease(f"lease {lease} is not ours any more"))

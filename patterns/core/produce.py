@@ -121,7 +121,7 @@ class ProducerEngine(ClientEngine):
 
     def _send_unsent(self, now: int) -> None:
         session, unsent = self.sessions[0], self._unsent
-        while unsent and self._again_at is None and session.is_ready and session.out.is_open:
+        while unsent and self._identity and self._again_at is None and session.is_ready and session.out.is_open:
             batch = unsent.popleft()
             if not batch.sequence:
                 self._sequence += 1

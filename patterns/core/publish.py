@@ -239,6 +239,10 @@ class PeerPublisherEngine:
     def audience(self) -> int:
         return len(self._listeners)
 
+    @property
+    def has_events(self) -> bool:
+        return bool(self._events)
+
     def events(self) -> list[object]:
         events, self._events = self._events, []
         return events

@@ -50,6 +50,8 @@ class DrivenEngine(Protocol):
     def disconnected(self, link: Link, now: int) -> None: ...
     def unreachable(self, link: Link, now: int) -> None: ...
     def receive(self, link: Link, peer: PeerId, frames: Frames, now: int) -> None: ...
+    @property
+    def has_events(self) -> bool: ...
     def events(self) -> list[Any]: ...
     def effects(self) -> list[Effect]: ...
     def next_timeout(self) -> int | None: ...
@@ -174,6 +176,7 @@ class Driver:
         self._plugs: dict[Link, _Plug] = {}
         self._monitor_fds: set[int] = set()
         self._has_new_plugs = False
+        self._due: int | None = None
         self._poll = select.poll()
         self._wake = _Wake()
         self._poll.register(self._wake.fd, _IN_FD)
@@ -220,39 +223,66 @@ class Driver:
         """
         now = clock()
         self.kicked = False
-        if named is None or any(fd in self._monitor_fds for fd, _ in named):
+        if named is None or self._names_monitor(named):
             self._drain_monitors(now)
-        received = self._receive(now)
-        due = self.engine.next_timeout()
+        received = self._receive(named, now)
+        if named is None:
+            self._due = self.engine.next_timeout()
+        due = self._due  # asked before the sleep; a timer set since is seen before the next one
         if due is not None and due <= now and not (received and now - self._last_turn_at > _STALL_US):
             self.engine.handle_timeout(now)
         self._last_turn_at = now
         self._push(now)
         self._ring_the_done()
 
+    def _names_monitor(self, named: list[tuple[int, int]]) -> bool:
+        monitor_fds = self._monitor_fds
+        return any(fd in monitor_fds for fd, _ in named) if monitor_fds else False
+
     def _push(self, now: int) -> None:
         """Send what callers have posted and what the engine has to say; hand its events on."""
         if self._before_turn is not None:
             self._before_turn(now)
-        self._perform()
-        events = self.engine.events()
+        engine = self.engine
+        effects = engine.effects()
+        if effects:
+            self._carry_out(effects)
+        events = engine.events()
         if events:
             self._on_events(events)
-            self._perform()
 
-    def _receive(self, now: int) -> int:
-        engine, total = self.engine, 0
+    def _receive(self, named: list[tuple[int, int]] | None, now: int) -> int:
+        """Hand what is there to the engine, until it has news for a caller: that one comes back for the rest."""
+        total = 0
         for link, plug in list(self._plugs.items()):
-            if plug.kind is SocketKind.ROUTER:
-                for routing_id, frames, _fd in turn.receive_routed_many(plug.socket, _TURN_MESSAGES):
-                    engine.receive(link, routing_id, frames, now)
-                    total += 1
-                continue
-            messages = turn.receive_many(plug.socket, _TURN_MESSAGES)
-            for message in messages:
-                engine.receive(link, b"", message, now)
-            total += len(messages)
+            readable = named is not None and (plug.socket_fd, _IN_FD) in named
+            receive = self._receive_routed if plug.kind is SocketKind.ROUTER else self._receive_plain
+            total += receive(link, plug, readable, now)
         return total
+
+    def _receive_plain(self, link: Link, plug: _Plug, readable: bool, now: int) -> int:
+        engine, socket = self.engine, plug.socket
+        for taken in range(_TURN_MESSAGES):
+            frames = turn.receive(socket, readable)
+            if frames is None:
+                return taken
+            readable = False
+            engine.receive(link, b"", frames, now)
+            if engine.has_events:
+                return taken + 1
+        return _TURN_MESSAGES
+
+    def _receive_routed(self, link: Link, plug: _Plug, readable: bool, now: int) -> int:
+        engine, socket = self.engine, plug.socket
+        for taken in range(_TURN_MESSAGES):
+            routed = turn.receive_routed(socket, readable)
+            if routed is None:
+                return taken
+            readable = False
+            engine.receive(link, routed.routing_id, routed.frames, now)
+            if engine.has_events:
+                return taken + 1
+        return _TURN_MESSAGES
 
     def _drain_monitors(self, now: int) -> None:
         """Read what the monitors tell. One that was never read until it was empty does not wake anybody."""
@@ -269,18 +299,23 @@ class Driver:
                     self.engine.unreachable(link, now)
 
     def _perform(self) -> None:
-        while effects := self.engine.effects():
-            for effect in effects:
-                match effect:
-                    case Send():
-                        self._send(effect)
-                    case Open():
-                        self._open(effect)
-                    case Listen(link=link, prefix=prefix, on=on):
-                        plug = self._plugs[link]
-                        plug.socket.setsockopt(zmq.SUBSCRIBE if on else zmq.UNSUBSCRIBE, prefix)
-                    case Close():
-                        self._close(effect)
+        effects = self.engine.effects()
+        if effects:
+            self._carry_out(effects)
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            if type(effect) is Send:
+                self._send(effect)
+                continue
+            match effect:
+                case Open():
+                    self._open(effect)
+                case Listen(link=link, prefix=prefix, on=on):
+                    plug = self._plugs[link]
+                    plug.socket.setsockopt(zmq.SUBSCRIBE if on else zmq.UNSUBSCRIBE, prefix)
+                case Close():
+                    self._close(effect)
 
     def _send(self, effect: Send) -> None:
         plug = self._plugs.get(effect.link)
@@ -290,6 +325,7 @@ class Driver:
             turn.send(plug.socket, effect.frames)
         elif turn.send_routed(plug.socket, effect.peer, effect.frames) == zmq.EHOSTUNREACH:
             self.engine.peer_gone(effect.link, effect.peer, clock())  # type: ignore[attr-defined]
+            self._perform()
 
     def _open(self, effect: Open) -> None:
         context = shared_context()
@@ -378,7 +414,7 @@ class Driver:
         """Sleep without the lock until a socket, a timer or another thread calls; the descriptors that did."""
         if self._has_new_plugs or self._readable():
             return None
-        due = self.engine.next_timeout()
+        due = self._due = self.engine.next_timeout()
         until = now + _FOREVER_US
         if due is not None and due < until:
             until = due

@@ -8,12 +8,13 @@ from patterns.core.request import Outcome, RequesterEngine
 from patterns.io.clock import clock
 from patterns.io.driver import Driver, SocketKind
 from patterns.sync.role import Role, codec_of, jitter, new_nonce, refuse_security, resolve
-from patterns.wire.codec import BodyDecoder, encode_body, items_of, join
+from patterns.wire.codec import BodyDecoder, encode
 from patterns.wire.errors import BadAddress, BadArgument, TooLarge
 from patterns.wire.frames import MSGPACK, pack_columns
 from patterns.wire.messages import Columns
 from patterns.wire.names import check_name
 
+_SERVICES_REMEMBERED = 10_000
 _GRACE_US = (
     1_000_000  # the engine gives each request its outcome by its deadline; this only guards against our own mistakes
 )
@@ -39,6 +40,7 @@ class Requester(Role):
         self._codec = codec_of(codec)
         self._engine = RequesterEngine(addresses, new_nonce(), self._codec, jitter)
         self._outcomes: dict[int, Outcome] = {}
+        self._known: set[str] = set()  # names that were checked
         self._decoders: dict[Any, BodyDecoder] = {}
         self._driver = Driver(self._engine, SocketKind.DEALER, self._take, in_background=self._wants_keeper)
         self._driver.start()
@@ -86,17 +88,18 @@ class Requester(Role):
         """
         driver = self._driver
         driver.check()
-        check_name(service, "service")
+        if service not in self._known:
+            self._remember(service)
         if not timeout_s > 0:
             raise BadArgument(f"timeout_s={timeout_s!r}: a request needs a number of seconds above 0")
-        payload = join(self._codec, [encode_body(self._codec, body)])
+        payload = encode(self._codec, [body])[0].payload
         if len(payload) > self._engine.sessions[0].limits.batch_bytes_max:
             raise TooLarge(f"request body of {len(payload)} bytes is above the limit of the other end")
         columns = pack_columns(Columns(headers=[headers]), MSGPACK) if headers else b""
         outcome = self._ask(service, payload, columns, timeout_s, wait_s, idempotent)
         if outcome.error is not None:
             raise outcome.error
-        return self._decoder(type).decode(outcome.codec, items_of(outcome.codec, outcome.payload, 1, None)[0])
+        return self._decoder(type).only(outcome.codec, outcome.payload)
 
     def _ask(
         self, service: str, payload: bytes, columns: bytes, timeout_s: float, wait_s: float, idempotent: bool
@@ -126,6 +129,12 @@ class Requester(Role):
         if number not in outcomes:
             driver.check()
         return outcomes.pop(number)
+
+    def _remember(self, service: str) -> None:
+        check_name(service, "service")
+        if len(self._known) >= _SERVICES_REMEMBERED:
+            self._known.clear()
+        self._known.add(service)
 
     def _decoder(self, type: Any) -> BodyDecoder:
         try:

@@ -174,6 +174,19 @@ class BodyDecoder:
         self._type = type
         self._msgpack = msgspec.msgpack.Decoder(type)
         self._json = msgspec.json.Decoder(type)
+        self._msgpack_only = msgspec.msgpack.Decoder(tuple[type])
+        self._json_only = msgspec.json.Decoder(tuple[type])
+
+    def only(self, codec: Codec, payload: bytes) -> Any:
+        """The body of a payload that holds one. Raises as decode()."""
+        try:
+            if codec is Codec.MSGPACK:
+                return self._msgpack_only.decode(payload)[0]
+            if codec is Codec.JSON:
+                return self._json_only.decode(payload)[0]
+        except _DECODE_ERRORS:
+            pass  # decode() finds the words
+        return self.decode(codec, items_of(codec, payload, 1, None)[0])
 
     def decode(self, codec: Codec, item: Any) -> Any:
         """Raises: ValidationFailed with the path in the body; BadBody when it is not of the codec at all."""
