@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import pytest
+
+from patterns.core.client import Failed
+from patterns.core.produce import Batch, Confirmed, ProducerEngine, batch_of
+from patterns.wire.codec import encode
+from patterns.wire.errors import BadBody, Fenced, OutcomeUnknown, StorageFull
+from patterns.wire.frames import MSGPACK, columns_of
+from patterns.wire.messages import Append, Codec, Confirm, Credit, ErrorHeader, Hello, ProducerIdentity, Resume
+from tests.unit.core_clients.wire import BROKER, NONCE, Wire, calm
+
+ME = ProducerIdentity(9, 1, 0)
+
+
+def wired():
+    return Wire(ProducerEngine(BROKER, "orders", NONCE, Codec.MSGPACK, calm, name="till-7"))
+
+
+@pytest.fixture
+def wire():
+    wire = wired()
+    wire.greet(producer=ME)
+    return wire
+
+
+def append(wire, count=1):
+    batches = [Batch(2, Codec.MSGPACK, b"\x92\x01\x02", b"") for _ in range(count)]
+    wire.engine.append(batches, wire.now)
+    wire.settle()
+    return batches
+
+
+def sequences(wire):
+    return [header.sequence for header in wire.sent(Append)]
+
+
+def refuse(wire, number, sequence, **more):
+    wire.say(ErrorHeader(number=number, scope="append", id=sequence, **more))
+
+
+def done(wire):
+    return [batch for event in wire.heard(Confirmed) for batch in event.batches]
+
+
+def test_batches_are_numbered_from_1_each_naming_the_one_before(wire):
+    append(wire, 3)
+    headers = wire.sent(Append)
+    assert [(header.previous, header.sequence) for header in headers] == [(0, 1), (1, 2), (2, 3)]
+    assert (headers[0].stream, headers[0].producer, headers[0].producer_epoch) == ("orders", 9, 1)
+
+
+def test_a_known_producer_counts_on_from_what_was_accepted():
+    wire = wired()
+    wire.greet(producer=ProducerIdentity(9, 2, 41))
+    append(wire)
+    assert sequences(wire) == [42]
+
+
+def test_nothing_is_sent_before_ready_names_the_producer():
+    wire = wired()
+    append(wire)
+    wire.greet()
+    wire.say(Credit(1_000, 1 << 20))
+    assert sequences(wire) == []
+    wire.back(producer=ME)
+    assert sequences(wire) == [1]
+
+
+def test_a_confirm_covers_everything_up_to_its_sequence(wire):
+    batches = append(wire, 3)
+    wire.say(Confirm(2, [100, 102]))
+    assert done(wire) == batches[:2]
+    assert [batch.offset for batch in batches] == [100, 102, -1]
+    assert [batch.done for batch in batches] == [True, True, False]
+    assert (wire.engine.unconfirmed, wire.engine.unconfirmed_bytes) == (1, 3)
+
+
+def test_a_duplicate_is_marked(wire):
+    batches = append(wire, 2)
+    wire.say(Confirm(2, [100, 102], [1]))
+    assert [batch.duplicate for batch in batches] == [True, False]
+
+
+def test_a_confirm_that_comes_again_is_nothing(wire):
+    append(wire, 1)
+    wire.say(Confirm(1, [0]))
+    wire.say(Confirm(1, []))
+    assert len(done(wire)) == 1
+
+
+def test_what_is_unconfirmed_is_sent_again_after_a_reconnect_unchanged(wire):
+    append(wire, 3)
+    before = wire.messages(Append)
+    wire.say(Confirm(1, [0]))
+    wire.sent(Hello)
+    wire.back(producer=ProducerIdentity(9, 1, 2), resumed=True)
+    assert wire.sent(Hello)[0].resume == Resume(7, 3)
+    again = wire.messages(Append)
+    assert [(message.header, message.payload) for message in again] == [
+        (message.header, message.payload) for message in before[1:]
+    ]
+
+
+def test_a_new_producer_epoch_numbers_what_is_unconfirmed_anew(wire):
+    batches = append(wire, 2)
+    sequences(wire)
+    wire.back(producer=ProducerIdentity(9, 2, 40))
+    assert sequences(wire) == [41, 42]
+    wire.say(Confirm(42, [0, 2]))
+    assert done(wire) == batches
+
+
+def test_a_sequence_gap_is_answered_once_by_sending_all_again_in_order(wire):
+    append(wire, 4)
+    wire.say(Confirm(1, [0]))
+    sequences(wire)
+    for sequence in (2, 3, 4):
+        refuse(wire, 108, sequence, retryable=True)
+    assert sequences(wire) == []
+    wire.wait(10)
+    assert sequences(wire) == [2, 3, 4]
+    wire.wait(1_000)
+    assert sequences(wire) == []
+
+
+def test_a_refusal_that_may_pass_keeps_order_and_waits_as_long_as_it_says(wire):
+    append(wire, 2)
+    sequences(wire)
+    refuse(wire, 501, 1, retryable=True, retry_after_ms=250)
+    refuse(wire, 108, 2, retryable=True)
+    assert isinstance(wire.engine.hindrance, StorageFull)
+    append(wire, 1)
+    wire.wait(249)
+    assert sequences(wire) == []
+    wire.wait(1)
+    assert sequences(wire) == [1, 2, 3]
+    wire.say(Confirm(3, [0, 2, 4]))
+    assert wire.engine.hindrance is None
+
+
+def test_a_refusal_for_good_takes_no_offset_and_holds_up_nobody(wire):
+    batches = append(wire, 3)
+    refuse(wire, 300, 2)
+    assert done(wire) == []
+    wire.say(Confirm(3, [100, 102]))
+    assert done(wire) == batches
+    assert [batch.offset for batch in batches] == [100, -1, 102]
+    assert [type(batch.error) for batch in batches] == [type(None), BadBody, type(None)]
+    assert wire.engine.unconfirmed_bytes == 0
+
+
+def test_a_refusal_of_the_oldest_is_told_at_once(wire):
+    batches = append(wire, 2)
+    refuse(wire, 300, 1)
+    assert done(wire) == batches[:1]
+
+
+def test_credit_holds_batches_back_in_order(wire):
+    wire = wired()
+    wire.greet(producer=ME, messages=2)
+    append(wire, 3)
+    assert sequences(wire) == [1]
+    wire.say(Credit(6, 1 << 20))
+    assert sequences(wire) == [2, 3]
+
+
+def test_a_fenced_producer_has_failed(wire):
+    append(wire)
+    wire.say(ErrorHeader(number=106))
+    assert isinstance(wire.heard(Failed)[0].error, Fenced)
+
+
+def test_what_is_shed_has_an_unknown_outcome(wire):
+    batches = append(wire, 2)
+    wire.disconnect()
+    batches += append(wire, 1)
+    wire.engine.shed(OutcomeUnknown("closed"))
+    wire.settle()
+    assert done(wire) == batches
+    assert {type(batch.error) for batch in batches} == {OutcomeUnknown}
+    assert (wire.engine.unconfirmed, wire.engine.unconfirmed_bytes) == (0, 0)
+
+
+def test_a_batch_has_only_the_columns_that_say_something():
+    (part,) = encode(Codec.RAW, [b"a", b"bc"])
+    batch = batch_of(Codec.RAW, part, keys=["k", None], headers=[None, None], ids=[None, None], topics=["t", "t"])
+    wire = wired()
+    wire.greet(producer=ME)
+    wire.engine.append([batch], wire.now)
+    wire.settle()
+    (message,) = wire.messages(Append)
+    columns = columns_of(message, 2)
+    assert (columns.keys, columns.sizes, message.header.topic) == (["k", None], [1, 2], "t")
+    assert not columns.headers
+    assert not columns.ids
+
+
+def test_a_batch_of_plain_bodies_has_no_columns():
+    (part,) = encode(Codec.MSGPACK, [1, 2])
+    assert batch_of(Codec.MSGPACK, part, keys=[None, None]).columns == b""
+    assert MSGPACK.name == "msgpack"
