@@ -33,7 +33,7 @@ def parse(text: bytes, *, raw: bool) -> Any:
         raise BadBody(
             f"{shown!r} is not JSON ({error}); a string is '\"text\"', quotes included, or use --raw"
         ) from error
-    return msgspec.Raw(text)  # not what was decoded: 1e400 and integers of 70 bits stay what they are
+    return msgspec.Raw(text)  # not what was decoded: 1.0 and integers of 70 bits stay what they are
 
 
 def of_argument(text: str, *, raw: bool) -> Any:

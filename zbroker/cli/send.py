@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from patterns.wire.errors import BadBody, ContentError, ZbrokerError
+from patterns.wire.errors import BadBody, ContentError, TooLarge, ZbrokerError
 from patterns.wire.names import check_name
 from zbroker.cli.bodies import codec_for, of_argument
 from zbroker.cli.command import (
@@ -95,8 +95,10 @@ class _Sender:
             try:
                 for body in bodies_of(lines, raw=raw, before_waiting=self._settle):
                     self._post(body)
-            finally:  # of a bad line too: what was sent before it is told of
+            except (BadBody, TooLarge):  # a bad line: what was sent before it is waited for, and told of
                 self._settle()
+                raise
+            self._settle()
         except ZbrokerError as error:
             end(self._status(error), at_line(lines, error, f"{self._confirmed} messages are confirmed"))
 

@@ -1,0 +1,33 @@
+"""The table of `zbroker status`: what is there, warnings first."""
+
+from zbroker.cli.status import lines_of
+
+EMPTY = {"epoch": 3, "uptime_ms": 90_061_000, "sessions": {"total": 1, "admin": 1}, "streams": {}, "warnings": []}
+
+
+def test_empty_sections_are_left_out() -> None:
+    assert list(lines_of(EMPTY)) == ["broker of epoch 3, up 1 d 1 h 1 min 1 s, 1 sessions: 1 admin"]
+
+
+def test_warnings_come_first() -> None:
+    journal = {"full": True, "failed": "", "warnings": ["tmpfs"], "damage": [1]}
+    lines = list(lines_of({**EMPTY, "warnings": ["w"], "journal": journal}))
+    assert [line.partition(":")[0] for line in lines[:4]] == ["warning"] * 4
+    assert lines[0] == "warning: w"
+
+
+def test_columns_are_aligned_and_unknown_keys_ignored() -> None:
+    streams = {"a": {"messages": 1, "new": 2}, "longer": {"messages": 1_000_000}}
+    lines = list(lines_of({**EMPTY, "streams": streams, "more": 1}))
+    titles, first, second = lines[2:5]
+    assert titles.startswith("streams  messages")
+    assert first.index("1") == titles.index("messages") + 7
+    assert second.startswith("longer    1000000")
+
+
+def test_subscriptions_counters_and_journal_are_lists() -> None:
+    found = {**EMPTY, "subscriptions": {"a.>": 2}, "counters": {"malformed": 1}, "journal": {"folder": "/d"}}
+    text = "\n".join(lines_of(found))
+    assert "a.>" in text
+    assert "malformed" in text
+    assert "/d" in text

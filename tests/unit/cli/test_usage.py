@@ -1,0 +1,80 @@
+"""Wrong usage is told before anything is connected: status 2, and a text that helps."""
+
+import pytest
+from click.testing import CliRunner, Result
+
+from zbroker.cli.exits import BAD_CONFIGURATION, REFUSED, USAGE
+from zbroker.cli.main import COMMANDS, main
+
+ZB = ("--url", "zb://127.0.0.1:1")
+
+
+def run(*arguments: str, **environment: str) -> Result:
+    return CliRunner().invoke(main, arguments, env={"ZBROKER_URL": None, **environment}, prog_name="zbroker")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("pub", "t", "hello", *ZB), "is not JSON"),
+        (("pub", "t", "hello", *ZB), "--raw"),
+        (("request", "s", "{", *ZB), "is not JSON"),
+        (("send", "s", "nope", *ZB), "is not JSON"),
+        (("pub", "", "1", *ZB), "topic name of 0 bytes"),
+        (("pub", "a..b", "1", *ZB), "none empty"),
+        (("sub", "a.>.b", *ZB), "last only"),
+        (("request", "a b", "1", *ZB), "white space"),
+        (("receive", "", *ZB), "stream name of 0 bytes"),
+        (("receive", "s", "--group", "*", *ZB), "group name"),
+        (("receive", "s", "--from", "yesterday", *ZB), "2026-01-31"),
+        (("receive", "s", "--count", "-1", *ZB), "x>=1"),
+        (("sub", "a", "--count", "0", *ZB), "x>=1"),
+        (("sub", "a", "--timeout", "nan", *ZB), "number of seconds"),
+        (("sub", "a", "--timeout", "-1", *ZB), "number of seconds"),
+        (("sub", "a", "--timeout", "inf", *ZB), "number of seconds"),
+        (("request", "s", "1", "--timeout", "0", *ZB), "more than 0"),
+        (("send", "s", *ZB), "--file F"),
+        (("send", "s", "1", "--file", "/dev/null", *ZB), "--file F"),
+        (("send", "s", "--file", "/nowhere", *ZB), "does not exist"),
+        (("reply", "s", "--echo", "--command", "cat", *ZB), "exclude each other"),
+        (("status", "--raw", *ZB), "--raw"),
+        (("send", "s", "1"), "ZBROKER_URL"),
+        (("send", "s", "1", "--url", "tcp://127.0.0.1:1"), "needs a broker"),
+        (("receive", "s", "--url", "ipc://x"), "needs a broker"),
+        (("status", "--url", "ipc://x"), "needs a broker"),
+        (("pub", "t", "1", "--url", "http://x"), "must begin with one of"),
+        (("completion", "tcsh"), "bash"),
+    ],
+)
+def test_wrong_usage_is_told(arguments: tuple[str, ...], text: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == USAGE
+    assert text in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_bad_address_of_the_environment_is_a_bad_configuration() -> None:
+    result = run("status", ZBROKER_URL="htp://x")
+    assert result.exit_code == BAD_CONFIGURATION
+    assert "ZBROKER_URL" in result.stderr
+
+
+def test_what_is_not_built_is_refused() -> None:
+    result = run("receive", "s", "--from", "2026-01-31T12:00:00Z", *ZB)
+    assert result.exit_code == REFUSED
+    assert "not built" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["pub", "sub", "request", "reply", "send", "receive", "status", "completion"])
+def test_each_command_has_help(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert command in COMMANDS
+    assert "zbroker" in result.stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script(shell: str) -> None:
+    result = run("completion", shell)
+    assert result.exit_code == 0
+    assert "_ZBROKER_COMPLETE" in result.stdout
