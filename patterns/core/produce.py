@@ -14,6 +14,7 @@ from patterns.wire.address import Address
 from patterns.wire.codec import Encoded
 from patterns.wire.errors import SequenceGap, ZbrokerError
 from patterns.wire.frames import MSGPACK, Message, pack, pack_columns
+from patterns.wire.limits import PRODUCER_BATCHES_REMEMBERED
 from patterns.wire.messages import (
     Append,
     Codec,
@@ -34,7 +35,7 @@ class Batch(msgspec.Struct, gc=False, eq=False):
     """Messages on their way to the disk.
 
     Attributes:
-        sequence: of the producer's batches, from 1; given when it is first sent.
+        sequence: of the producer's batches, from 1; given when it is first sent. `previous` is the one before it.
         offset: of its first message, once confirmed.
         duplicate: it had been stored by an earlier try.
         error: why it was refused; then it is not stored.
@@ -47,6 +48,7 @@ class Batch(msgspec.Struct, gc=False, eq=False):
     columns: bytes
     topic: str | None = None
     sequence: int = 0
+    previous: int = 0
     offset: int = -1
     duplicate: bool = False
     error: ZbrokerError | None = None
@@ -96,6 +98,7 @@ class ProducerEngine(ClientEngine):
         self._name = name
         self._identity: ProducerIdentity | None = None
         self._sequence = 0
+        self._accepted = 0  # the last sequence that the broker will have taken when it has read what we sent
         self._unconfirmed: deque[Batch] = deque()
         self._unsent: deque[Batch] = deque()
         self.unconfirmed_bytes = 0
@@ -121,13 +124,27 @@ class ProducerEngine(ClientEngine):
 
     def _send_unsent(self, now: int) -> None:
         session, unsent = self.sessions[0], self._unsent
-        while unsent and self._identity and self._again_at is None and session.is_ready and session.out.is_open:
+        while unsent and self._may_send(session):
             batch = unsent.popleft()
+            self._unconfirmed.append(batch)
+            if batch.error is not None:
+                continue  # refused for good, and only waits for its turn to be told
             if not batch.sequence:
                 self._sequence += 1
                 batch.sequence = self._sequence
-            self._unconfirmed.append(batch)
+            if batch.sequence > self._accepted:
+                batch.previous, self._accepted = self._accepted, batch.sequence
             self._send(session, batch, now)
+
+    def _may_send(self, session: ClientSession) -> bool:
+        """Never more under way than the broker remembers: a retry of an older one could not be told from a new one."""
+        return (
+            self._identity is not None
+            and self._again_at is None
+            and session.is_ready
+            and session.out.is_open
+            and len(self._unconfirmed) < PRODUCER_BATCHES_REMEMBERED
+        )
 
     def _send(self, session: ClientSession, batch: Batch, now: int) -> None:
         identity = self._identity
@@ -137,7 +154,7 @@ class ProducerEngine(ClientEngine):
             producer=identity.id,
             producer_epoch=identity.epoch,
             sequence=batch.sequence,
-            previous=batch.sequence - 1,
+            previous=batch.previous,
             count=batch.count,
             codec=batch.codec,
             topic=batch.topic,
@@ -150,12 +167,17 @@ class ProducerEngine(ClientEngine):
         if identity is None:
             return
         self._identity = identity
+        self._accepted = identity.sequence
         self._again_at = None
-        self._unsent.extendleft(reversed(self._unconfirmed))
-        self._unconfirmed.clear()
+        self._take_back()
         if before is None or (before.id, before.epoch) != (identity.id, identity.epoch):
             self._renumber(identity)
         self._send_unsent(now)
+
+    def _take_back(self) -> None:
+        """What has no confirm is to be sent again, before anything new."""
+        self._unsent.extendleft(reversed(self._unconfirmed))
+        self._unconfirmed.clear()
 
     def _renumber(self, identity: ProducerIdentity) -> None:
         """A new identity or epoch counts from what it last accepted; what it had accepted of ours it has not."""
@@ -219,14 +241,15 @@ class ProducerEngine(ClientEngine):
 
     def on_timeout(self, now: int) -> None:
         """Send again, in order, what a passing hindrance kept out."""
-        session = self.sessions[0]
         if self._again_at is None or now < self._again_at:
             return
         self._again_at = None
-        if session.is_ready:
-            self._unsent.extendleft(reversed(self._unconfirmed))
-            self._unconfirmed.clear()
-            self._send_unsent(now)
+        for batch in self._unconfirmed:
+            if batch.error is None:
+                self._accepted = batch.previous  # the broker has taken what came before it, and nothing since
+                break
+        self._take_back()
+        self._send_unsent(now)
 
     def shed(self, error: ZbrokerError) -> None:
         """Give up what is unconfirmed: its outcome stays unknown."""

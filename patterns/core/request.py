@@ -103,7 +103,7 @@ class RequesterEngine(ClientEngine):
         return number
 
     def forget(self, number: int, now: int) -> None:
-        """The caller has left: no Outcome follows."""
+        """The caller has left: no Outcome follows. B returns the credit by CREDIT (SPEC.md 6)."""
         self._drop(number, now)
         self._dispatch_waiting(now)
 

@@ -140,10 +140,37 @@ def check(codec: Codec, payload: bytes, count: int, sizes: Sequence[int] | None)
     if codec is Codec.RAW:
         if not (count == 1 and sizes is None) and (sizes is None or len(sizes) != count or sum(sizes) != len(payload)):
             raise BadBody(f"raw payload of {len(payload)} bytes needs {count} sizes that add up to it")
+    elif codec is Codec.MSGPACK:
+        _check_msgpack(payload, count)
     else:
         items_of(codec, payload, count, None)
     if count > 1 and len(payload) > BODY_BYTES_MAX + BATCH_BYTES_TARGET:
         raise TooLarge(f"batch of {len(payload)} bytes, at most {BODY_BYTES_MAX + BATCH_BYTES_TARGET}")
+
+
+class _Skipped(msgspec.Struct, array_like=True):
+    """Decodes any array and keeps nothing: 3 us for 640 items, where a list of Raw takes 27 (zbroker/core/DECISIONS.md)."""
+
+
+_msgpack_skip = msgspec.msgpack.Decoder(_Skipped).decode
+
+
+def _check_msgpack(payload: bytes, count: int) -> None:
+    try:
+        _msgpack_skip(payload)
+    except _DECODE_ERRORS as error:
+        raise BadBody(f"payload is not an array in msgpack: {error}") from error
+    length = _array_length(payload)
+    if length != count:
+        raise BadBody(f"payload holds {length} bodies, the header says {count}")
+
+
+def _array_length(payload: bytes) -> int:
+    """Of a valid msgpack array: fixarray, array 16 or array 32."""
+    first = payload[0]
+    if first < 0xA0:
+        return first & 0x0F
+    return int.from_bytes(payload[1:3] if first == 0xDC else payload[1:5], "big")
 
 
 def join(codec: Codec, items: Sequence[Any]) -> bytes:

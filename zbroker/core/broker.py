@@ -174,7 +174,6 @@ class BrokerEngine:
 
     def turn(self, now: int) -> None:
         """Once a turn, after all that was there was received."""
-        self._services.turn(now)
         self._topics.turn()
         if self._streams is not None:
             self._streams.turn(now)

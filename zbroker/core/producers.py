@@ -89,13 +89,9 @@ class Producer:
             f"batch {header.sequence} follows {header.previous}; the last accepted one is {self.sequence}"
         )
 
-    def _again(self, known: Accepted, header: Append, crc: int) -> Accepted | None:
+    def _again(self, known: Accepted, header: Append, crc: int) -> Accepted:
         if known.crc != crc:
             raise SequenceReused(f"batch {header.sequence} was sent before with other bytes")
-        if known.error is not None and known.error.retryable and known.sequence == self.sequence:
-            self.batches.pop()  # the disk was full then; nothing followed, so its place is still free
-            self.sequence = self.batches[-1].sequence if self.batches else header.previous
-            return None if header.previous == self.sequence else known
         return known
 
     def _known(self, sequence: int) -> Accepted | None:

@@ -37,15 +37,14 @@ class Pending(msgspec.Struct, eq=False, gc=True):
 
 
 class Requester:
-    """What a requester has under way: its own ids, and credit of requests that ended without a word from us."""
+    """What a requester has under way: by its own ids, and the sizes of requests that ended without a word from us."""
 
-    __slots__ = ("owed_bytes", "owed_messages", "pending", "session")
+    __slots__ = ("pending", "session", "silent")
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.pending: dict[int, Pending] = {}
-        self.owed_messages = 0
-        self.owed_bytes = 0
+        self.silent: dict[int, int] = {}
 
 
 class Replier:

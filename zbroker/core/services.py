@@ -27,7 +27,6 @@ from patterns.wire.errors import (
 from patterns.wire.frames import Message, columns_of, pack, reform
 from patterns.wire.limits import BODY_BYTES_MAX, MIB, REPLIES_UNREAD_CUT
 from patterns.wire.messages import Cancel, Codec, ErrorHeader, Offer, Offered, Partial, Reply, Request, Role, Withdraw
-from patterns.wire.messages import Credit as CreditHeader
 from patterns.wire.names import check_name
 from patterns.wire.server import Session, Sessions, error_header
 from zbroker.core import translate
@@ -53,7 +52,6 @@ class Services:
         self._requesters: dict[Session, Requester] = {}
         self._repliers: dict[Session, Replier] = {}
         self._due: Schedule[Pending] = Schedule()
-        self._indebted: set[Requester] = set()
         self._live = 0
         self._last_id = 0
         self._changes = 0
@@ -134,7 +132,7 @@ class Services:
         if requester is None:
             requester = self._requesters[session] = Requester(session)
         if header.id in requester.pending:
-            self._owe(requester, size)  # no outcome of its own: that id's outcome is the older request's
+            session.into.renew(1, size)  # no outcome of its own: that id's outcome is the older request's
             raise RemoteProtocolError(f"request id {header.id} is in use by a request without an outcome")
         self._last_id += 1
         deadline = now + header.timeout_ms * _US
@@ -223,15 +221,20 @@ class Services:
         self._sessions.post(session, 1, len(payload), frames)
 
     def cancel(self, session: Session, message: Message, now: int) -> None:
-        """CANCEL: the requester is no longer interested; unknown ids have had their outcome."""
+        """CANCEL: the requester is no longer interested. It renews the credit, at both ends; unknown ids had an outcome."""
         header = message.header
         assert isinstance(header, Cancel)
         requester = self._requesters.get(session)
-        pending = requester.pending.get(header.id) if requester else None
+        if requester is None:
+            return
+        pending = requester.pending.get(header.id)
         if pending is not None:
             self.counters["cancelled"] += 1
             self._tell_replier(pending)
             self._silent(pending)
+        size = requester.silent.pop(header.id, None)
+        if size is not None:
+            session.into.renew(1, size)
 
     def _tell_replier(self, pending: Pending) -> None:
         if pending.replier is not None:
@@ -344,16 +347,11 @@ class Services:
         self._sessions.answer(requester.session, header)
 
     def _silent(self, pending: Pending) -> None:
-        """Nothing is sent for this request any more. Its credit comes back by CREDIT, since no outcome will bring it."""
+        """Nothing is sent for this request any more. The requester's CANCEL, come or to come, renews its credit."""
         requester = pending.requester
         self._forget(pending)
         if requester is not None:
-            self._owe(requester, pending.asked_bytes)
-
-    def _owe(self, requester: Requester, size: int) -> None:
-        requester.owed_messages += 1
-        requester.owed_bytes += size
-        self._indebted.add(requester)
+            requester.silent[pending.header.id] = pending.asked_bytes
 
     def _forget(self, pending: Pending) -> None:
         """Nobody waits for it. If a replier works on it, its size stays on that replier's account until it answers."""
@@ -377,7 +375,6 @@ class Services:
         else:
             requester = self._requesters.pop(session, None)
             if requester is not None:
-                self._indebted.discard(requester)
                 for pending in list(requester.pending.values()):
                     self._tell_replier(pending)
                     self._forget(pending)
@@ -406,18 +403,6 @@ class Services:
         waiting = [pending for service in self._services.values() for pending in service.waiting.values()]
         for pending in waiting:
             self._fail(pending, _shutting_down())
-
-    def turn(self, now: int) -> None:
-        """Once a turn: give back by CREDIT what ended in silence.
-
-        Only to a requester with an empty outbox: an outcome that still waits there would renew itself a second time.
-        """
-        for requester in [r for r in self._indebted if not r.session.outbox and r.session.unread < REPLIES_UNREAD_CUT]:
-            self._indebted.discard(requester)
-            into = requester.session.into
-            into.renew(requester.owed_messages, requester.owed_bytes)
-            requester.owed_messages = requester.owed_bytes = 0
-            self._sessions.tell(requester.session, CreditHeader(into.messages_max, into.bytes_max))
 
     def next_timeout(self) -> int | None:
         """When a deadline or a wait for a first replier ends."""

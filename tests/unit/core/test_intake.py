@@ -1,29 +1,30 @@
-"""What is checked at the door."""
+"""What the door does with batches that it cannot take now; more of it in test_streams.py."""
 
 from __future__ import annotations
 
-import msgspec
-import pytest
-
-from patterns.wire.errors import BadBody
-from patterns.wire.messages import Codec, Columns
-from zbroker.core.intake import check_payload
+from tests.unit.core.durable import Durable
 
 
-@pytest.mark.parametrize("count", [1, 15, 16, 65_535, 65_536])
-def test_arrays_of_every_head_size_are_counted(count: int) -> None:
-    check_payload(Codec.MSGPACK, msgspec.msgpack.encode([1] * count), count, Columns())
+def test_what_follows_a_batch_refused_for_now_is_a_gap_so_order_is_kept() -> None:
+    rig = Durable()
+    producer = rig.producer()
+    rig.streams.storage(full=True, failed=False)
+    for body in "abc":
+        producer.append(body)
+    rig.turn()
+    assert rig.errors(b"p") == ["STORAGE_FULL", "SEQUENCE_GAP", "SEQUENCE_GAP"]
+    rig.streams.storage(full=False, failed=False)
+    for sequence, body in enumerate("abc", start=1):
+        producer.append(body, sequence=sequence, previous=sequence - 1)
+    rig.turn()
+    assert rig.confirms(b"p") == [(3, [0, 1, 2], [])]
 
 
-@pytest.mark.parametrize(
-    "payload", [b"", b"\x90", b"\x92\x01", b"\x91\x01\x01", b"\x80", b"\x91\xc1", b"\xc0", b"\xdc\x00", b"\x91" * 5_000]
-)
-def test_what_is_not_one_array_of_the_count_is_refused(payload: bytes) -> None:
-    with pytest.raises(BadBody):
-        check_payload(Codec.MSGPACK, payload, 1, Columns())
-
-
-def test_a_count_beyond_the_limits_is_refused() -> None:
-    for count in (0, 65_537):
-        with pytest.raises(BadBody):
-            check_payload(Codec.MSGPACK, msgspec.msgpack.encode([1] * count), count, Columns())
+def test_what_follows_a_batch_refused_for_good_is_taken() -> None:
+    rig = Durable()
+    producer = rig.producer()
+    producer.append("a", stream="no/name")
+    producer.append("b")
+    rig.turn()
+    assert rig.errors(b"p") == ["BAD_NAME"]
+    assert rig.confirms(b"p") == [(2, [0], [])]

@@ -78,7 +78,7 @@ def test_a_request_waits_for_a_busy_replier_beyond_wait_ms(bench):
     assert len(replier.take(Request)) == 1
 
 
-def test_nothing_is_sent_after_the_deadline_and_the_credit_comes_back(bench):
+def test_nothing_is_sent_after_the_deadline_and_cancel_renews_the_credit(bench):
     requester, replier = pair(bench)
     requester.request(1, timeout_ms=100)
     (asked,) = replier.take(Request)
@@ -87,8 +87,12 @@ def test_nothing_is_sent_after_the_deadline_and_the_credit_comes_back(bench):
     replier.reply(asked.id)
     assert not requester.messages(Reply)
     assert not requester.messages(ErrorHeader)
-    assert requester.take(Credit)[-1].messages == 65_537
     assert replier.take(Cancel) == [Cancel(asked.id)]
+    session = bench.engine._sessions.at((0, requester.peer))
+    assert session.into.messages_left == 65_535
+    requester.send(Cancel(1))
+    requester.send(Cancel(1))
+    assert session.into.messages_left == 65_536
 
 
 def test_the_replier_with_the_most_credit_left_is_asked(bench):

@@ -138,3 +138,22 @@ def test_a_raw_body_is_itself():
     assert BodyDecoder().decode(Codec.RAW, b"\xff") == b"\xff"
     with pytest.raises(ValidationFailed):
         BodyDecoder(int).decode(Codec.RAW, b"\xff")
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 65_535, 65_536])
+def test_arrays_of_every_head_size_are_counted(count):
+    check(Codec.MSGPACK, msgspec.msgpack.encode([1] * count), count, None)
+
+
+@pytest.mark.parametrize(
+    "payload", [b"", b"\x90", b"\x92\x01", b"\x91\x01\x01", b"\x80", b"\x91\xc1", b"\xc0", b"\xdc\x00", b"\x91" * 5_000]
+)
+def test_what_is_not_one_msgpack_array_of_the_count_is_refused(payload):
+    with pytest.raises(BadBody):
+        check(Codec.MSGPACK, payload, 1, None)
+
+
+def test_a_count_of_none_or_too_many_is_refused():
+    for count in (0, 65_537):
+        with pytest.raises(BadBody):
+            check(Codec.MSGPACK, msgspec.msgpack.encode([1] * count), count, None)
