@@ -334,10 +334,12 @@ class ClientEngine:
             retry_us = error.retry_after_ms * _MS or None
             self._lose(session, ClientEvent.TIMEOUT, error.detail, now, retry_us=retry_us)
             return
-        self.on_lost(session, now)
         session.close()
-        self.error = error
-        self._events.append(Failed(error))
+        self.on_lost(session, now)
+        self.detail = error.detail
+        if self.closed:  # else other peers still answer
+            self.error = error
+            self._events.append(Failed(error))
 
     def _lose(
         self, session: ClientSession, event: ClientEvent, why: str, now: int, *, retry_us: int | None = None

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 
+from patterns.core.client import Failed
 from patterns.core.request import Outcome, RequesterEngine
 from patterns.wire.errors import (
     ApplicationError,
+    Fenced,
     NoReplier,
     OutcomeUnknown,
     ProtocolError,
@@ -230,6 +232,26 @@ def test_a_lost_replier_leads_to_another_for_what_is_idempotent(peers):
     peers.sent(Request)
     peers.disconnect(1)
     assert [request.id for request in peers.sent(Request, link=2)] == [number]
+
+
+def test_a_refusal_by_one_peer_leaves_the_others(peers):
+    number = ask(peers, idempotent=True)
+    peers.sent(Request)
+    peers.say(ErrorHeader(number=106), 1)
+    assert peers.engine.error is None
+    assert not peers.heard(Failed)
+    assert [request.id for request in peers.sent(Request, link=2)] == [number]
+    peers.say(ErrorHeader(number=106), 2)
+    assert isinstance(peers.engine.error, Fenced)
+
+
+def test_nothing_is_asked_again_of_a_session_that_was_refused(wire):
+    ask(wire, idempotent=True)
+    wire.sent(Request)
+    wire.say(ErrorHeader(number=106))
+    assert wire.sent(Request) == []
+    wire.wait(5_000)
+    assert isinstance(outcome(wire).error, Fenced)
 
 
 def test_an_idempotent_request_waits_for_its_only_replier_to_come_back():
