@@ -47,6 +47,8 @@ JSON: Final = Form(
     msgspec.json.Decoder(object),
 )
 _KIND_OF: Final = {header: kind for kind, header in KINDS.items()}
+_FIRST_OF: Final = {header: MAGIC + kind for kind, header in KINDS.items()}
+_PLAIN_FIRSTS: Final = {MAGIC + kind: kind for kind in KINDS if kind not in _KEY_BYTES}  # frame 1 without a key, whole
 
 
 class Message(msgspec.Struct, gc=False):
@@ -72,7 +74,9 @@ def pack(
     header: Header, *, columns: bytes = b"", payload: bytes = b"", key: bytes = b"", form: Form = MSGPACK
 ) -> Frames:
     """Frames of a message, trailing empty ones left out. A batch keeps its payload even when that is empty."""
-    first = MAGIC + _KIND_OF[type(header)] + key
+    first = _FIRST_OF[type(header)]
+    if key:
+        first += key
     encoded = form.encoder.encode(header)
     if payload:
         return [first, encoded, columns, payload]
@@ -98,28 +102,23 @@ def parse(frames: Sequence[bytes]) -> Message:
     """
     columns = payload = b""
     match frames:
+        case [first, header, columns, payload]:
+            pass
         case [first, header]:
             pass
         case [first, header, columns]:
             pass
-        case [first, header, columns, payload]:
-            pass
         case _:
             raise RemoteProtocolError(f"{len(frames)} frames; a message has two to four")
-    kind, key = first[3:4], first[4:]
-    if first[:3] != MAGIC or len(kind) != 1:
-        raise RemoteProtocolError(f"frame 1 begins with {first[:4]!r}, not with 'ZB1' and a kind")
+    key = b""
+    kind = _PLAIN_FIRSTS.get(first)
+    if kind is None:
+        kind, key = _kind_and_key(first)
     if len(header) > HEADER_BYTES_MAX or len(columns) > COLUMNS_BYTES_MAX:
         raise RemoteProtocolError(
             f"header of {len(header)} and columns of {len(columns)} bytes, at most {HEADER_BYTES_MAX} and {COLUMNS_BYTES_MAX}"
         )
-    if kind not in KINDS:
-        raise UnknownCommand(f"kind {kind!r} is not in version 1 of ZB1")
-    if len(key) != _KEY_BYTES.get(kind, 0):
-        raise RemoteProtocolError(
-            f"frame 1 of kind {kind!r} has {len(first)} bytes, {4 + _KEY_BYTES.get(kind, 0)} expected"
-        )
-    form = JSON if header[:1] == b"{" else MSGPACK
+    form = JSON if header.startswith(b"{") else MSGPACK
     try:
         decoded = form.decoders[kind].decode(header)
         too_deep = _openings(header, form) > DEPTH_MAX and _is_deep(form.anything.decode(header))
@@ -128,6 +127,20 @@ def parse(frames: Sequence[bytes]) -> Message:
     if too_deep:
         raise RemoteProtocolError(f"header of kind {kind!r} is nested deeper than {DEPTH_MAX}")
     return Message(kind, key, decoded, columns, payload, form)
+
+
+def _kind_and_key(first: bytes) -> tuple[bytes, bytes]:
+    """What frame 1 says, where it is not just the magic and a kind that we know."""
+    kind, key = first[3:4], first[4:]
+    if first[:3] != MAGIC or len(kind) != 1:
+        raise RemoteProtocolError(f"frame 1 begins with {first[:4]!r}, not with 'ZB1' and a kind")
+    if kind not in KINDS:
+        raise UnknownCommand(f"kind {kind!r} is not in version 1 of ZB1")
+    if len(key) != _KEY_BYTES.get(kind, 0):
+        raise RemoteProtocolError(
+            f"frame 1 of kind {kind!r} has {len(first)} bytes, {4 + _KEY_BYTES.get(kind, 0)} expected"
+        )
+    return kind, key
 
 
 _MSGPACK_OPENINGS: Final = bytes((*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF))  # fixmap, fixarray, array and map 16, 32
