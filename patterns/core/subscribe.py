@@ -33,6 +33,7 @@ from patterns.wire.messages import (
 from patterns.wire.names import channels_of, check_pattern, matcher
 
 _MESSAGES_WINDOW: Final = 262_144
+_SEQUENCES_REMEMBERED: Final = 262_144  # 4,096 publishers on all 64 channels
 _BYTES_WINDOW: Final = 4 * 1024 * 1024  # 64 batches in flight keep two busy processes apart
 
 
@@ -88,6 +89,8 @@ class Loss:
         if expected is not None and sequence > expected:
             self.upstream += sequence - expected
         self._next[key] = max(expected or 0, sequence + count)  # over two forwarders the same batch comes twice
+        if len(self._next) > _SEQUENCES_REMEMBERED:  # a peer that invents publishers shall not fill our memory
+            del self._next[next(iter(self._next))]
 
     def told(self, publisher: bytes, channel: int, following: int) -> None:
         """An ECHO says which sequence comes next."""

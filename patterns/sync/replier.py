@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -113,8 +112,8 @@ class Replier(Role):
         self._codec = codec_of(codec)
         self._bodies = BodyDecoder(type)
         self._idle_timeout_s = idle_timeout_s
-        self._requests: deque[Requested] = deque()
-        self._cancelled: set[int] = set()
+        self._requests: dict[int, Requested] = {}  # not begun with, by token, oldest first
+        self._cancelled: set[int] = set()  # begun with, and nobody waits any more
         self._engine: ReplierEngine | PeerReplierEngine
         if addresses[0].brokered:
             self._engine = ReplierEngine(addresses, services, new_nonce(), self._codec, jitter)
@@ -144,9 +143,16 @@ class Replier(Role):
     def _take(self, events: list[Any]) -> None:
         for event in events:
             if isinstance(event, Requested):
-                self._requests.append(event)
+                self._requests[event.token] = event
             elif isinstance(event, Cancelled):
-                self._cancelled.add(event.token)
+                self._cancel(event.token)
+
+    def _cancel(self, token: int) -> None:
+        """Forget a request that waits here, so that asking and cancelling in a loop fills nothing."""
+        if self._requests.pop(token, None) is None:
+            self._cancelled.add(token)
+        else:
+            self._driver.defer(lambda: self._settled(token))
 
     @property
     def address(self) -> str:
@@ -184,15 +190,14 @@ class Replier(Role):
     def _next(self, deadline: int | None) -> IncomingRequest | None:
         driver, requests = self._driver, self._requests
         while True:
-            if driver.is_closed:
+            if driver.is_over():
                 return None
-            driver.check()
             if not requests and not driver.wait(self._has_news, deadline):
                 return None
-            if not requests:
+            event = self._oldest()
+            if event is None:
                 continue
-            event = requests.popleft()
-            if event.token in self._cancelled or event.deadline <= clock():
+            if event.deadline <= clock():
                 self._settled(event.token)
                 continue
             try:
@@ -201,6 +206,12 @@ class Replier(Role):
                 self._fail(event.token, error)
                 continue
             return IncomingRequest(self, event, body)
+
+    def _oldest(self) -> Requested | None:
+        with self._driver.lock:
+            for token in self._requests:
+                return self._requests.pop(token)
+        return None
 
     def _has_news(self) -> bool:
         return bool(self._requests) or self._driver.is_closed or self._engine.closed or self._engine.error is not None

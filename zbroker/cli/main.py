@@ -10,6 +10,7 @@ import click
 # Command -> (module, attribute, what the list of commands says). A new command is one line here.
 COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "run": ("zbroker.cli.run", "run", "Run a broker in the foreground."),
+    "demo": ("zbroker.cli.demo", "demo", "Take the tour: every pattern on real data, in half a minute."),
     "bench": ("zbroker.cli.bench", "bench", "Measure this machine, beside bare ZeroMQ."),
     "pub": ("zbroker.cli.pub", "pub", "Publish messages of a topic."),
     "sub": ("zbroker.cli.sub", "sub", "Print the messages of topics as they come."),

@@ -88,7 +88,9 @@ def step_queue(say: Say) -> dict[str, Any]:
                 list(publisher.lines())
             watched = watcher.line()["received"]
         expect(watched, wanted, "messages that the JSON-only program saw")
-        say(f"   pyzmq and json alone, from SPEC.md: read {watched} of {wanted} of {_PATTERN!r}, published as msgpack, as JSON")
+        say(
+            f"   pyzmq and json alone, from SPEC.md: read {watched} of {wanted} of {_PATTERN!r}, published as msgpack, as JSON"
+        )
         confirmed, done = _work_off(broker, None)
     _account(confirmed, done)
     say(f"   {len(confirmed):,} airports confirmed on disk as JSON, {len(done):,} worked off by a group as dicts")
