@@ -54,6 +54,7 @@ class Bodies:
             Codec.JSON: msgspec.json.Decoder(list[type]).decode,
         }
         self._typed = type is not Any
+        self.has_errors = False  # whether one may stand among the bodies of the last decode()
 
     def decode(self, codec: Codec, payload: bytes, count: int, sizes: list[int] | None) -> list[Any]:
         """The bodies; in the place of one that cannot be had stands its error.
@@ -61,12 +62,17 @@ class Bodies:
         Raises:
             BadBody: the payload is no array of `count` items.
         """
+        self.has_errors = False
         if codec is Codec.RAW:
             items = decode(codec, payload, count, sizes)
-            return [self.one(codec, item) for item in items] if self._typed else items
+            if not self._typed:
+                return items
+            self.has_errors = True
+            return [self.one(codec, item) for item in items]
         try:
             bodies: list[Any] = self._whole[codec](payload)
         except (msgspec.MsgspecError, RecursionError, UnicodeError):
+            self.has_errors = True
             return [self.one(codec, item) for item in items_of(codec, payload, count, sizes)]
         if len(bodies) != count:
             return decode(codec, payload, count, sizes)
@@ -86,14 +92,9 @@ def messages_of(batch: Received, bodies: Bodies) -> Iterable[Message]:
     topics: Iterable[str] = repeat(batch.topic) if batch.topics is None else batch.topics
     headers: Iterable[dict[str, str] | None] = repeat(None) if batch.headers is None else batch.headers
     messages = map(Message, topics, decoded, headers, range(batch.sequence, batch.sequence + batch.count))
-    if batch.wanted is None and not any(isinstance(body, ZbrokerError) for body in _suspects(decoded)):
+    if batch.wanted is None and not bodies.has_errors:
         return messages
     return _selected(messages, batch.wanted)
-
-
-def _suspects(decoded: list[Any]) -> Iterator[Any]:
-    """The first of each type is enough to see whether errors are among the bodies."""
-    return iter({type(body): body for body in decoded}.values())
 
 
 def _selected(messages: Iterable[Message], wanted: list[int] | None) -> Iterator[Any]:
