@@ -116,6 +116,8 @@ class ConsumerEngine(ClientEngine):
         self._progress_at = 0
         self._extend_at: int | None = None
         self._settle_ids = 0
+        self._epoch = 0
+        self._claimed: set[int] = set()  # leases of the broker's life before this one; they can be acked, not extended
         self._dirty: dict[int, None] = {}  # leases with something settled but not told, in order
         self._told: dict[int, None] = {}  # settle ids that wait for SETTLED
         self.joined = False
@@ -139,9 +141,18 @@ class ConsumerEngine(ClientEngine):
     def on_ready(self, session: ClientSession, ready: Ready, now: int) -> None:
         self._waiting = self._waiting_bytes = 0
         if not ready.resumed:
-            self._leases.clear()
-            self._dirty.clear()
+            self._begin_anew(ready)
         self._join(session, now)
+
+    def _begin_anew(self, ready: Ready) -> None:
+        """The session is another one. A broker that was started again takes acks of what was held before it, for a while."""
+        kept = (
+            {} if ready.epoch == self._epoch else {n: one for n, one in self._leases.items() if n not in self._claimed}
+        )
+        self._leases = kept
+        self._claimed = set(kept)
+        self._dirty = {number: None for number in self._dirty if number in kept}
+        self._epoch = ready.epoch
 
     def _join(self, session: ClientSession, now: int) -> None:
         start = self._start if self._next is None else self._next
@@ -321,5 +332,5 @@ class ConsumerEngine(ClientEngine):
         session = self.sessions[0]
         if not session.is_ready or now - self._progress_at > self._processing_max_us:
             return  # it computes for too long: the broker gives its messages to another
-        for number in list(self._leases):
+        for number in [number for number in self._leases if number not in self._claimed]:
             session.send(Settle(lease=number, action="extend", delay_ms=_LEASE_MS), now)

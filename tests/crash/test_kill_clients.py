@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from patterns.io.clock import clock
 from patterns.sync import Consumer, Producer
 from patterns.wire.errors import Fenced, StaleLease
 from tests.processes import Broker, Program, program, until
@@ -167,6 +168,25 @@ def test_a_broker_stopped_longer_than_the_expiry_loses_nothing(broker: Broker) -
             d.ack()
         assert set(tokens) == set(range(600))
         assert all(a < b for found in tokens.values() for a, b in pairwise(found))
+
+
+@pytest.mark.parametrize("mode", ["slices", "batches"])
+def test_what_a_member_held_over_a_restart_can_still_be_acked(broker: Broker, mode: str) -> None:
+    """For 2 s after its start the broker waits for those who held something (SPEC.md 9.2)."""
+    with Producer(broker.url, "work") as out, Consumer(broker.url, "work", group="g", idle_timeout_s=4) as consumer:
+        out.send_many(range(20))
+        held = next(consumer.batches()) if mode == "batches" else next(iter(consumer))
+        out.send(20)  # a commit, which the count of deliveries goes along with
+        broker.restart()
+        engine = consumer._engine
+        back = lambda: engine.joined and engine.sessions[0].ready.epoch == broker.epochs[-1]  # noqa: E731
+        assert consumer._driver.wait(back, clock() + 5_000_000)
+        held.ack()
+        again = [d.offset for d in consumer if d.ack() is None]
+        mine = set(held.offsets) if mode == "batches" else {held.offset}
+        assert mine & set(again) == set()
+        assert mine | set(again) == set(range(21))
+        assert consumer.stale == 0
 
 
 def test_acks_on_their_way_when_the_broker_is_killed_are_not_forgotten(broker: Broker) -> None:
