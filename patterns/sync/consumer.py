@@ -309,9 +309,8 @@ class Consumer(Role):
         try:
             while True:
                 if not delivered:
-                    if driver.is_closed:
+                    if driver.is_over():
                         return
-                    driver.check()
                     if not driver.wait(self._has_news, deadline_of(self._idle_timeout_s)):
                         return
                     continue

@@ -128,9 +128,8 @@ class Subscriber(Role):
                         self._engine.counters["malformed"] += 1
                         continue
                     yield messages
-                if driver.is_closed:
+                if driver.is_over():
                     return
-                driver.check()
                 if not batches and not driver.wait(self._has_news, deadline_of(self._idle_timeout_s)):
                     return
         finally:
