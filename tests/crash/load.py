@@ -175,4 +175,3 @@ class Load:
     def _reads(self, consumer: Consumer) -> None:
         for d in consumer:
             self.account.read.append((d.offset, tuple(d.body)))
-

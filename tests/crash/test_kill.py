@@ -58,7 +58,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
     import time
 
     seed = int(os.environ.get("ZBROKER_TEST_SEED", random.randrange(1 << 32)))
-    print(f"seed {seed}: ZBROKER_TEST_SEED={seed} repeats the choice of instants")  # noqa: T201  for whoever repeats it
+    print(f"seed {seed}: ZBROKER_TEST_SEED={seed} repeats the choice of instants")
     dice = random.Random(seed)
     folder: Path = tmp_path_factory.mktemp("kill")
     with Broker(folder) as broker:
@@ -74,7 +74,9 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
         result.stored = _stored(broker.url)
         try:
             until(lambda: len({seen.offset for seen in load.account.seen}) >= len(result.stored), DRAIN_S, "the drain")
-            until(lambda: len({offset for offset, _ in load.account.read}) >= len(result.stored), DRAIN_S, "the reading")
+            until(
+                lambda: len({offset for offset, _ in load.account.read}) >= len(result.stored), DRAIN_S, "the reading"
+            )
         except AssertionError as error:
             load.account.errors.append(error)
         load.stop()
