@@ -234,8 +234,10 @@ class PeerReplierEngine:
         return events
 
     def effects(self) -> list[Effect]:
+        if not self._effects:
+            return []
         effects = self._effects.copy()
-        self._effects.clear()
+        self._effects.clear()  # cleared, not replaced: the sessions share the list
         return effects
 
     def next_timeout(self) -> int | None:

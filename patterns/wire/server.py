@@ -15,13 +15,14 @@ from patterns.wire.errors import (
     VersionUnsupported,
     ZbrokerError,
 )
-from patterns.wire.frames import MSGPACK, Form, Frames, Message, pack, parse
+from patterns.wire.frames import MSGPACK, Form, Frames, Message, kind_of, pack, parse
 from patterns.wire.limits import EXPIRY_MS, HEARTBEAT_MS, REPLIES_UNREAD_CUT, REPLIES_UNREAD_MAX
 from patterns.wire.messages import Credit as CreditHeader
 from patterns.wire.messages import ErrorHeader, Goodbye, Header, Hello, NoSessionHeader, Ping, Pong, Ready, Role
 from patterns.wire.session import Credit, ServerEvent, ServerState, server_next
 
 Peer = tuple[Link, PeerId]
+_OWN_KINDS: Final = frozenset(kind_of(header) for header in (Ping, Pong, CreditHeader, Goodbye))
 _PEERS_REMEMBERED: Final = 4_096  # connections without a session whose unread answers we count; oldest forgotten first
 
 
@@ -123,6 +124,8 @@ class Sessions:
         return self._own_business(session, message, now)
 
     def _own_business(self, session: Session, message: Message, now: int) -> tuple[Session, Message] | None:
+        if message.kind not in _OWN_KINDS:
+            return session, message
         header = message.header
         match header:
             case Ping():
@@ -138,8 +141,6 @@ class Sessions:
                 self.answer(session, Goodbye())
                 session.state = server_next(session.state, ServerEvent.GOODBYE)
                 self._end(session, "goodbye", now)
-            case _:
-                return session, message
         return None
 
     def _hello(self, peer: Peer, message: Message, now: int) -> None:

@@ -20,6 +20,7 @@ from zmq.backend import zmq_poll
 
 from patterns.io import turn
 from patterns.io.journal import Journal
+from patterns.io.turn import Routed
 from patterns.wire.engine import Close, Send
 from patterns.wire.limits import BATCH_BYTES_MAX, COLUMNS_BYTES_MAX, HEADER_BYTES_MAX
 from patterns.wire.records import Record
@@ -27,7 +28,7 @@ from zbroker.core.broker import BrokerEngine
 from zbroker.core.effects import Append, Effect, Read
 from zbroker.processes.guard import Guard
 from zbroker.processes.guard_account import wire_allowance
-from zbroker.store.faults import JournalError
+from zbroker.store.faults import JournalError, JournalFull
 
 MESSAGES_PER_TURN: Final = 64  # 4 MiB of full batches: one commit's worth, and the longest that a timer waits
 _STALL_US: Final = 1_000_000  # after a longer one, what waits in the sockets comes before what expired meanwhile
@@ -74,6 +75,7 @@ class Loop:
         self._peers: dict[int, bytes] = {}  # by fd, the routing id that was heard there last
         self._suspects: deque[tuple[int, bytes]] = deque()  # when to send a proof, in order of time per kind of proof
         self._has_appended = False
+        self._held: deque[Record] = deque()  # taken by the engine, but the journal has no room; in order of index
         self._is_failed = False
         self._is_full = False
         self._informed_at = 0
@@ -176,18 +178,29 @@ class Loop:
                 self._bell_in.recv(64)
 
     def _receive(self, now: int) -> int:
-        """Hand what is there to the engine; returns how many messages."""
-        engine, guard, peers = self._engine, self._guard, self._peers
-        messages = turn.receive_routed_many(self._router, MESSAGES_PER_TURN, True)
-        for peer, frames, fd in messages:
-            if fd >= 0:
-                guard.delivered(fd, sum(map(len, frames)), len(frames))
-                if peers.get(fd) != peer:
-                    self._note_peer(fd, peer, now)
-            engine.receive(_LINK, peer, frames, now)
-            if frames and frames[0] == _HELLO and fd >= 0:
-                self._allow(fd, peer)
-        return len(messages)
+        """Hand what is there to the engine; returns how many messages.
+
+        What the first one leads to leaves before anybody looks for a second: who asks one thing at a time waits for it.
+        """
+        first = turn.receive_routed(self._router, True)
+        if first is None:
+            return 0
+        self._hand_in(first, now)
+        self._do(self._engine.effects(), now)
+        rest = turn.receive_routed_many(self._router, MESSAGES_PER_TURN - 1)
+        for message in rest:
+            self._hand_in(message, now)
+        return 1 + len(rest)
+
+    def _hand_in(self, message: Routed, now: int) -> None:
+        peer, frames, fd = message
+        if fd >= 0:
+            self._guard.delivered(fd, sum(map(len, frames)), len(frames))
+            if self._peers.get(fd) != peer:
+                self._note_peer(fd, peer, now)
+        self._engine.receive(_LINK, peer, frames, now)
+        if fd >= 0 and frames and frames[0] == _HELLO:
+            self._allow(fd, peer)
 
     def _allow(self, fd: int, peer: bytes) -> None:
         """Before READY leaves: what this connection may have under way from now on."""
@@ -270,16 +283,30 @@ class Loop:
     # -- journal -------------------------------------------------------------------------------------------------
 
     def _append(self, record: Record) -> None:
+        """Give a record to the journal; without room it is held, and what comes after it too: indexes have no gap."""
         if self._is_failed:
             return
         assert self._journal is not None
+        if self._held:
+            self._held.append(record)
+            return
         try:
             position = self._journal.append(record)
+        except JournalFull:
+            self._held.append(record)  # nothing was taken, nothing was confirmed: it waits for room
+            self._has_appended = True  # so that the commit looks whether the room is there, and producers hear of it
+            return
         except JournalError as error:
             self._failed(error)
             return
         self._has_appended = True
         self._engine.placed(record.index, position)
+
+    def _append_held(self) -> None:
+        """The journal may have room again."""
+        held, self._held = self._held, deque()
+        for record in held:
+            self._append(record)
 
     def _commit(self, now: int) -> None:
         """One sync for everything appended in this turn."""
@@ -309,6 +336,7 @@ class Loop:
         """What is on the disk is not known any more: go on with what needs none, and stay visible."""
         self._is_failed = True
         self._has_appended = False
+        self._held.clear()
         self._engine.storage(full=self._is_full, failed=True)
         self._engine.warn("journal", str(error))
 
@@ -324,6 +352,8 @@ class Loop:
             return
         if journal.durable_index > before:  # it found room for what waited for it
             self._engine.persisted(journal.durable_index, now)
+        if self._held and not journal.full:
+            self._append_held()
         self._note_full(journal.full)
 
     def _note_full(self, is_full: bool) -> None:
