@@ -6,6 +6,7 @@ Each option has its reason in SPEC.md 2 or beside it. Every maker leaves no sock
 from __future__ import annotations
 
 import itertools
+import socket as unix_sockets
 import struct
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -31,6 +32,7 @@ _LINGER_MS: Final = 0  # what must not be lost is confirmed by the protocol; who
 _KEEPALIVE_IDLE_S: Final = 30
 _KEEPALIVE_INTERVAL_S: Final = 10
 _KEEPALIVE_COUNT: Final = 3
+_PROBE_S: Final = 0.5  # a local connect answers at once
 _monitor_names: Final = itertools.count(1)
 
 PUBLISHER_HIGH_WATER_MARK: Final = 1_000  # batches per subscriber, direct publish-subscribe; libzmq's own default
@@ -166,6 +168,9 @@ def _plain_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Soc
 def bind(socket: zmq.Socket[bytes], endpoint: str) -> str:
     """Bind, and return where: a port 0 or * is filled in. Closes the socket when it fails; raises as make_router()."""
     socket.ipv6 = _needs_ipv6(endpoint)
+    if endpoint.startswith("ipc://") and _is_live(endpoint[len("ipc://") :]):
+        socket.close()
+        raise Unavailable(f"cannot bind {endpoint}: another program listens there")
     wanted = endpoint[:-2] + ":*" if endpoint.startswith("tcp://") and endpoint.endswith(":0") else endpoint
     try:
         socket.bind(wanted)
@@ -175,6 +180,18 @@ def bind(socket: zmq.Socket[bytes], endpoint: str) -> str:
             raise Unavailable(f"cannot bind {endpoint}: {error.strerror}") from error
         raise BadAddress(f"cannot bind {endpoint}: {error.strerror}") from error
     return last_endpoint(socket)
+
+
+def _is_live(path: str) -> bool:
+    """Whether somebody listens on a socket file. libzmq would unlink it and take over in silence; a stale one is fine."""
+    address = "\0" + path[1:] if path.startswith("@") else path
+    with unix_sockets.socket(unix_sockets.AF_UNIX, unix_sockets.SOCK_STREAM) as probe:
+        probe.settimeout(_PROBE_S)
+        try:
+            probe.connect(address)
+        except OSError:
+            return False
+    return True
 
 
 def last_endpoint(socket: zmq.Socket[bytes]) -> str:

@@ -161,7 +161,7 @@ class Model:
             self.let_go(id, set(self.leases[id].offsets), self.leases[id].attempt)
         for offset, tries in self.tries.items():
             self.slack[offset] = min(self.slack.get(offset, tries), tries if clean else 0)
-        before = self.rig.group() if self.rig.streams.status()["groups"] else None
+        before = self.rig.group() if self.rig.streams.status(1_000)["groups"] else None
         self.rig = self.rig.crash(tail_bytes=3_000)
         self.members, self.leases = [], {}
         self.producer = self.rig.producer(b"p%d" % self.rig.epoch)
@@ -196,7 +196,7 @@ class Model:
             assert least + 1 <= attempt <= tries + 2, f"{offset} has attempt {attempt} after {tries}, {least}"
 
     def check(self) -> None:
-        if not self.rig.streams.status()["groups"]:
+        if not self.rig.streams.status(1_000)["groups"]:
             return
         group = self.rig.group()
         assert group["balanced"], group

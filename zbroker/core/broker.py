@@ -58,7 +58,7 @@ class StreamsFacade(Protocol):
     def storage(self, full: bool, failed: bool) -> None: ...
     def next_timeout(self) -> int | None: ...
     def handle_timeout(self, now: int) -> None: ...
-    def status(self) -> dict[str, object]: ...
+    def status(self, rows_max: int) -> dict[str, object]: ...
 
 
 MakeStreams = Callable[[Sessions, list[Effect]], StreamsFacade]
@@ -307,9 +307,9 @@ class BrokerEngine:
             self._sessions.refuse(session, error, "command", header.id)
             return
         used = Codec.JSON if session.codec is Codec.JSON else Codec.MSGPACK
-        payload = codec.encode_body(used, [self.status(now)])
-        if len(payload) > BATCH_BYTES_MAX:
-            error_ = TooLarge("the status does not fit a message")
+        try:
+            payload = codec.encode_body(used, [self.status(now)])
+        except TooLarge as error_:
             self._sessions.refuse(session, error_, "command", header.id)
             return
         self._sessions.answer(session, Result(id=header.id, codec=used), payload=payload)
@@ -345,6 +345,6 @@ class BrokerEngine:
             "warnings": list(self._warnings.values()),
         }
         if self._streams is not None:
-            status.update(self._streams.status())
+            status.update(self._streams.status(_STATUS_ROWS_MAX))
         status.update(self._informed)
         return status

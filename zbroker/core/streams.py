@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -259,16 +260,14 @@ class Streams:
 
     # -- status ---------------------------------------------------------------------------------------------------
 
-    def status(self) -> dict[str, object]:
-        """For people and metrics; plain values."""
+    def status(self, rows_max: int) -> dict[str, object]:
+        """For people and metrics; plain values, and at most `rows_max` streams and as many groups."""
         catalog = self._catalog
-        streams = {name: self._stream_status(log) for name, log in catalog.by_name.items()}
-        groups = {
-            f"{log.name}/{group.name}": self._group_status(log, group)
-            for log in catalog.by_id.values()
-            for group in log.groups.values()
-        }
+        streams = {name: self._stream_status(log) for name, log in islice(catalog.by_name.items(), rows_max)}
+        pairs = ((log, group) for log in catalog.by_id.values() for group in log.groups.values())
+        groups = {f"{log.name}/{group.name}": self._group_status(log, group) for log, group in islice(pairs, rows_max)}
         return {
+            "stream_count": len(catalog.by_name),
             "streams": streams,
             "groups": groups,
             "producers": len(self._intake.producers),

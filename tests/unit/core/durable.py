@@ -210,7 +210,7 @@ class Durable:
         return [j.next for j in self.take(peer, Joined)]
 
     def group(self, name: str = "s/g") -> dict[str, Any]:
-        return self.streams.status()["groups"][name]  # type: ignore[index, no-any-return]
+        return self.streams.status(1_000)["groups"][name]  # type: ignore[index, no-any-return]
 
     def crash(self, **options: Any) -> Durable:
         """The next life: what was not on disk is gone."""

@@ -18,7 +18,7 @@ def test_a_retry_is_stored_once_and_told_its_first_offset() -> None:
     producer.append("a", "b", sequence=1, previous=0)
     rig.turn()
     assert rig.confirms(b"p") == [(1, [0, 2, 0], [1])]
-    assert rig.streams.status()["streams"]["s"]["messages"] == 3  # type: ignore[index]
+    assert rig.streams.status(1_000)["streams"]["s"]["messages"] == 3  # type: ignore[index]
 
 
 def test_a_retry_before_the_original_is_on_disk_waits_for_it() -> None:
@@ -130,7 +130,7 @@ def test_a_fenced_epoch_never_stores() -> None:
     new.append("late", producer_epoch=1)
     rig.turn()
     assert rig.errors(b"q") == ["FENCED"]
-    assert "s" not in rig.streams.status()["streams"]  # type: ignore[operator]
+    assert "s" not in rig.streams.status(1_000)["streams"]  # type: ignore[operator]
 
 
 def test_identity_order_and_retries_survive_a_restart() -> None:
@@ -165,7 +165,7 @@ def test_a_producer_that_stored_nothing_leaves_nothing() -> None:
         rig.producer(b"p%d" % number)
         rig.disconnect(b"p%d" % number)
     rig.turn()
-    assert (rig.streams.status()["producers"], rig.records) == (0, [])
+    assert (rig.streams.status(1_000)["producers"], rig.records) == (0, [])
 
 
 def test_unread_refusals_end_the_session_before_one_is_swallowed() -> None:

@@ -137,7 +137,7 @@ def test_a_reader_without_a_group_leaves_no_trace() -> None:
     rig.consumer(group="", start=1, mode="batches")
     [delivery] = rig.deliveries(b"c")
     assert (delivery.lease, delivery.bodies) == (0, ["b"])
-    assert rig.streams.status()["groups"] == {}
+    assert rig.streams.status(1_000)["groups"] == {}
 
 
 def test_start_new_of_a_group_skips_what_was_there() -> None:
@@ -338,13 +338,13 @@ def test_an_unreadable_hole_at_the_end_jumps_offsets_so_that_none_is_used_twice(
     again.consumer(group="", mode="batches")
     assert [d.offset for d in again.deliveries(b"c")] == [0, 101]
     third = again.crash()
-    assert third.streams.status()["streams"]["s"]["next_offset"] == 102  # type: ignore[index]
+    assert third.streams.status(1_000)["streams"]["s"]["next_offset"] == 102  # type: ignore[index]
 
 
 def test_nothing_in_a_journal_stops_the_broker() -> None:
     junk = [Record(n, kind, 9, 0, 1, b"\xc1", b"\xc1") for n, kind in enumerate((1, 2, 4, 7), start=1)]
     rig = Durable(junk)
-    assert rig.streams.status()["anomalies"] == 4
+    assert rig.streams.status(1_000)["anomalies"] == 4
 
 
 def test_published_at_never_falls_within_a_stream() -> None:
