@@ -85,27 +85,29 @@ class _Wake:
         self.fd, self._write_fd = os.pipe()
         os.set_blocking(self.fd, False)
         os.set_blocking(self._write_fd, False)
-        self._rung = False
+        self.rung = False
 
     def ring(self) -> None:
         try:
             os.write(self._write_fd, b"!")
         except OSError:
             pass  # 64 KiB of bells are enough, and a closed driver needs none
-        self._rung = True  # after the write: a hush() in between would leave a bell that nobody hushes any more
+        self.rung = True  # after the write: a hush() in between would leave a bell that nobody hushes any more
 
     def hush(self) -> None:
-        if not self._rung:
-            return
-        self._rung = False
+        self.rung = False
         try:
             os.read(self.fd, 4_096)
         except BlockingIOError:
             pass
 
     def close(self) -> None:
-        os.close(self.fd)
-        os.close(self._write_fd)
+        """Once, by whoever is last; a bell rung afterwards must not reach who has the descriptor's number then."""
+        if self.fd >= 0:
+            read_fd, write_fd = self.fd, self._write_fd
+            self.fd = self._write_fd = -1
+            os.close(read_fd)
+            os.close(write_fd)
 
 
 class _Follower:
@@ -370,6 +372,8 @@ class Driver:
             deadline: on clock(); None: no limit.
             keeper: the caller is the keeper, which gives way to anybody else.
         """
+        if self.forked:
+            self.check()  # the sockets and the lock are the parent's
         self.lock.acquire()
         try:
             if not keeper:
@@ -428,7 +432,10 @@ class Driver:
         finally:
             self.lock.acquire()
             self._leader = None
-            self._wake.hush()
+            if self.is_closed:
+                self._wake.close()
+            elif self._wake.rung:
+                self._wake.hush()
 
     def _readable(self) -> bool:
         """The descriptors are edge-triggered, so after a send only the sockets themselves know."""
@@ -478,6 +485,8 @@ class Driver:
 
     def run(self, call: Callable[[int], None] | None = None) -> None:
         """Send what call(now) and others have posted; never waits for the other end, and takes nothing in."""
+        if self.forked:
+            self.check()
         with self.lock:
             now = clock()
             if call is not None:
@@ -518,6 +527,8 @@ class Driver:
 
     def _shut(self) -> None:
         with self.lock:
+            if self.is_closed:  # another thread closes it, too; descriptors are closed once
+                return
             self.is_closed = True
             for plug in self._plugs.values():
                 self._unplug(plug, self._linger_ms)

@@ -305,7 +305,8 @@ class Consumer(Role):
     def _arriving(self, mode: str) -> Iterator[Batch]:
         driver, delivered, engine = self._driver, self._delivered, self._engine
         self._thread = threading.get_ident()
-        driver.run(lambda now: engine.use(mode, now))
+        if not driver.is_over():
+            driver.run(lambda now: engine.use(mode, now))
         try:
             while True:
                 if not delivered:

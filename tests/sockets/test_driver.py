@@ -1,0 +1,218 @@
+"""The driver and its keeper: who sleeps on the sockets, what forks, what ends. Real threads, sockets and processes."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from patterns.sync import Consumer, Producer, Publisher, Replier, Requester, Subscriber
+from patterns.wire.errors import Closed, Forked
+from tests.processes import Broker, only_long, program, until
+from tests.sockets.places import Crowd, Place, serving
+
+LEAVES_ALL_OPEN = """
+import sys, threading
+from patterns.sync import Consumer, Producer, Publisher, Replier, Requester, Subscriber
+url = sys.argv[1]
+roles = [Requester(url), Replier(url, "s"), Publisher(url), Subscriber(url, ">"), Producer(url, "w"),
+         Consumer(url, "w", group="g"), Publisher("tcp://127.0.0.1:0"), Replier("tcp://127.0.0.1:0", "s"),
+         Requester("tcp://127.0.0.1:9"), Subscriber("tcp://127.0.0.1:9", ">")]
+if sys.argv[2] == "ready":
+    roles[1].ready(); roles[3].ready(); roles[5].ready()
+    roles[4].send(1)
+    threading.Thread(target=lambda: next(iter(roles[3]), None), daemon=True).start()
+    threading.Thread(target=lambda: next(iter(roles[1]), None), daemon=True).start()
+print("made")
+"""
+
+FORKS = """
+import os, sys
+from patterns.sync import Consumer, Producer, Publisher, Requester
+from patterns.wire.errors import Forked
+url = sys.argv[1]
+requester, producer, publisher = Requester(url), Producer(url, "w"), Publisher(url)
+consumer = Consumer(url, "w", group="g")
+producer.send(0)
+calls = [lambda: requester.request("s", 1), lambda: producer.send(1), lambda: publisher.publish("a", 1),
+         lambda: next(iter(consumer)), lambda: producer.flush(), lambda: publisher.flush(), lambda: consumer.ready(),
+         lambda: producer.post(1)]
+child = os.fork()
+if child == 0:
+    wrong = []
+    for number, call in enumerate(calls):
+        try:
+            call()
+            wrong.append(number)
+        except Forked:
+            pass
+        except BaseException as error:
+            wrong.append((number, repr(error)))
+    for role in (requester, producer, publisher, consumer):
+        role.close()
+    fresh = Producer(url, "w")
+    offset = fresh.send("from the child").offset
+    fresh.close()
+    print("child", wrong, offset, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print("parent", producer.send(1).offset, [next(iter(consumer)).offset for _ in range(1)], flush=True)
+for role in (requester, producer, publisher, consumer):
+    role.close()
+"""
+
+
+def test_after_a_fork_the_child_is_told_and_the_parent_goes_on(broker: Broker, tmp_path: Path) -> None:
+    with program(FORKS, tmp_path, broker.url) as forks:
+        assert forks.line() == "child [] 1"
+        assert forks.line() == "parent 2 [0]"
+        assert forks.wait() == 0
+
+
+@pytest.mark.parametrize("when", ["at once", "ready"])
+def test_a_program_that_leaves_all_open_ends(broker: Broker, tmp_path: Path, when: str) -> None:
+    with program(LEAVES_ALL_OPEN, tmp_path, broker.url, when) as ending:
+        assert ending.line() == "made"
+        assert ending.wait(10) == 0
+        assert "Traceback" not in ending.errors
+
+
+def test_an_idle_role_costs_no_cpu(broker: Broker) -> None:
+    """A keeper or leader that spins would take all of it."""
+    with Producer(broker.url, "w") as out, Consumer(broker.url, "w", group="g") as consumer, Publisher(broker.url) as p:
+        out.send(1)
+        p.wait_for_subscribers(0)
+        consumer.ready()
+        crowd = Crowd()
+        ended = threading.Event()
+        crowd.run(lambda: [d.ack() for d in consumer])
+        until(lambda: consumer._driver.is_led, 10, "the waiting")
+        before = time.process_time()
+        ended.wait(2)
+        used = time.process_time() - before
+        consumer.close()
+        crowd.join()
+        assert used < 0.4
+
+
+def test_what_is_posted_while_another_thread_leads_leaves_at_once(broker: Broker) -> None:
+    """A kick that falls between a leader's turn and its sleep must not wait for its next timer, 2 s away."""
+    with Producer(broker.url, "w") as out:
+        out.send(0)
+        ended = threading.Event()
+        crowd = Crowd()
+        crowd.run(lambda: out._driver.wait(ended.is_set, None))
+        for number in range(2_000):
+            posted = out.post(number)
+            began = time.monotonic()
+            assert posted.result(1.5).offset == number + 1, time.monotonic() - began
+        ended.set()
+        out._driver.kick()
+        crowd.join()
+
+
+def test_many_threads_and_roles_end_before_a_deadline(broker: Broker) -> None:
+    crowd = Crowd()
+    with (
+        serving(broker.url, "echo", lambda body: body),
+        Requester(broker.url) as asker,
+        Producer(broker.url, "w") as out,
+        Publisher(broker.url) as publisher,
+    ):
+        for who in range(5):
+            crowd.run(lambda who=who: [asker.request("echo", n, timeout_s=20) for n in range(100)])
+            crowd.run(lambda who=who: [out.send(n) for n in range(50)])
+            crowd.run(lambda who=who: [out.post(n).result(20) for n in range(50)])
+            crowd.run(lambda who=who: [publisher.publish(f"t{who}", n) for n in range(2_000)])
+        crowd.join(60)
+
+
+def _roles(place: Place) -> list[Callable[[], Any]]:
+    return [
+        lambda: Replier(place.bind, "s"),
+        lambda: Publisher(place.bind),
+        lambda: Requester(place.broker.url if place.broker else "tcp://127.0.0.1:9"),
+        lambda: Subscriber(place.broker.url if place.broker else "tcp://127.0.0.1:9", ">"),
+    ]
+
+
+def test_roles_leave_no_thread_and_no_descriptor(place: Place) -> None:
+    for make in _roles(place):
+        make().close()
+    threads = threading.active_count()
+    descriptors = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    for _ in range(20):
+        for make in _roles(place):
+            make().close()
+    until(lambda: threading.active_count() <= threads, 10, "the end of the keepers")
+    if descriptors:
+        until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors + 4, 10, "the closing of descriptors")
+
+
+def test_closing_while_another_thread_waits_leaves_no_descriptor(broker: Broker) -> None:
+    def once() -> None:
+        consumer = Consumer(broker.url, "w", group="g")
+        crowd = Crowd()
+        crowd.run(list, consumer)
+        until(lambda: consumer._driver.is_led, 10, "the waiting")
+        consumer.close()
+        crowd.join()
+
+    once()
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("the system shows no descriptors in /proc")
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        once()
+    until(lambda: len(os.listdir("/proc/self/fd")) <= before + 4, 10, "the closing of descriptors")
+
+
+def test_a_closed_object_says_so_and_closing_twice_is_harmless(place: Place) -> None:
+    for make in _roles(place):
+        role = make()
+        role.close()
+        role.close()
+        assert role.closed
+    with pytest.raises(Closed):
+        role.ready()
+
+
+def test_many_threads_may_close_at_once(place: Place) -> None:
+    for make in _roles(place):
+        role = make()
+        crowd = Crowd()
+        for _ in range(4):
+            crowd.run(role.close)
+        crowd.join()
+
+
+def test_a_session_is_there_at_once_each_time(place: Place) -> None:
+    """A wakeup that is missed while connecting would cost the whole 5 s of a handshake."""
+    with serving(place.bind, "echo", lambda body: body) as replier:
+        address = place.of(replier)
+        for number in range(50):
+            with Requester(address) as asker:
+                assert asker.request("echo", number, timeout_s=3) == number
+
+
+def test_forked_is_raised_for_what_a_parent_made() -> None:
+    """In this process, without a fork: the mark is what counts."""
+    with Publisher("tcp://127.0.0.1:0") as publisher:
+        publisher._driver.forked = True
+        with pytest.raises(Forked):
+            publisher.flush()
+        publisher._driver.forked = False
+
+
+@only_long
+def test_a_thousand_sessions_one_after_the_other(place: Place) -> None:
+    with serving(place.bind, "echo", lambda body: body) as replier:
+        address = place.of(replier)
+        for number in range(1_000):
+            with Requester(address) as asker:
+                assert asker.request("echo", number, timeout_s=3) == number
