@@ -128,7 +128,7 @@ class Program:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is not None and self.errors:
-            print(f"errors of {self.process.args!r}:\n{self.errors}")  # noqa: T201  pytest shows it with the failure
+            print(f"errors of {self.process.args!r}:\n{self.errors}")
         self.kill()
 
 

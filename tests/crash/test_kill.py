@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import random
 import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from tests.processes import LONG, Broker, until
 from zbroker.store.os_disk import OsDisk
 from zbroker.store.verify import verify_folder
 
-KILLS = int(os.environ.get("TEST_KILLS", 200 if LONG else 50))
+KILLS = 200 if LONG else 50
 DRAIN_S = 60
 READY_S_MAX = 5.0
 
@@ -55,8 +57,6 @@ def _stored(url: str) -> dict[int, Value]:
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
     """One run; each test looks at another side of it."""
-    import time
-
     seed = int(os.environ.get("ZBROKER_TEST_SEED", random.randrange(1 << 32)))
     print(f"seed {seed}: ZBROKER_TEST_SEED={seed} repeats the choice of instants")
     dice = random.Random(seed)
@@ -99,7 +99,7 @@ def test_each_kill_leaves_a_whole_folder(outcome: Outcome) -> None:
 def test_epochs_grow_and_each_start_is_quick(outcome: Outcome) -> None:
     epochs = outcome.broker.epochs
     assert len(epochs) == KILLS + 1
-    assert all(before < after for before, after in zip(epochs, epochs[1:], strict=False))
+    assert all(before < after for before, after in pairwise(epochs))
     assert max(outcome.broker.ready_s) < READY_S_MAX
 
 

@@ -197,7 +197,7 @@ def test_a_subscriber_hears_several_publishers_and_counts_a_restarted_one(tmp_pa
 
 
 def test_a_broker_restart_is_one_interruption(tmp_path: Path) -> None:
-    with Broker(tmp_path, durable=False) as broker, Publisher(broker.url) as publisher:
+    with Broker(tmp_path, durable=False) as broker, Publisher(broker.url) as publisher:  # noqa: SIM117
         with Subscriber(broker.url, ">") as subscriber:
             subscriber.ready()
             publisher.publish("a", 1)
@@ -275,7 +275,7 @@ def test_nobody_there_is_unavailable_and_the_text_names_the_address(address: str
 
 
 def test_the_one_missing_address_is_named() -> None:
-    with Publisher("tcp://127.0.0.1:0") as there, Subscriber(f"{there.address},tcp://127.0.0.1:9", ">") as subscriber:
+    with Publisher("tcp://127.0.0.1:0") as there, Subscriber(f"{there.address},tcp://127.0.0.1:9", ">") as subscriber:  # noqa: SIM117
         with pytest.raises(Unavailable, match=re.escape("127.0.0.1:9")):
             subscriber.ready(0.5)
 

@@ -262,7 +262,7 @@ def test_a_lost_broker_leaves_the_outcome_unknown(tmp_path: Path) -> None:
 
 
 def test_requests_go_on_after_a_broker_restart(tmp_path: Path) -> None:
-    with Broker(tmp_path, durable=False) as broker, serving(broker.url, "echo", lambda body: body):
+    with Broker(tmp_path, durable=False) as broker, serving(broker.url, "echo", lambda body: body):  # noqa: SIM117
         with Requester(broker.url) as asker:
             assert asker.request("echo", 1) == 1
             broker.restart()

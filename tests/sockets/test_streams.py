@@ -155,7 +155,7 @@ def test_threads_share_a_producer(broker: Broker) -> None:
 
         def send(who: int) -> None:
             for number in range(50):
-                receipts.append((out.send([who, number]).offset, [who, number]))
+                receipts.append((out.send([who, number]).offset, [who, number]))  # noqa: PERF401  as they come
             for number in range(50, 100):
                 out.post([who, number])
             for number, receipt in enumerate(out.send_many([who, number] for number in range(100, 150))):
@@ -217,7 +217,7 @@ def test_posts_without_room_are_refused(tmp_path: Path) -> None:
         out = Producer(broker.url, "work", timeout_s=0.5, unconfirmed_bytes_max=100_000)
         out.send(0)
         broker.pause()
-        with pytest.raises(BufferFull):
+        with pytest.raises(BufferFull):  # noqa: PT012  one of them has no room
             for _ in range(1_000):
                 out.post("x" * 1_000)
         broker.resume()
