@@ -8,7 +8,7 @@ from patterns.core.request import Outcome, RequesterEngine
 from patterns.io.clock import clock
 from patterns.io.driver import Driver, SocketKind
 from patterns.sync.role import Role, codec_of, jitter, new_nonce, refuse_security, resolve
-from patterns.wire.codec import BodyDecoder, encode
+from patterns.wire.codec import BodyDecoder, encode_only
 from patterns.wire.errors import BadAddress, BadArgument, TooLarge
 from patterns.wire.frames import MSGPACK, pack_columns
 from patterns.wire.messages import Columns
@@ -92,7 +92,7 @@ class Requester(Role):
             self._remember(service)
         if not timeout_s > 0:
             raise BadArgument(f"timeout_s={timeout_s!r}: a request needs a number of seconds above 0")
-        payload = encode(self._codec, [body])[0].payload
+        payload = encode_only(self._codec, body)
         if len(payload) > self._engine.sessions[0].limits.batch_bytes_max:
             raise TooLarge(f"request body of {len(payload)} bytes is above the limit of the other end")
         columns = pack_columns(Columns(headers=[headers]), MSGPACK) if headers else b""

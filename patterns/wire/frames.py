@@ -121,7 +121,9 @@ def parse(frames: Sequence[bytes]) -> Message:
     form = JSON if header.startswith(b"{") else MSGPACK
     try:
         decoded = form.decoders[kind].decode(header)
-        too_deep = _openings(header, form) > DEPTH_MAX and _is_deep(form.anything.decode(header))
+        too_deep = (
+            len(header) > DEPTH_MAX and _openings(header, form) > DEPTH_MAX and _is_deep(form.anything.decode(header))
+        )
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         raise RemoteProtocolError(f"header of kind {kind!r}: {error}") from error
     if too_deep:
