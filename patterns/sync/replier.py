@@ -22,7 +22,7 @@ from patterns.sync.role import (
     refuse_security,
     resolve,
 )
-from patterns.wire.codec import BodyDecoder, encode
+from patterns.wire.codec import BodyDecoder, encode_only
 from patterns.wire.errors import (
     ApplicationError,
     BadAddress,
@@ -241,7 +241,7 @@ class Replier(Role):
 
     def _reply(self, token: int, body: Any, headers: dict[str, str] | None) -> None:
         self._driver.check()
-        payload = encode(self._codec, [body])[0].payload
+        payload = encode_only(self._codec, body)
         columns = pack_columns(Columns(headers=[headers]), MSGPACK) if headers else b""
         self._driver.run(lambda now: self._engine.reply(token, self._codec, payload, columns, now))
         self._cancelled.discard(token)
