@@ -28,7 +28,7 @@ from zbroker.core.broker import BrokerEngine
 from zbroker.core.effects import Append, Effect, Read
 from zbroker.processes.guard import Guard
 from zbroker.processes.guard_account import wire_allowance
-from zbroker.store.faults import JournalError, JournalFull
+from zbroker.store.faults import JournalError, JournalFull, RecordUnreadable
 
 MESSAGES_PER_TURN: Final = 64  # 4 MiB of full batches: one commit's worth, and the longest that a timer waits
 _STALL_US: Final = 1_000_000  # after a longer one, what waits in the sockets comes before what expired meanwhile
@@ -76,6 +76,7 @@ class Loop:
         self._suspects: deque[tuple[int, bytes]] = deque()  # when to send a proof, in order of time per kind of proof
         self._has_appended = False
         self._held: deque[Record] = deque()  # taken by the engine, but the journal has no room; in order of index
+        self._unread: list[Read] = []  # asked again once a second: no file could be opened
         self._is_failed = False
         self._is_full = False
         self._informed_at = 0
@@ -320,6 +321,8 @@ class Loop:
             return
         if durable > before:
             self._engine.persisted(durable, now)
+        if self._held and not self._journal.full:
+            self._append_held()
         self._note_full(self._journal.full)
 
     def _read(self, effect: Read, now: int) -> None:
@@ -328,6 +331,10 @@ class Loop:
         for position in effect.positions:
             try:
                 records.append(self._journal.read(position))
+            except RecordUnreadable as error:
+                self._engine.warn("unreadable", str(error))
+                self._unread.append(effect)
+                return
             except JournalError:
                 records.append(None)  # rotten since it was written; the engine tells whom it concerns
         self._engine.loaded(effect.token, records, now)
@@ -362,11 +369,18 @@ class Loop:
             self._engine.storage(full=is_full, failed=False)
 
     def _inform(self, now: int) -> None:
-        """Refresh the sections of `status` that only we know."""
+        """Refresh the sections of `status` that only we know, and try again what no file could be opened for."""
         self._informed_at = now
+        if self._unread:
+            unread, self._unread = self._unread, []
+            self._engine.warn("unreadable", "")
+            for effect in unread:
+                self._read(effect, now)
         if self._journal is not None:
             self._engine.inform("journal", self._journal.status())
         report = asdict(self._guard.report())
+        if report["available"] and not report["is_running"]:
+            self._engine.warn("guard", "the connection guard has died: floods are not cut any more; restart the broker")
         report["cuts"] = {reason.value: count for reason, count in report["cuts"].items()}
         for cut in report["recent"]:
             cut["reason"] = cut["reason"].value

@@ -78,6 +78,13 @@ class RecordTooLarge(JournalError):
         )
 
 
+class RecordUnreadable(JournalError):
+    """The system has no file handle left for it: the record is whole, but cannot be read at present."""
+
+    def __init__(self, folder: str, segment: int, why: str) -> None:
+        super().__init__(f"segment {segment} in {folder} cannot be opened now ({why}); raise the limit of open files")
+
+
 class RecordDamaged(JournalError):
     """The bytes at this position are not the record that was written there."""
 

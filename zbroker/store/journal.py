@@ -448,6 +448,7 @@ class FileJournal:
         segments = self._reader.segments + (self._prepared is not None)
         return {
             "folder": self._folder,
+            "uuid": self._uuid.hex(),
             "epoch": self._epoch,
             "durable_index": self._durable_index,
             "waiting_records": self._last_index - self._durable_index,

@@ -1,14 +1,16 @@
 """Reading one record by its place, verified; from files of its own, so that another thread may do it."""
 
+import errno
 from collections import OrderedDict
 
 from patterns.wire.records import Position, Record
 from zbroker.store.disk import Disk
-from zbroker.store.faults import RecordDamaged
+from zbroker.store.faults import RecordDamaged, RecordUnreadable
 from zbroker.store.record import HEADER_BYTES, parse_body, parse_header, record_of
 from zbroker.store.segment import segment_name
 
 FILES_MAX = 64  # open files; segments are 64 MiB, so this covers 4 GiB of scattered reading
+PASSING = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOMEM])  # of the process or the machine, not of the record
 
 
 class RecordReader:
@@ -38,6 +40,7 @@ class RecordReader:
 
         Raises:
             RecordDamaged: what is there is not it.
+            RecordUnreadable: no more files can be opened; it is there, and can be read later.
         """
         segment, offset, size = position.segment, position.offset, position.size
         salt_crc = self._salts.get(segment)
@@ -46,6 +49,8 @@ class RecordReader:
         try:
             data = self._disk.pread(self._handle(segment), size, offset)
         except OSError as error:
+            if error.errno in PASSING:
+                raise RecordUnreadable(self._folder, segment, str(error)) from error
             raise RecordDamaged(self._folder, segment, offset, str(error)) from error
         header = parse_header(data, 0, salt_crc)
         if header is None or header.body_bytes != size - HEADER_BYTES:

@@ -11,7 +11,7 @@ from patterns.wire.records import Position, Record, RecordKind
 from zbroker.core.effects import Append, Read
 from zbroker.processes.guard import Guard
 from zbroker.processes.loop import Loop
-from zbroker.store.faults import JournalFailed, RecordDamaged
+from zbroker.store.faults import JournalFailed, JournalFull, RecordDamaged, RecordUnreadable
 
 
 class Engine:
@@ -39,9 +39,13 @@ class Engine:
 
 
 class Journal:
-    full, durable_index, last, commits, failure = False, 0, 0, 0, None
+    full, durable_index, last, commits, failure, room = False, 0, 0, 0, None, 1_000
 
     def append(self, record):
+        if record.index > self.room:
+            self.full = True
+            raise JournalFull("data", 10, "no space left on device")
+        assert record.index == self.last + 1 or not self.last
         self.last = record.index
         return Position(1, record.index, 10)
 
@@ -58,7 +62,10 @@ class Journal:
         return Record(position.offset, RecordKind.APPEND)
 
     def next_timeout(self):
-        return None
+        return 0 if self.full else None
+
+    def handle_timeout(self, now):
+        self.full = self.last >= self.room
 
     def status(self):
         return {}
@@ -72,6 +79,13 @@ def parts():
     engine, journal = Engine(), Journal()
     yield engine, journal, Loop(engine, router, Guard(0), journal), context
     context.destroy(linger=0)
+
+
+def raises(error):
+    def fail(*_):
+        raise error
+
+    return fail
 
 
 def appends(*indexes):
@@ -106,6 +120,24 @@ def test_a_damaged_record_is_read_as_none(parts):
     assert (token, [record and record.index for record in records]) == (5, [1, None])
 
 
+def test_a_record_that_no_file_can_be_opened_for_is_not_lost_but_asked_again(parts):
+    engine, journal, loop, _ = parts
+    read, journal.read = journal.read, raises(RecordUnreadable("data", 1, "too many open files"))
+    engine.wants = [Read(5, [Position(1, 1, 10)])]
+    loop.turn()
+    assert engine.of("loaded") == []
+    assert "too many open files" in str(engine.of("warn"))
+    journal.read = read
+    loop._inform(10**12)
+    assert engine.of("loaded")[0][:2] == (5, [Record(1, RecordKind.APPEND)])
+
+
+def test_a_guard_that_has_died_is_told(parts):
+    engine, _, loop, _ = parts
+    loop._inform(10**12)  # this one was never started
+    assert "guard" in [key for key, _ in engine.of("warn")]
+
+
 def test_a_send_that_cannot_be_routed_is_a_disconnection(parts):
     engine, _, loop, _ = parts
     engine.wants = [Send(0, b"gone1", [b"x"]), Send(0, b"gone1", [b"y"])]
@@ -115,10 +147,29 @@ def test_a_send_that_cannot_be_routed_is_a_disconnection(parts):
 
 def test_a_full_journal_is_told_when_it_fills_and_when_there_is_room(parts):
     engine, journal, loop, _ = parts
-    for journal.full in (True, True, False):
-        engine.wants = appends(journal.last + 1)
+    for journal.room, index in ((1, 1), (1, 2), (1_000, 3)):
+        engine.wants = appends(index)
         loop.turn()
     assert engine.of("storage") == [(True, False), (False, False)]
+
+
+def test_what_the_journal_has_no_room_for_is_held_and_written_in_order_when_there_is_room(parts):
+    engine, journal, loop, _ = parts
+    journal.room = 1
+    engine.wants = appends(1, 2, 3)
+    loop.turn()
+    engine.wants = appends(4)
+    loop.turn()
+    assert engine.of("persisted") == [(1, engine.of("persisted")[0][1])]
+    assert engine.of("storage") == [(True, False)]  # full, not failed
+    journal.room = 1_000
+    loop.turn()
+    loop.turn()
+    engine.wants = appends(5)
+    loop.turn()
+    assert [index for index, _ in engine.of("placed")] == [1, 2, 3, 4, 5]
+    assert journal.durable_index == 5
+    assert engine.of("storage")[-1] == (False, False)
 
 
 def test_what_arrives_reaches_the_engine_frame_by_frame(parts):

@@ -12,6 +12,7 @@ EXAMPLES = [
     faults.JournalFailed("/data/j", "EIO"),
     faults.JournalFull("/data/j", 10, "no space"),
     faults.RecordTooLarge("/data/j", 10, 5),
+    faults.RecordUnreadable("/data/j", 1, "too many open files"),
     faults.RecordDamaged("/data/j", 1, 2, "no header"),
 ]
 

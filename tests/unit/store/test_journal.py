@@ -314,4 +314,5 @@ def test_status_tells_size_syncs_and_warnings() -> None:
     journal.commit(0)
     status = journal.status()
     assert status["last_sync_us"] == [100, 100]
+    assert len(str(status["uuid"])) == 32
     assert (status["bytes"], status["segments"], status["warnings"]) == (64 << 10, 1, ["it vanishes"])

@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from patterns.wire.records import Position, Record, RecordKind
-from zbroker.store.faults import RecordDamaged
+from zbroker.store.faults import RecordDamaged, RecordUnreadable
 from zbroker.store.reader import FILES_MAX, RecordReader
 from zbroker.store.record import build_body, build_header
 from zbroker.store.segment import segment_name
@@ -44,6 +44,15 @@ def test_a_disk_error_is_damage_to_the_reader() -> None:
     reader = reader_of(disk)
     disk.fail("pread", errno.EIO)
     with pytest.raises(RecordDamaged, match="Input/output"):
+        reader.read(PLACE)
+    assert reader.read(PLACE).index == 1
+
+
+def test_a_file_that_cannot_be_opened_now_is_no_damage() -> None:
+    disk = VirtualDisk()
+    reader = reader_of(disk)
+    disk.fail("open", errno.EMFILE)
+    with pytest.raises(RecordUnreadable):
         reader.read(PLACE)
     assert reader.read(PLACE).index == 1
 
