@@ -38,7 +38,7 @@ _LEASES_RESUMED_MAX: Final = 7_000  # of 9 bytes at most, likewise; the rest is 
 
 
 class Delivered(msgspec.Struct, gc=False):
-    """A batch, or a slice of one, that was lent to us."""
+    """A batch, or a slice of one, that was lent to us; `size` is what credit counts."""
 
     lease: int
     attempt: int
@@ -51,6 +51,7 @@ class Delivered(msgspec.Struct, gc=False):
     columns: Columns
     topic: str | None
     published_at: int
+    size: int
 
 
 class SettledEvent(msgspec.Struct, gc=False):
@@ -198,7 +199,8 @@ class ConsumerEngine(ClientEngine):
                 self.counters["unexpected"] += 1
 
     def _delivered(self, session: ClientSession, header: Deliver, message: Message, now: int) -> None:
-        session.into.spend(header.count, len(message.payload))
+        size = message.size
+        session.into.spend(header.count, size)
         try:
             columns = columns_of(message, header.count)
             sizes = None if isinstance(columns.sizes, msgspec.UnsetType) else columns.sizes
@@ -209,7 +211,7 @@ class ConsumerEngine(ClientEngine):
             self._grant(session, now)  # nobody will take it, so nothing else opens the window again
             return
         self._waiting += header.count
-        self._waiting_bytes += len(message.payload)
+        self._waiting_bytes += size
         if header.lease:
             self._leases[header.lease] = _Lease(header.count, {})
         offsets = None if isinstance(columns.offsets, msgspec.UnsetType) else columns.offsets
@@ -217,7 +219,7 @@ class ConsumerEngine(ClientEngine):
             self._next = header.offset + (offsets[-1] if offsets else header.count - 1) + 1
         event = Delivered(
             header.lease, header.attempt, header.offset, offsets, header.count, header.codec, message.payload, sizes,
-            columns, header.topic, header.published_at,
+            columns, header.topic, header.published_at, size,
         )  # fmt: skip
         self._events.append(event)
 

@@ -159,7 +159,8 @@ class ProducerEngine(ClientEngine):
             codec=batch.codec,
             topic=batch.topic,
         )
-        session.post(batch.count, len(batch.payload), pack(header, columns=batch.columns, payload=batch.payload), now)
+        size = len(batch.columns) + len(batch.payload)
+        session.post(batch.count, size, pack(header, columns=batch.columns, payload=batch.payload), now)
 
     def on_ready(self, session: ClientSession, ready: Ready, now: int) -> None:
         """Number anew if the broker knows this producer further or as another, and send again what has no confirm."""

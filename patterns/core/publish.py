@@ -77,7 +77,7 @@ class Lanes:
         return batches
 
     def drain(self, lane: Lane) -> list[tuple[int, int, Frames]]:
-        """Batches (messages, payload bytes, frames) of what a lane holds now; other threads may go on filling it."""
+        """Batches (messages, bytes that credit counts, frames) of what a lane holds now; other threads may go on filling it."""
         end = len(lane.items)
         items = lane.items[:end]
         del lane.items[:end]
@@ -120,7 +120,7 @@ class Lanes:
         plain = same and columns.headers is msgspec.UNSET and part.sizes is None
         packed = b"" if plain else pack_columns(columns, MSGPACK)
         frames = pack(header, columns=packed, payload=part.payload, key=bytes((lane.channel,)))
-        return part.count, size, frames
+        return part.count, len(packed) + size, frames
 
     def _without_bad_ones(self, *columns: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
         """Leave out the bodies that cannot be encoded; remember why."""

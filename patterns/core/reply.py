@@ -126,8 +126,8 @@ class ReplierEngine(ClientEngine):
                 self.counters["unexpected"] += 1
 
     def _asked(self, session: ClientSession, header: Request, message: Message, now: int) -> None:
-        session.into.spend(1, len(message.payload))
-        session.into.renew(1, len(message.payload))  # by the reply, which always follows (SPEC.md 6)
+        session.into.spend(1, message.size)
+        session.into.renew(1, message.size)  # by the reply, which always follows (SPEC.md 6)
         token = next(self._tokens)
         try:
             event = _requested(token, header, message, now)
@@ -288,7 +288,7 @@ class PeerReplierEngine:
     # -- requests ------------------------------------------------------------------------------------------------
 
     def _asked(self, session: Session, header: Request, message: Message, now: int) -> None:
-        size = len(message.payload)
+        size = message.size
         if not session.into.is_open:
             window = f"{session.into.messages_max} messages and {session.into.bytes_max} bytes"
             self._sessions.end(session, CreditExceeded(f"request beyond the credit of {window}"), now)
@@ -340,7 +340,7 @@ class PeerReplierEngine:
         if isinstance(answer, Reply):
             columns = reform(columns, MSGPACK, session.form)  # the handler's side writes msgpack only
             frames = pack(answer, columns=columns, payload=payload, form=session.form)
-            self._sessions.post(session, 1, len(payload), frames)
+            self._sessions.post(session, 1, len(columns) + len(payload), frames)
         else:
             self._sessions.answer(session, answer)
 

@@ -53,6 +53,11 @@ class _Pending(msgspec.Struct, gc=False):
     asked: ClientSession | None = None
     refused_by: list[ClientSession] = []
 
+    @property
+    def size(self) -> int:
+        """What credit counts."""
+        return len(self.columns) + len(self.payload)
+
 
 class RequesterEngine(ClientEngine):
     """Asks. Each request has exactly one Outcome event, at its deadline at the latest."""
@@ -113,7 +118,7 @@ class RequesterEngine(ClientEngine):
         self._waiting.pop(number, None)
         if pending is not None and pending.asked is not None and pending.asked.is_ready:
             pending.asked.send(Cancel(number), now)
-            pending.asked.out.renew(1, len(pending.payload))
+            pending.asked.out.renew(1, pending.size)
 
     @property
     def outstanding(self) -> int:
@@ -129,7 +134,7 @@ class RequesterEngine(ClientEngine):
         header.timeout_ms = max(1, (pending.deadline - now) // _MS)
         pending.asked = session
         frames = pack(header, columns=pending.columns, payload=pending.payload)
-        session.post(1, len(pending.payload), frames, now)
+        session.post(1, pending.size, frames, now)
         return True
 
     def _choose(self, pending: _Pending) -> ClientSession | None:
@@ -173,7 +178,7 @@ class RequesterEngine(ClientEngine):
 
     def _replied(self, session: ClientSession, reply: Reply, message: Message, now: int) -> None:
         into = session.into
-        into.spend(1, len(message.payload))
+        into.spend(1, message.size)
         if into.messages_left < _REPLIES_WINDOW // 2 or into.bytes_max - into.bytes_used < _REPLY_BYTES_WINDOW // 2:
             session.grant(into.messages_used + _REPLIES_WINDOW, into.bytes_used + _REPLY_BYTES_WINDOW, now)
         if self._settle(session, reply.id, now) is None:
@@ -191,7 +196,7 @@ class RequesterEngine(ClientEngine):
     def _failed(self, session: ClientSession, number: int, error: ZbrokerError, now: int) -> None:
         pending = self._pending.get(number)
         if pending is not None and pending.asked is session and isinstance(error, NoReplier) and not self.brokered:
-            session.out.renew(1, len(pending.payload))
+            session.out.renew(1, pending.size)
             pending.asked = None
             pending.refused_by = [*pending.refused_by, session]
             if not self._dispatch(pending, now):
@@ -207,7 +212,7 @@ class RequesterEngine(ClientEngine):
             self.counters["late_replies"] += 1
             return None
         del self._pending[number]
-        session.out.renew(1, len(pending.payload))
+        session.out.renew(1, pending.size)
         if self._waiting or session.outbox:
             session.flush(now)
             self._dispatch_waiting(now)

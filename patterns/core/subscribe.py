@@ -198,7 +198,7 @@ class SubscriberEngine(ClientEngine):
                 self.counters["unexpected"] += 1
 
     def _published(self, session: ClientSession, header: Publish, message: Message) -> None:
-        session.into.spend(header.count, len(message.payload))
+        session.into.spend(header.count, message.size)
         try:
             batch = received(message, header, self._matches)
         except (ProtocolError, BadBody, TooLarge):

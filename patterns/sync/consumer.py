@@ -317,7 +317,7 @@ class Consumer(Role):
                     continue
                 event = delivered.popleft()
                 with driver.lock:
-                    engine.taken(event.count, len(event.payload), clock())
+                    engine.taken(event.count, event.size, clock())
                 if mode == "slices" or not delivered:
                     driver.run()
                 try:

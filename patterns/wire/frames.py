@@ -69,6 +69,11 @@ class Message(msgspec.Struct, gc=False):
     payload: bytes
     form: Form
 
+    @property
+    def size(self) -> int:
+        """What credit counts: the bytes of columns and payload."""
+        return len(self.columns) + len(self.payload)
+
 
 def pack(
     header: Header, *, columns: bytes = b"", payload: bytes = b"", key: bytes = b"", form: Form = MSGPACK

@@ -214,7 +214,7 @@ class Sessions:
         """Send a counted batch as soon as the client's credit admits it, in order."""
         if session.outbox or not session.out.is_open or session.state is not ServerState.READY:
             session.outbox.append((messages, size, frames))
-            session.outbox_bytes += sum(map(len, frames))  # memory, columns included; credit counts the payload only
+            session.outbox_bytes += sum(map(len, frames))  # memory, the header included; credit counts columns and payload
             return
         session.out.spend(messages, size)
         link, peer_id = session.peer

@@ -255,8 +255,9 @@ class Deliveries:
             topic=batch.topic,
         )
         frames = pack(header, columns=columns, payload=payload, form=session.form)
-        self._sessions.post(session, end - begin, len(payload), frames)
-        return len(payload)
+        size = len(columns) + len(payload)
+        self._sessions.post(session, end - begin, size, frames)
+        return size
 
     def _lend(self, feed: Feed, member: Member, piece: Piece, last: int, now: int) -> int:
         if feed.group is None:

@@ -129,7 +129,7 @@ class Intake:
 
     def append(self, session: Session, message: Message, now: int) -> None:
         """An APPEND came."""
-        header, size = message.header, len(message.payload)
+        header, size = message.header, message.size
         assert isinstance(header, Append)
         feeder = self._feeders[session]
         if not session.into.is_open:

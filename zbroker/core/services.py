@@ -122,7 +122,7 @@ class Services:
         """REQUEST: to the readiest replier, or it waits for one."""
         header = message.header
         assert isinstance(header, Request)
-        size = len(message.payload)
+        size = message.size
         if not session.into.is_open:
             raise CreditExceeded(
                 f"request {header.id} beyond the credit of {session.into.messages_max} messages and {session.into.bytes_max} bytes"
@@ -210,15 +210,14 @@ class Services:
             partial=asked.partial,
             codec=used,
         )
-        frames = pack(
-            header, columns=reform(pending.columns, pending.form, session.form), payload=payload, form=session.form
-        )
+        columns = reform(pending.columns, pending.form, session.form)
+        frames = pack(header, columns=columns, payload=payload, form=session.form)
         pending.replier = replier
-        pending.given_bytes = len(payload)
+        pending.given_bytes = size = len(columns) + len(payload)
         replier.working[pending.own_id] = pending
         if not asked.idempotent:
             pending.payload = pending.columns = b""  # never sent twice
-        self._sessions.post(session, 1, len(payload), frames)
+        self._sessions.post(session, 1, size, frames)
 
     def cancel(self, session: Session, message: Message, now: int) -> None:
         """CANCEL: the requester is no longer interested. It renews the credit, at both ends; unknown ids had an outcome."""
@@ -474,11 +473,11 @@ def _overloaded(requester: Session, size: int) -> Overloaded:
 def _for_requester(
     requester: Session, header: Reply | Partial, asked_id: int, message: Message
 ) -> tuple[list[bytes], int]:
-    """The frames of a REPLY or PARTIAL in the requester's form, codec and numbering; and the payload's size."""
+    """The frames of a REPLY or PARTIAL in the requester's form, codec and numbering; and the size that credit counts."""
     payload, used = _in_codec_of(requester, header.codec, message.payload)
     changed = msgspec.structs.replace(header, id=asked_id, codec=used)
     columns = reform(message.columns, message.form, requester.form)
-    return pack(changed, columns=columns, payload=payload, form=requester.form), len(payload)
+    return pack(changed, columns=columns, payload=payload, form=requester.form), len(columns) + len(payload)
 
 
 def _shutting_down() -> ShuttingDown:

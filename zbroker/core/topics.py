@@ -207,7 +207,7 @@ class Topics:
         into = session.into
         if not into.is_open:
             raise CreditExceeded(f"batch beyond the credit of {into.messages_max} messages and {into.bytes_max} bytes")
-        into.spend(min(header.count, BATCH_MESSAGES_MAX), len(message.payload))
+        into.spend(min(header.count, BATCH_MESSAGES_MAX), message.size)
         self._sessions.regrant(session, CREDIT_MESSAGES, CREDIT_BYTES)
         if header.publisher != session.nonce:
             raise RemoteProtocolError("`publisher` is not the nonce of this session")
@@ -285,7 +285,7 @@ class Topics:
         if subscriber.owes_account:
             self._account(subscriber)
         frames = batch.for_session(session, self.counters)
-        self._sessions.post(session, batch.header.count, len(frames[3]) if len(frames) > 3 else 0, frames)
+        self._sessions.post(session, batch.header.count, sum(map(len, frames[2:])), frames)
 
     # -- accounts and audience -----------------------------------------------------------------------------------
 
