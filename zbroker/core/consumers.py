@@ -132,12 +132,13 @@ class Consumers:
     # -- join and leave -------------------------------------------------------------------------------------------
 
     def join(self, session: Session, header: Join) -> None:
-        """A JOIN came; the same one again is answered again."""
+        """A JOIN came; the same one again is answered again, and may change the mode."""
         try:
             member = self._members.get(session)
             if member is None:
                 self._join(session, header)
             elif self._is_same(member, header):
+                member.slices = _is_sliced(header.mode)
                 self._sessions.tell(session, Joined(header.id, self._next_of(member.feed)))
             else:
                 raise ProtocolError("a session joins once; LEAVE first, or open another one")
@@ -149,8 +150,7 @@ class Consumers:
         return (member.feed.log.name, group.name if group else "") == (header.stream, header.group)
 
     def _join(self, session: Session, header: Join) -> None:
-        if header.mode not in ("batches", "slices"):
-            raise BadArgument(f"mode {header.mode[:32]!r}; 'batches' or 'slices'")
+        slices = _is_sliced(header.mode)
         if isinstance(header.start, str) and header.start not in ("first", "new"):
             raise BadArgument(f"start {header.start[:32]!r}; 'first', 'new' or an offset")
         known = self._catalog.by_name.get(header.stream)
@@ -159,7 +159,7 @@ class Consumers:
         log = known or self._catalog.stream(header.stream)
         feed = self._feed_for(log, header)
         claims = self._claims.pop(session, frozenset())
-        member = self._members[session] = Member(session, feed, header.id, header.mode == "slices", claims)
+        member = self._members[session] = Member(session, feed, header.id, slices, claims)
         joined = Joined(header.id, self._next_of(feed))
         made_at = feed.group.id if feed.group else log.id
         if made_at <= self._durable_index:
@@ -277,3 +277,10 @@ class Consumers:
             return 0
         self._dirty[group] = None
         return group.reclaim(ranges)
+
+
+def _is_sliced(mode: str) -> bool:
+    """Whether a JOIN asks for slices. Raises BadArgument."""
+    if mode not in ("batches", "slices"):
+        raise BadArgument(f"mode {mode[:32]!r}; 'batches' or 'slices'")
+    return mode == "slices"

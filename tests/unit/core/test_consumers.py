@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from patterns.wire.messages import Codec, Goodbye, Leave, Resume, Role
+from patterns.wire.messages import Codec, Goodbye, Join, Leave, Resume, Role
 from tests.unit.core.durable import SECOND, Delivery, Durable
 
 
@@ -224,3 +224,13 @@ def test_a_rejected_message_is_dead_and_stays_so() -> None:
     rig.settle(b"c", held, "reject", ranges=[(1, 1)], reason="no")
     rig.turn()
     assert (rig.group()["dead"], rig.crash().group()["dead"]) == (1, 1)
+
+
+def test_the_same_join_again_may_change_from_slices_to_whole_batches() -> None:
+    rig = Durable()
+    rig.consumer(mode="slices", credit=1)
+    rig.send(b"c", Join(id=2, stream="s", group="g", mode="batches"))
+    rig.producer().append(*"abcd")
+    rig.turn()
+    [delivery] = rig.deliveries(b"c")
+    assert delivery.bodies == list("abcd")
