@@ -13,69 +13,19 @@ import select
 import threading
 import weakref
 from collections.abc import Callable
-from enum import Enum
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import zmq
 
-from patterns.io import sockets, turn
 from patterns.io.clock import clock
 from patterns.io.keeper import Keeper
-from patterns.wire.engine import Close, Effect, Link, Listen, Open, PeerId, Send
+from patterns.io.links import DrivenEngine, Links, SocketKind
 from patterns.wire.errors import Closed, Forked, ZbrokerError
-from patterns.wire.frames import Frames
 
-_TURN_MESSAGES: Final = 128  # then timers and sends have their turn
-_STALL_US: Final = 1_000_000  # after a stall, what has arrived is heard before deadlines are judged (design: SIGSTOP)
 _FOREVER_S: Final = 3_600.0
 _FOREVER_US: Final = 3_600_000_000
 _EXIT_TIMEOUT_S: Final = 1.0
 _IN_FD: Final = select.POLLIN
-
-
-class SocketKind(Enum):
-    DEALER = "dealer"
-    ROUTER = "router"
-    XPUB = "xpub"
-    SUB = "sub"
-
-
-class DrivenEngine(Protocol):
-    """What the driver needs of an engine; see patterns/wire/engine.py."""
-
-    error: ZbrokerError | None
-
-    def start(self, now: int) -> None: ...
-    def connected(self, link: Link, now: int) -> None: ...
-    def disconnected(self, link: Link, now: int) -> None: ...
-    def unreachable(self, link: Link, now: int) -> None: ...
-    def receive(self, link: Link, peer: PeerId, frames: Frames, now: int) -> None: ...
-    @property
-    def has_events(self) -> bool: ...
-    def events(self) -> list[Any]: ...
-    def effects(self) -> list[Effect]: ...
-    def next_timeout(self) -> int | None: ...
-    def handle_timeout(self, now: int) -> None: ...
-    def leave(self, now: int) -> None: ...
-    @property
-    def closed(self) -> bool: ...
-    def unavailable(self) -> ZbrokerError: ...
-
-
-class _Plug:
-    """One link's socket with its monitor."""
-
-    __slots__ = ("is_routed", "link", "monitor", "monitor_fd", "socket", "socket_fd")
-
-    def __init__(
-        self, link: Link, kind: SocketKind, socket: zmq.Socket[bytes], monitor: zmq.Socket[bytes] | None
-    ) -> None:
-        self.link = link
-        self.is_routed = kind is SocketKind.ROUTER
-        self.socket = socket
-        self.monitor = monitor
-        self.socket_fd = int(socket.getsockopt(zmq.FD))
-        self.monitor_fd = int(monitor.getsockopt(zmq.FD)) if monitor is not None else -1
 
 
 class _Wake:
@@ -172,38 +122,43 @@ class Driver:
     ) -> None:
         self.engine = engine
         self.lock = threading.Lock()
-        self._kind = kind
-        self._binds = binds
-        self._on_events = on_events
-        self._before_turn = before_turn
         self.in_background = in_background
-        self._linger_ms = linger_ms
-        self._plugs: dict[Link, _Plug] = {}
-        self._plugs_by_fd: dict[int, _Plug] = {}  # by their sockets' descriptors, not their monitors'
-        self._has_new_plugs = False
-        self._due: int | None = None
         self._poll = select.poll()
+        self._links = Links(
+            engine,
+            kind,
+            shared_context,
+            lambda fd: self._poll.register(fd, _IN_FD),
+            self._poll.unregister,
+            on_events,
+            before_turn=before_turn,
+            binds=binds,
+            linger_ms=linger_ms,
+        )
         self._wake = _Wake()
         self._poll.register(self._wake.fd, _IN_FD)
         self._leader: Callable[[], bool] | None = None  # the wait of who leads
         self._sleeps_until = 0
         self._followers: list[_Follower] = []
         self._deferred: list[Callable[[], None]] = []
-        self._last_turn_at = clock()
         self.kicked = False
         self.entries = 0  # calls of wait(); the keeper sees by it whether a caller is about
         self.forked = False
         self.is_closed = False
-        self.bound = ""
         self._keeper = Keeper(self)
         _LIVE.add(self)
+
+    @property
+    def bound(self) -> str:
+        """The endpoint, if it binds; a port 0 is filled in."""
+        return self._links.bound
 
     def start(self) -> None:
         """Make the sockets and begin to connect. Raises BadAddress, Unavailable."""
         try:
             with self.lock:
                 self.engine.start(clock())
-                self._perform()
+                self._links.perform()
         except ZbrokerError:
             self._shut()
             raise
@@ -229,138 +184,11 @@ class Driver:
     # -- turns, under the lock -----------------------------------------------------------------------------------
 
     def turn(self, named: list[tuple[int, int]] | None = None) -> None:
-        """Take what is there, do what is due, send what there is.
-
-        Args:
-            named: the descriptors that a poll has named; None: look at everything.
-        """
-        now = clock()
+        """A turn of the links; wakes those whose wait it has ended. `named`: the descriptors that a poll has named."""
         self.kicked = False
-        received = self._receive(named, now)
-        if named is None:
-            self._due = self.engine.next_timeout()
-        due = self._due  # asked before the sleep; a timer set since is seen before the next one
-        if due is not None and due <= now and not (received and now - self._last_turn_at > _STALL_US):
-            self.engine.handle_timeout(now)
-        self._last_turn_at = now
-        self._push(now)
+        self._links.turn(named)
         if self._followers or self._leader is not None:
             self._ring_the_done()
-
-    def _push(self, now: int) -> None:
-        """Send what callers have posted and what the engine has to say; hand its events on."""
-        if self._before_turn is not None:
-            self._before_turn(now)
-        engine = self.engine
-        effects = engine.effects()
-        if effects:
-            self._carry_out(effects)
-        events = engine.events()
-        if events:
-            self._on_events(events)
-
-    def _receive(self, named: list[tuple[int, int]] | None, now: int) -> int:
-        """Hand what is there to the engine; at the sockets that are named, or at all, monitors first."""
-        plugs_by_fd = self._plugs_by_fd
-        if named is not None and len(named) == 1:
-            plug = plugs_by_fd.get(named[0][0])
-            if plug is not None:
-                return self._receive_from(plug, True, now)
-        self._drain_monitors(now)
-        return sum([self._receive_from(plug, False, now) for plug in list(self._plugs.values())])
-
-    def _receive_from(self, plug: _Plug, readable: bool, now: int) -> int:
-        """Until the engine has news for a caller: that one comes back for the rest. Returns how many messages."""
-        engine, socket = self.engine, plug.socket
-        for taken in range(_TURN_MESSAGES):
-            frames = turn.receive(socket, readable)
-            if frames is None:
-                return taken
-            readable = False
-            engine.receive(plug.link, frames.pop(0) if plug.is_routed else b"", frames, now)
-            if engine.has_events:
-                return taken + 1
-        return _TURN_MESSAGES
-
-    def _drain_monitors(self, now: int) -> None:
-        """Read what the monitors tell. One that was never read until it was empty does not wake anybody."""
-        self._has_new_plugs = False
-        for link, plug in list(self._plugs.items()):
-            if plug.monitor is None:
-                continue
-            while plug.monitor is not None and (found := sockets.read_event(plug.monitor)) is not None:
-                if found.event is sockets.Event.CONNECTED:
-                    self.engine.connected(link, now)
-                elif found.event in sockets.FAILURES:
-                    self.engine.disconnected(link, now)
-                elif found.event is sockets.Event.CONNECT_RETRIED:
-                    self.engine.unreachable(link, now)
-
-    def _perform(self) -> None:
-        effects = self.engine.effects()
-        if effects:
-            self._carry_out(effects)
-
-    def _carry_out(self, effects: list[Effect]) -> None:
-        for effect in effects:
-            if type(effect) is Send:
-                self._send(effect)
-                continue
-            match effect:
-                case Open():
-                    self._open(effect)
-                case Listen(link=link, prefix=prefix, on=on):
-                    plug = self._plugs[link]
-                    plug.socket.setsockopt(zmq.SUBSCRIBE if on else zmq.UNSUBSCRIBE, prefix)
-                case Close():
-                    self._close(effect)
-
-    def _send(self, effect: Send) -> None:
-        plug = self._plugs.get(effect.link)
-        if plug is None:
-            return  # the engine gave this link up later in the same turn
-        if not plug.is_routed:
-            turn.send(plug.socket, effect.frames)
-        elif turn.send_routed(plug.socket, effect.peer, effect.frames) == zmq.EHOSTUNREACH:
-            self.engine.peer_gone(effect.link, effect.peer, clock())  # type: ignore[attr-defined]
-            self._perform()
-
-    def _open(self, effect: Open) -> None:
-        context = shared_context()
-        monitor = None
-        match self._kind:
-            case SocketKind.DEALER:
-                socket, monitor = sockets.make_dealer(context, effect.address)
-            case SocketKind.ROUTER:
-                socket = sockets.make_router(context, effect.address)
-            case SocketKind.XPUB:
-                socket = sockets.make_xpub(context, effect.address, binds=self._binds)
-            case SocketKind.SUB:
-                socket, monitor = sockets.make_sub(context, effect.address, binds=self._binds)
-        if self._binds:
-            self.bound = sockets.last_endpoint(socket)
-        plug = self._plugs[effect.link] = _Plug(effect.link, self._kind, socket, monitor)
-        self._plugs_by_fd[plug.socket_fd] = plug
-        self._has_new_plugs = True
-        self._poll.register(plug.socket_fd, _IN_FD)
-        if monitor is not None:
-            self._poll.register(plug.monitor_fd, _IN_FD)
-
-    def _close(self, effect: Close) -> None:
-        if effect.peer:
-            return  # a ROUTER forgets a peer when its connection goes
-        plug = self._plugs.pop(effect.link, None)
-        if plug is not None:
-            self._unplug(plug, self._linger_ms if self.engine.closed else 0)
-
-    def _unplug(self, plug: _Plug, linger_ms: int) -> None:
-        self._poll.unregister(plug.socket_fd)
-        del self._plugs_by_fd[plug.socket_fd]
-        if plug.monitor is not None:
-            self._poll.unregister(plug.monitor_fd)
-            sockets.close(plug.socket, plug.monitor, linger_ms=linger_ms)
-        else:
-            sockets.close(plug.socket, linger_ms=linger_ms)
 
     # -- waiting -------------------------------------------------------------------------------------------------
 
@@ -378,7 +206,7 @@ class Driver:
         try:
             if not keeper:
                 self.entries += 1
-            self._push(clock())
+            self._links.push(clock())
             while not done():
                 now = clock()
                 if deadline is not None and now >= deadline:
@@ -413,9 +241,9 @@ class Driver:
 
     def _lead(self, done: Callable[[], bool], deadline: int | None, now: int) -> list[tuple[int, int]] | None:
         """Sleep without the lock until a socket, a timer or another thread calls; the descriptors that did."""
-        if self._has_new_plugs or self._readable():
+        if self._links.has_new or self._links.is_readable():
             return None
-        due = self._due = self.engine.next_timeout()
+        due = self._links.due = self.engine.next_timeout()
         until = now + _FOREVER_US
         if due is not None and due < until:
             until = due
@@ -436,13 +264,6 @@ class Driver:
                 self._wake.close()
             elif self._wake.rung:
                 self._wake.hush()
-
-    def _readable(self) -> bool:
-        """The descriptors are edge-triggered, so after a send only the sockets themselves know."""
-        for plug in self._plugs.values():  # noqa: SIM110  any() over a generator takes twice as long
-            if turn.is_readable(plug.socket):
-                return True
-        return False
 
     def _follow(self, done: Callable[[], bool], deadline: int | None, now: int) -> None:
         follower = _Follower(done)
@@ -492,13 +313,13 @@ class Driver:
             if call is not None:
                 call(now)
             self.kicked = False
-            self._push(now)
+            self._links.push(now)
             if self._followers or self._leader is not None:
                 self._ring_the_done()
             if self._deferred:
                 self._run_deferred()
             if self._leader is not None:
-                if self._readable():  # the send may have swallowed the edge that the leader sleeps on
+                if self._links.is_readable():  # the send may have swallowed the edge that the leader sleeps on
                     self._wake.ring()
             elif not self._followers and self._keeper.is_wanted():
                 self._keeper.call()
@@ -530,9 +351,7 @@ class Driver:
             if self.is_closed:  # another thread closes it, too; descriptors are closed once
                 return
             self.is_closed = True
-            for plug in self._plugs.values():
-                self._unplug(plug, self._linger_ms)
-            self._plugs.clear()
+            self._links.close()
             self._ring_everybody()
         self._keeper.stop()
         with self.lock:

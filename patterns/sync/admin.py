@@ -6,7 +6,8 @@ from typing import Any, NoReturn
 
 from patterns.core.admin import AdminEngine, Answered
 from patterns.io.clock import clock
-from patterns.io.driver import Driver, SocketKind
+from patterns.io.driver import Driver
+from patterns.io.links import SocketKind
 from patterns.sync.role import Role, deadline_of, jitter, new_nonce, refuse_security, resolve
 from patterns.wire.codec import decode
 from patterns.wire.errors import BadBody, NotInThisDeployment, TimedOut

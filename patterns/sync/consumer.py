@@ -14,7 +14,8 @@ import msgspec
 from patterns.core.consume import ConsumerEngine, Delivered, LostOffsets, SettledEvent
 from patterns.core.message import Bodies
 from patterns.io.clock import clock
-from patterns.io.driver import Driver, SocketKind
+from patterns.io.driver import Driver
+from patterns.io.links import SocketKind
 from patterns.sync.role import Role, codec_of, deadline_of, jitter, new_nonce, raise_error, refuse_security, resolve
 from patterns.wire.codec import items_of
 from patterns.wire.errors import BadArgument, BadBody, NotInThisDeployment, StaleLease, TimedOut, ZbrokerError

@@ -11,7 +11,8 @@ import msgspec
 
 from patterns.core.produce import Batch, Confirmed, ProducerEngine, batch_of
 from patterns.io.clock import clock
-from patterns.io.driver import Driver, SocketKind
+from patterns.io.driver import Driver
+from patterns.io.links import SocketKind
 from patterns.sync.role import Role, codec_of, deadline_of, jitter, new_nonce, raise_error, refuse_security, resolve
 from patterns.wire.codec import encode, encode_body
 from patterns.wire.errors import (

@@ -6,7 +6,8 @@ from typing import Any
 
 from patterns.core.publish import Lane, PeerPublisherEngine, PublisherEngine
 from patterns.io.clock import clock
-from patterns.io.driver import Driver, SocketKind
+from patterns.io.driver import Driver
+from patterns.io.links import SocketKind
 from patterns.sync.role import (
     LINGER_MS,
     Role,

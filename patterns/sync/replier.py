@@ -9,7 +9,8 @@ from typing import Any
 
 from patterns.core.reply import Cancelled, PeerReplierEngine, ReplierEngine, Requested
 from patterns.io.clock import clock
-from patterns.io.driver import Driver, SocketKind
+from patterns.io.driver import Driver
+from patterns.io.links import SocketKind
 from patterns.sync.role import (
     LINGER_MS,
     Role,

@@ -6,7 +6,8 @@ from typing import Any
 
 from patterns.core.request import Outcome, RequesterEngine
 from patterns.io.clock import clock
-from patterns.io.driver import Driver, SocketKind
+from patterns.io.driver import Driver
+from patterns.io.links import SocketKind
 from patterns.sync.role import Role, codec_of, jitter, new_nonce, refuse_security, resolve
 from patterns.wire.codec import BodyDecoder, encode_only
 from patterns.wire.errors import BadAddress, BadArgument, TooLarge

@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from patterns.io.clock import clock
-from patterns.io.driver import DrivenEngine, Driver
+from patterns.io.driver import Driver
+from patterns.io.links import DrivenEngine
 from patterns.wire.address import Address, parse_addresses
 from patterns.wire.errors import BadArgument, NotInThisDeployment
 from patterns.wire.messages import Codec

@@ -9,7 +9,8 @@ from typing import Any
 
 from patterns.core.message import Bodies, Message, messages_of
 from patterns.core.subscribe import PeerSubscriberEngine, Received, SubscriberEngine
-from patterns.io.driver import Driver, SocketKind
+from patterns.io.driver import Driver
+from patterns.io.links import SocketKind
 from patterns.sync.role import (
     Role,
     binds,

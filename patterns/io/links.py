@@ -1,0 +1,260 @@
+"""An engine's sockets, and the turn: take what is there, do what is due, send what there is. Never waits, starts no thread.
+
+One non-blocking turn serves every shell; only who waits, and how, differs between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, Final, Protocol
+
+import zmq
+
+from patterns.io import sockets, turn
+from patterns.io.clock import clock
+from patterns.wire.engine import Close, Effect, Link, Listen, Open, PeerId, Send
+from patterns.wire.errors import ZbrokerError
+from patterns.wire.frames import Frames
+
+_TURN_MESSAGES: Final = 128  # then timers and sends have their turn
+_STALL_US: Final = 1_000_000  # after a stall, what has arrived is heard before deadlines are judged (design: SIGSTOP)
+
+
+class SocketKind(Enum):
+    DEALER = "dealer"
+    ROUTER = "router"
+    XPUB = "xpub"
+    SUB = "sub"
+
+
+class DrivenEngine(Protocol):
+    """What a turn needs of an engine; see patterns/wire/engine.py."""
+
+    error: ZbrokerError | None
+
+    def start(self, now: int) -> None: ...
+    def connected(self, link: Link, now: int) -> None: ...
+    def disconnected(self, link: Link, now: int) -> None: ...
+    def unreachable(self, link: Link, now: int) -> None: ...
+    def receive(self, link: Link, peer: PeerId, frames: Frames, now: int) -> None: ...
+    @property
+    def has_events(self) -> bool: ...
+    def events(self) -> list[Any]: ...
+    def effects(self) -> list[Effect]: ...
+    def next_timeout(self) -> int | None: ...
+    def handle_timeout(self, now: int) -> None: ...
+    def leave(self, now: int) -> None: ...
+    @property
+    def closed(self) -> bool: ...
+    def unavailable(self) -> ZbrokerError: ...
+
+
+class Plug:
+    """One link's socket with its monitor."""
+
+    __slots__ = ("is_routed", "link", "monitor", "monitor_fd", "socket", "socket_fd")
+
+    def __init__(
+        self, link: Link, kind: SocketKind, socket: zmq.Socket[bytes], monitor: zmq.Socket[bytes] | None
+    ) -> None:
+        self.link = link
+        self.is_routed = kind is SocketKind.ROUTER
+        self.socket = socket
+        self.monitor = monitor
+        self.socket_fd = int(socket.getsockopt(zmq.FD))
+        self.monitor_fd = int(monitor.getsockopt(zmq.FD)) if monitor is not None else -1
+
+
+class Links:
+    """The sockets of one engine.
+
+    Args:
+        engine: sans-I/O; whoever calls here has it to itself.
+        kind: of all its sockets.
+        context: makes them.
+        watch, unwatch: told the descriptors that wake a sleeper; they are edge-triggered.
+        on_events: takes the engine's events; must not block or call back into user code.
+        before_turn: moves what callers have posted into the engine.
+        binds: instead of connecting.
+        linger_ms: what libzmq holds has so long to leave when a socket closes for good.
+
+    Attributes:
+        has_new: a socket was opened since the last turn; its monitor wakes nobody before it was read.
+        due: when the engine's timer is due, as of the last look.
+        bound: the endpoint, once it is bound.
+    """
+
+    def __init__(
+        self,
+        engine: DrivenEngine,
+        kind: SocketKind,
+        context: Callable[[], zmq.Context[zmq.Socket[bytes]]],
+        watch: Callable[[int], object],
+        unwatch: Callable[[int], object],
+        on_events: Callable[[list[Any]], None],
+        *,
+        before_turn: Callable[[int], None] | None = None,
+        binds: bool = False,
+        linger_ms: int = 0,
+    ) -> None:
+        self._engine = engine
+        self._kind = kind
+        self._context = context
+        self._watch = watch
+        self._unwatch = unwatch
+        self._on_events = on_events
+        self._before_turn = before_turn
+        self._binds = binds
+        self._linger_ms = linger_ms
+        self._plugs: dict[Link, Plug] = {}
+        self._plugs_by_fd: dict[int, Plug] = {}  # by their sockets' descriptors, not their monitors'
+        self._last_turn_at = clock()
+        self.has_new = False
+        self.due: int | None = None
+        self.bound = ""
+
+    def turn(self, named: list[tuple[int, int]] | None = None) -> None:
+        """Take what is there, do what is due, send what there is.
+
+        Args:
+            named: the descriptors that a poll has named; None: look at everything.
+        """
+        now = clock()
+        received = self._receive(named, now)
+        if named is None:
+            self.due = self._engine.next_timeout()
+        due = self.due  # asked before the sleep; a timer set since is seen before the next one
+        if due is not None and due <= now and not (received and now - self._last_turn_at > _STALL_US):
+            self._engine.handle_timeout(now)
+        self._last_turn_at = now
+        self.push(now)
+
+    def push(self, now: int) -> None:
+        """Send what callers have posted and what the engine has to say; hand its events on."""
+        if self._before_turn is not None:
+            self._before_turn(now)
+        engine = self._engine
+        effects = engine.effects()
+        if effects:
+            self._carry_out(effects)
+        events = engine.events()
+        if events:
+            self._on_events(events)
+
+    def _receive(self, named: list[tuple[int, int]] | None, now: int) -> int:
+        """Hand what is there to the engine; at the sockets that are named, or at all, monitors first."""
+        plugs_by_fd = self._plugs_by_fd
+        if named is not None and len(named) == 1:
+            plug = plugs_by_fd.get(named[0][0])
+            if plug is not None:
+                return self._receive_from(plug, True, now)
+        self._drain_monitors(now)
+        return sum([self._receive_from(plug, False, now) for plug in list(self._plugs.values())])
+
+    def _receive_from(self, plug: Plug, readable: bool, now: int) -> int:
+        """Until the engine has news for a caller: that one comes back for the rest. Returns how many messages."""
+        engine, socket = self._engine, plug.socket
+        for taken in range(_TURN_MESSAGES):
+            frames = turn.receive(socket, readable)
+            if frames is None:
+                return taken
+            readable = False
+            engine.receive(plug.link, frames.pop(0) if plug.is_routed else b"", frames, now)
+            if engine.has_events:
+                return taken + 1
+        return _TURN_MESSAGES
+
+    def _drain_monitors(self, now: int) -> None:
+        """Read what the monitors tell. One that was never read until it was empty does not wake anybody."""
+        self.has_new = False
+        for link, plug in list(self._plugs.items()):
+            if plug.monitor is None:
+                continue
+            while plug.monitor is not None and (found := sockets.read_event(plug.monitor)) is not None:
+                if found.event is sockets.Event.CONNECTED:
+                    self._engine.connected(link, now)
+                elif found.event in sockets.FAILURES:
+                    self._engine.disconnected(link, now)
+                elif found.event is sockets.Event.CONNECT_RETRIED:
+                    self._engine.unreachable(link, now)
+
+    def perform(self) -> None:
+        """Do what the engine asks for."""
+        effects = self._engine.effects()
+        if effects:
+            self._carry_out(effects)
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            if type(effect) is Send:
+                self._send(effect)
+                continue
+            match effect:
+                case Open():
+                    self._open(effect)
+                case Listen(link=link, prefix=prefix, on=on):
+                    plug = self._plugs[link]
+                    plug.socket.setsockopt(zmq.SUBSCRIBE if on else zmq.UNSUBSCRIBE, prefix)
+                case Close():
+                    self._close(effect)
+
+    def _send(self, effect: Send) -> None:
+        plug = self._plugs.get(effect.link)
+        if plug is None:
+            return  # the engine gave this link up later in the same turn
+        if not plug.is_routed:
+            turn.send(plug.socket, effect.frames)
+        elif turn.send_routed(plug.socket, effect.peer, effect.frames) == zmq.EHOSTUNREACH:
+            self._engine.peer_gone(effect.link, effect.peer, clock())  # type: ignore[attr-defined]
+            self.perform()
+
+    def _open(self, effect: Open) -> None:
+        context = self._context()
+        monitor = None
+        match self._kind:
+            case SocketKind.DEALER:
+                socket, monitor = sockets.make_dealer(context, effect.address)
+            case SocketKind.ROUTER:
+                socket = sockets.make_router(context, effect.address)
+            case SocketKind.XPUB:
+                socket = sockets.make_xpub(context, effect.address, binds=self._binds)
+            case SocketKind.SUB:
+                socket, monitor = sockets.make_sub(context, effect.address, binds=self._binds)
+        if self._binds:
+            self.bound = sockets.last_endpoint(socket)
+        plug = self._plugs[effect.link] = Plug(effect.link, self._kind, socket, monitor)
+        self._plugs_by_fd[plug.socket_fd] = plug
+        self.has_new = True
+        self._watch(plug.socket_fd)
+        if monitor is not None:
+            self._watch(plug.monitor_fd)
+
+    def _close(self, effect: Close) -> None:
+        if effect.peer:
+            return  # a ROUTER forgets a peer when its connection goes
+        plug = self._plugs.pop(effect.link, None)
+        if plug is not None:
+            self._unplug(plug, self._linger_ms if self._engine.closed else 0)
+
+    def _unplug(self, plug: Plug, linger_ms: int) -> None:
+        self._unwatch(plug.socket_fd)
+        del self._plugs_by_fd[plug.socket_fd]
+        if plug.monitor is not None:
+            self._unwatch(plug.monitor_fd)
+            sockets.close(plug.socket, plug.monitor, linger_ms=linger_ms)
+        else:
+            sockets.close(plug.socket, linger_ms=linger_ms)
+
+    def is_readable(self) -> bool:
+        """The descriptors are edge-triggered, so after a send only the sockets themselves know."""
+        for plug in self._plugs.values():  # noqa: SIM110  any() over a generator takes twice as long
+            if turn.is_readable(plug.socket):
+                return True
+        return False
+
+    def close(self) -> None:
+        """Close all sockets."""
+        for plug in self._plugs.values():
+            self._unplug(plug, self._linger_ms)
+        self._plugs.clear()
