@@ -30,7 +30,7 @@ from patterns.wire.messages import (
     Subscribe,
     Subscribed,
 )
-from patterns.wire.names import channels_of, check_pattern, matcher
+from patterns.wire.names import channel_of, channels_of, check_pattern, matcher
 
 _MESSAGES_WINDOW: Final = 262_144
 _SEQUENCES_REMEMBERED: Final = 262_144  # 4,096 publishers on all 64 channels
@@ -124,9 +124,12 @@ def received(message: Message, header: Publish, matches: Callable[[str], bool]) 
     headers = None if isinstance(columns.headers, msgspec.UnsetType) else columns.headers
     topics: list[str] | None = None
     wanted: list[int] | None = None
+    channel = message.key[0]
     if header.topic is not None:
         if not matches(header.topic):
             return None
+        if channel_of(header.topic) != channel:
+            raise ProtocolError(f"topic {header.topic!r} is not of channel {channel}")
     elif isinstance(columns.topics, msgspec.UnsetType) or isinstance(columns.topic, msgspec.UnsetType):
         raise ProtocolError("a PUBLISH without topics")
     else:
@@ -134,6 +137,8 @@ def received(message: Message, header: Publish, matches: Callable[[str], bool]) 
         if wanted == []:
             return None
         distinct = columns.topics
+        if any(channel_of(topic) != channel for topic in distinct):
+            raise ProtocolError(f"a topic of the batch is not of channel {channel}")  # its sequences would be another's
         topics = [distinct[place] for place in columns.topic]
     return Received(
         header.publisher, header.sequence, header.count, header.codec, message.payload, sizes,

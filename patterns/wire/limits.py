@@ -30,4 +30,5 @@ CREDIT_MESSAGES: Final = 65_536  # what B grants a session at first, and keeps o
 CREDIT_BYTES: Final = 4 * MIB  # two of the largest commits; 100 clients may hold 400 MiB at the worst
 REPLIES_UNREAD_MAX: Final = 256  # answers to a peer that shows no sign of reading
 REPLIES_UNREAD_CUT: Final = 1_024
+UNREAD_BYTES_MAX: Final = 8 * MIB  # under way to a peer that has not proven to read: twice what our own clients grant
 PRODUCER_BATCHES_REMEMBERED: Final = 64

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Final, Protocol
+
+import msgspec
 
 from patterns.wire.engine import Close, Effect, Link, PeerId, Send
 from patterns.wire.errors import (
@@ -19,7 +22,7 @@ from patterns.wire.frames import MSGPACK, Form, Frames, Message, kind_of, pack, 
 from patterns.wire.limits import EXPIRY_MS, HEARTBEAT_MS, REPLIES_UNREAD_CUT, REPLIES_UNREAD_MAX
 from patterns.wire.messages import Credit as CreditHeader
 from patterns.wire.messages import ErrorHeader, Goodbye, Header, Hello, NoSessionHeader, Ping, Pong, Ready, Role
-from patterns.wire.session import Credit, ServerEvent, ServerState, server_next
+from patterns.wire.session import Credit, ProvenCredit, ServerEvent, ServerState, server_next
 
 Peer = tuple[Link, PeerId]
 _OWN_KINDS: Final = frozenset(kind_of(header) for header in (Ping, Pong, CreditHeader, Goodbye))
@@ -34,11 +37,14 @@ class Session:
         into: the credit that we gave it.
         out: the credit that it gave us.
         outbox: (messages, bytes, frames) that wait for `out`.
-        unread: answers given since the last sign that it reads.
+        unread: answers given that it has not proven to have read.
+        probe: the token of the PING whose PONG will prove that it read all before it; 0: none is under way.
+        probed: `unread` and `out.sent` when that left.
     """
 
     __slots__ = (
-        "codec", "form", "heard_at", "into", "name", "nonce", "out", "outbox", "outbox_bytes", "peer", "role", "started_at", "state", "unread",
+        "codec", "form", "heard_at", "into", "name", "nonce", "out", "outbox", "outbox_bytes", "peer", "probe", "probed", "role", "started_at",
+        "state", "unread",
     )  # fmt: skip
 
     def __init__(self, peer: Peer, hello: Hello, form: Form, into: Credit, now: int) -> None:
@@ -50,10 +56,12 @@ class Session:
         self.form = form
         self.state = ServerState.NEW
         self.into = into
-        self.out = Credit(hello.credit_messages, hello.credit_bytes)
+        self.out = ProvenCredit(hello.credit_messages, hello.credit_bytes)
         self.outbox: deque[tuple[int, int, Frames]] = deque()
         self.outbox_bytes = 0
         self.unread = 0
+        self.probe = 0
+        self.probed = (0, 0)
         self.heard_at = now
         self.started_at = now
 
@@ -131,9 +139,13 @@ class Sessions:
             case Ping():
                 self.answer(session, Pong(header.token))
             case Pong():
-                session.unread = 0
+                if header.token == session.probe != 0:
+                    self._proven(session)
+                    credit = CreditHeader(session.out.messages_max, session.out.bytes_max)
+                    return session, msgspec.structs.replace(
+                        message, kind=b"C", header=credit
+                    )  # it wakes as credit does
             case CreditHeader():
-                session.unread = 0  # it reads, or it would not grant
                 session.out.raise_to(header.messages, header.bytes)
                 self.flush(session)
                 return session, message
@@ -143,9 +155,22 @@ class Sessions:
                 self._end(session, "goodbye", now)
         return None
 
+    def _proven(self, session: Session) -> None:
+        """It has read all that was sent before our PING."""
+        answers, sent = session.probed
+        session.probe = 0
+        session.unread -= answers
+        session.out.proven = sent
+        if session.unread >= REPLIES_UNREAD_MAX:
+            self._probe(session)
+        self.flush(session)
+
     def _hello(self, peer: Peer, message: Message, now: int) -> None:
         hello = message.header
         assert isinstance(hello, Hello)
+        if self._strangers.get(peer, 0) >= REPLIES_UNREAD_MAX:
+            self.counters["answers_withheld"] += 1  # a client says it once a connection
+            return
         try:
             _check_hello(hello)
             session = self._session_for(peer, hello, message.form, now)
@@ -157,7 +182,7 @@ class Sessions:
             return
         session.state = server_next(session.state, ServerEvent.HELLO)
         session.into.messages_max, session.into.bytes_max = ready.credit_messages, ready.credit_bytes
-        self._strangers.pop(peer, None)
+        self._count_stranger(peer)  # a READY is an answer too, and a HELLO may follow another without an end
         self._by_peer[peer] = session
         self._by_nonce[session.nonce] = session
         self._sweep_by(now + EXPIRY_MS * 1_000)
@@ -175,7 +200,7 @@ class Sessions:
             return Session(peer, hello, form, Credit(), now)
         self._by_peer.pop(known.peer, None)
         known.peer, known.form, known.codec, known.heard_at, known.unread = peer, form, hello.codec, now, 0
-        known.into, known.out = Credit(), Credit(hello.credit_messages, hello.credit_bytes)
+        known.into, known.out, known.probe = Credit(), ProvenCredit(hello.credit_messages, hello.credit_bytes), 0
         known.outbox.clear()  # what the old connection had not taken is void; the host delivers again
         known.outbox_bytes = 0
         return known
@@ -202,8 +227,14 @@ class Sessions:
             self.counters["answers_withheld"] += 1
             return
         self.tell(session, header, payload=payload)
-        if session.unread == REPLIES_UNREAD_MAX:
-            self.tell(session, Ping(session.unread))
+        if session.unread >= REPLIES_UNREAD_MAX and not session.probe:
+            self._probe(session)
+
+    def _probe(self, session: Session) -> None:
+        """Ask for proof that it reads: a token that is known only to who reads it, or guesses our clock."""
+        session.probe = 1 + zlib.crc32(b"%d %d %d" % (session.started_at, session.heard_at, session.out.sent))
+        session.probed = (session.unread, session.out.sent)
+        self.tell(session, Ping(session.probe))
 
     def refuse(self, session: Session, error: ZbrokerError, scope: str = "command", about: int = 0) -> None:
         """Answer with an error; of scope "session" also ends it, by end()."""
@@ -214,11 +245,15 @@ class Sessions:
         """Send a counted batch as soon as the client's credit admits it, in order."""
         if session.outbox or not session.out.is_open or session.state is not ServerState.READY:
             session.outbox.append((messages, size, frames))
-            session.outbox_bytes += sum(map(len, frames))  # memory, the header included; credit counts columns and payload
+            session.outbox_bytes += sum(
+                map(len, frames)
+            )  # memory, the header included; credit counts columns and payload
             return
         session.out.spend(messages, size)
         link, peer_id = session.peer
         self._effects.append(Send(link, peer_id, frames))
+        if session.out.wants_proof and not session.probe:
+            self._probe(session)
 
     def flush(self, session: Session) -> None:
         """Send what waits, as far as credit goes."""
@@ -228,6 +263,8 @@ class Sessions:
             session.outbox_bytes -= sum(map(len, frames))
             session.out.spend(messages, size)
             self._effects.append(Send(link, peer_id, frames))
+            if session.out.wants_proof and not session.probe:
+                self._probe(session)
 
     def regrant(self, session: Session, messages_window: int, bytes_window: int) -> None:
         """Open the client's credit again to the whole window once half of it is used."""
@@ -322,14 +359,17 @@ class Sessions:
 
     def _to_stranger(self, peer: Peer, header: Header, form: Form) -> None:
         """Answer a connection without a session, a bounded number of times."""
+        if self._count_stranger(peer) > REPLIES_UNREAD_MAX:
+            self.counters["answers_withheld"] += 1
+            return
+        self._effects.append(Send(*peer, pack(header, form=form)))
+
+    def _count_stranger(self, peer: Peer) -> int:
         told = self._strangers.pop(peer, 0) + 1
         self._strangers[peer] = told
         if len(self._strangers) > _PEERS_REMEMBERED:
             del self._strangers[next(iter(self._strangers))]
-        if told > REPLIES_UNREAD_MAX:
-            self.counters["answers_withheld"] += 1
-            return
-        self._effects.append(Send(*peer, pack(header, form=form)))
+        return told
 
 
 def _check_hello(hello: Hello) -> None:

@@ -6,6 +6,7 @@ from enum import Enum, auto
 from typing import Final
 
 from patterns.wire.errors import LocalProtocolError, RemoteProtocolError
+from patterns.wire.limits import UNREAD_BYTES_MAX
 
 
 class ClientState(Enum):
@@ -150,3 +151,40 @@ class Credit:
         """A CREDIT came; totals never fall."""
         self.messages_max = max(self.messages_max, messages_max)
         self.bytes_max = max(self.bytes_max, bytes_max)
+
+
+_BATCH_OVERHEAD: Final = 512  # what a batch costs in queues besides its bytes: frames, header, pointers
+
+
+class ProvenCredit(Credit):
+    """Credit that a client gave us: however much that is, it counts only as far as the client has proven to read.
+
+    Attributes:
+        sent: bytes sent since READY, with what each batch costs besides.
+        proven: how much of that it has read for certain.
+    """
+
+    __slots__ = ("proven", "sent")
+
+    def __init__(self, messages_max: int, bytes_max: int) -> None:
+        super().__init__(messages_max, bytes_max)
+        self.sent = self.proven = 0
+
+    @property
+    def is_open(self) -> bool:
+        """As Credit's, and the proof is not too far behind."""
+        return (
+            self.messages_used < self.messages_max
+            and self.bytes_used < self.bytes_max
+            and self.sent - self.proven < UNREAD_BYTES_MAX
+        )
+
+    @property
+    def wants_proof(self) -> bool:
+        """Whether it is time to ask, so that the answer is there before anything has to wait for it."""
+        return self.sent - self.proven >= UNREAD_BYTES_MAX // 2
+
+    def spend(self, messages: int, size: int) -> None:
+        self.messages_used += messages
+        self.bytes_used += size
+        self.sent += size + _BATCH_OVERHEAD

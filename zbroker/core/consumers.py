@@ -139,7 +139,7 @@ class Consumers:
                 self._join(session, header)
             elif self._is_same(member, header):
                 member.slices = _is_sliced(header.mode)
-                self._sessions.tell(session, Joined(header.id, self._next_of(member.feed)))
+                self._sessions.answer(session, Joined(header.id, self._next_of(member.feed)))
             else:
                 raise ProtocolError("a session joins once; LEAVE first, or open another one")
         except ZbrokerError as error:
@@ -163,7 +163,7 @@ class Consumers:
         joined = Joined(header.id, self._next_of(feed))
         made_at = feed.group.id if feed.group else log.id
         if made_at <= self._durable_index:
-            self._sessions.tell(session, joined)
+            self._sessions.answer(session, joined)
             self._deliveries.join(member)
         else:
             self._promise(session, joined, made_at, lambda: self._begin(session, member))

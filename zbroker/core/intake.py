@@ -299,7 +299,7 @@ class Intake:
             feeder.messages -= entry.count
             feeder.bytes -= entry.bytes
         if offsets:
-            self._sessions.tell(feeder.session, Confirm(sequence, offsets, duplicates))
+            self._sessions.answer(feeder.session, Confirm(sequence, offsets, duplicates))
             self._regrant(feeder)
 
     def _is_safe(self, entry: _Entry) -> bool:

@@ -206,7 +206,7 @@ class Streams:
 
     def _tell(self, session: Session, header: Header, call: Callable[[], None] | None) -> None:
         if session in self._consumers:
-            self._sessions.tell(session, header)
+            self._sessions.answer(session, header)
             if call is not None:
                 call()
 

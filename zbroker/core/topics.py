@@ -10,7 +10,15 @@ import msgspec
 from patterns.wire import codec
 from patterns.wire.errors import BadBody, CreditExceeded, RemoteProtocolError, TooLarge, Untranslatable, ZbrokerError
 from patterns.wire.frames import Form, Frames, Message, columns_of, pack, reform
-from patterns.wire.limits import BATCH_MESSAGES_MAX, BODY_BYTES_MAX, CREDIT_BYTES, CREDIT_MESSAGES, INTEGER_MAX, MIB
+from patterns.wire.limits import (
+    BATCH_MESSAGES_MAX,
+    BODY_BYTES_MAX,
+    CREDIT_BYTES,
+    CREDIT_MESSAGES,
+    INTEGER_MAX,
+    MIB,
+    REPLIES_UNREAD_CUT,
+)
 from patterns.wire.messages import (
     Audience,
     Codec,
@@ -318,9 +326,9 @@ class Topics:
             return
         self._audience_changed = False
         for session, told in self._publishers.items():
-            if told != self._audience:
+            if told != self._audience and session.unread < REPLIES_UNREAD_CUT:
                 self._publishers[session] = self._audience
-                self._sessions.tell(session, Audience(self._audience))
+                self._sessions.answer(session, Audience(self._audience))
 
     def status(self, rows_max: int) -> dict[str, int]:
         """Sessions by pattern, at most `rows_max` patterns."""

@@ -15,6 +15,8 @@ from patterns.wire.messages import (
     Header,
     Hello,
     Offer,
+    Ping,
+    Pong,
     Publish,
     Reply,
     Request,
@@ -40,6 +42,7 @@ class Client:
         self.nonce = number.to_bytes(16, "big")
         self.inbox: list[Message] = []
         self.raw: list[Frames] = []
+        self.reads = True  # and so answers PINGs
 
     def send(self, header: Header, *, payload: bytes = b"", columns: bytes = b"", key: bytes = b"") -> None:
         frames = pack(header, columns=columns, payload=payload, key=key, form=self.form)
@@ -106,11 +109,17 @@ class Bench:
     def settle(self) -> None:
         """Let the engine do its turn, and hand out what it sends."""
         self.engine.turn(self.now)
+        pings: list[tuple[Client, int]] = []
         for effect in self.engine.effects():
             if isinstance(effect, Send) and effect.peer in self.clients:
                 client = self.clients[effect.peer]
                 client.raw.append(effect.frames)
-                client.inbox.append(parse(effect.frames))
+                message = parse(effect.frames)
+                client.inbox.append(message)
+                if isinstance(message.header, Ping) and client.reads:
+                    pings.append((client, message.header.token))
+        for client, token in pings:
+            client.send(Pong(token))
 
     def wait(self, ms: int) -> None:
         """Move the clock, timers included."""

@@ -72,10 +72,19 @@ def test_what_no_pattern_matches_is_dropped(wire):
 
 
 def test_of_a_mixed_batch_the_wanted_ones_are_marked(wire):
-    columns = pack_columns(Columns(topics=["a.b", "c", "b"], topic=[1, 0, 2]), MSGPACK)
+    columns = pack_columns(Columns(topics=["a.b", "a.b.c", "a.d"], topic=[2, 1, 0]), MSGPACK)
     wire.say(Publish(publisher=ONE, sequence=0, count=3), key=KEY, columns=columns, payload=b"\x93\x01\x02\x03")
     (batch,) = wire.heard(Received)
-    assert (batch.wanted, batch.topics) == ([1, 2], ["c", "a.b", "b"])
+    assert (batch.wanted, batch.topics) == ([0, 2], ["a.d", "a.b.c", "a.b"])
+
+
+@pytest.mark.parametrize("topics", [["b"], ["a.b", "b"]])
+def test_a_topic_of_another_channel_than_frame_1_says_is_refused(wire, topics):
+    columns = pack_columns(Columns(topics=topics, topic=[0] * 3), MSGPACK) if len(topics) > 1 else b""
+    header = Publish(publisher=ONE, sequence=0, count=3, topic=None if columns else topics[0])
+    wire.say(header, key=KEY, columns=columns, payload=b"\x93\x01\x02\x03")
+    assert wire.heard(Received) == []
+    assert wire.engine.counters["malformed"] == 1
 
 
 @pytest.mark.parametrize("columns", [b"", b"\x01", b"\x81\xa4keys\x91\xa1k"])

@@ -7,7 +7,7 @@ import pytest
 from patterns.wire.engine import Close, Send
 from patterns.wire.errors import Fenced, NotPermitted
 from patterns.wire.frames import JSON, MSGPACK, pack, parse
-from patterns.wire.limits import EXPIRY_MS, GRACE_MS, REPLIES_UNREAD_CUT, REPLIES_UNREAD_MAX
+from patterns.wire.limits import EXPIRY_MS, GRACE_MS, REPLIES_UNREAD_CUT, REPLIES_UNREAD_MAX, UNREAD_BYTES_MAX
 from patterns.wire.messages import (
     Admin,
     Credit,
@@ -52,6 +52,12 @@ class House:
     def hello(self, peer=b"p1", nonce=b"n", role=Role.CONSUMER, form=MSGPACK, **more):
         self.say(peer, Hello(role=role, nonce=nonce * 16, **more), form)
         return self.sessions.at((0, peer))
+
+    def batches_sent(self):
+        """How many batches left that post() was given whole."""
+        batches = [effect for effect in self.effects if isinstance(effect, Send) and len(effect.frames[1]) == 1 << 20]
+        self.effects.clear()
+        return len(batches)
 
     def told(self, peer=b"p1"):
         found = [parse(effect.frames) for effect in self.effects if isinstance(effect, Send) and effect.peer == peer]
@@ -252,15 +258,46 @@ def test_answers_stop_when_the_peer_shows_no_sign_of_reading(house):
         house.sessions.answer(session, Result(id=number))
     told = house.headers()
     assert len(told) == REPLIES_UNREAD_CUT + 1
-    assert told[REPLIES_UNREAD_MAX] == Ping(REPLIES_UNREAD_MAX)
+    assert isinstance(told[REPLIES_UNREAD_MAX], Ping)
     assert house.sessions.counters["answers_withheld"] == REPLIES_UNREAD_CUT
 
 
-def test_a_pong_shows_that_the_peer_reads(house):
+def probe_of(house):
+    (ping,) = [header for header in house.headers() if isinstance(header, Ping)]
+    return ping.token
+
+
+def test_the_pong_to_our_ping_proves_that_the_peer_reads_and_nothing_else_does(house):
     session = house.hello()
-    session.unread = REPLIES_UNREAD_CUT
-    house.say(b"p1", Pong(1))
-    assert session.unread == 0
+    for number in range(REPLIES_UNREAD_MAX + 10):
+        house.sessions.answer(session, Result(id=number))
+    token = probe_of(house)
+    house.say(b"p1", Credit(1 << 40, 1 << 40))
+    house.say(b"p1", Pong(token + 1))
+    house.say(b"p1", Pong(0))
+    assert session.unread == REPLIES_UNREAD_MAX + 10
+    house.say(b"p1", Pong(token))
+    assert session.unread == 10
+
+
+def test_credit_counts_only_as_far_as_the_peer_has_proven_to_read(house):
+    session = house.hello(credit_messages=1 << 50, credit_bytes=1 << 50)
+    house.told()
+    batch = [b"ZB1P", b"x" * (1 << 20)]
+    for _ in range(20):
+        house.sessions.post(session, 1, 1 << 20, batch)
+    sent = house.batches_sent()
+    assert sent == UNREAD_BYTES_MAX >> 20
+    assert house.say(b"p1", Pong(session.probe))[1].header == Credit(1 << 50, 1 << 50)  # the host is woken
+    assert 0 < house.batches_sent() < 8
+    assert len(session.outbox) > 0
+
+
+def test_hellos_without_end_on_one_connection_are_not_answered(house):
+    for number in range(2 * REPLIES_UNREAD_MAX):
+        house.hello(nonce=bytes([number % 250 + 1]))
+    assert len([header for header in house.headers() if isinstance(header, Ready)]) == REPLIES_UNREAD_MAX
+    assert house.sessions.counters["answers_withheld"] == REPLIES_UNREAD_MAX
 
 
 def test_strangers_are_answered_a_bounded_number_of_times(house):

@@ -94,6 +94,8 @@ def test_every_role_of_the_spec_is_in_the_code_and_the_reverse():
         ("leases in `resume`, ranges in a SETTLE", "10,000", limits.RANGES_MAX == 10_000),
         ("errors, PONGs and RESULTs that a peer has not read", "256,", limits.REPLIES_UNREAD_MAX == 256),
         ("errors, PONGs and RESULTs that a peer has not read", "1,024 ", limits.REPLIES_UNREAD_CUT == 1_024),
+        ("HELLOs on one connection", "256", limits.REPLIES_UNREAD_MAX == 256),
+        ("batches that a peer has not read", "8 MiB", limits.UNREAD_BYTES_MAX == 8 * limits.MIB),
     ],
 )
 def test_a_limit_of_the_spec_is_the_codes(name, stated, value):
@@ -102,7 +104,7 @@ def test_a_limit_of_the_spec_is_the_codes(name, stated, value):
 
 
 def test_the_spec_lists_no_limit_that_this_test_forgets():
-    assert len(spec.rows("| limit |")) - 1 == 7
+    assert len(spec.rows("| limit |")) - 1 == 9
 
 
 @pytest.mark.parametrize(
