@@ -142,6 +142,7 @@ class Driver:
         self._followers: list[_Follower] = []
         self._deferred: list[Callable[[], None]] = []
         self.kicked = False
+        self.bursts = 0  # full batches that callers sent by themselves
         self.entries = 0  # calls of wait(); the keeper sees by it whether a caller is about
         self.forked = False
         self.is_closed = False
@@ -324,9 +325,16 @@ class Driver:
             elif not self._followers and self._keeper.is_wanted():
                 self._keeper.call()
 
+    def burst(self) -> None:
+        """Send a full batch of posted messages from here."""
+        self.bursts += 1
+        self.run()
+
     def kick(self) -> None:
         """Something was posted: whoever drives shall take it. Cheap, without the lock, once per turn."""
         self.kicked = True
+        if self._keeper.naps:
+            return
         if self._leader is not None:
             self._wake.ring()
         else:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from patterns.io.driver import Driver
 
 _WATCH_US: Final = 5_000  # a caller that comes back within it finds the sockets free
+_NAP_US: Final = 1_000  # while callers send full batches by themselves; bounds how long a batch's beginning may wait
 _LEAST_US: Final = 1_000
 _LONG_US: Final = 3_600_000_000
 
@@ -29,7 +30,9 @@ class Keeper:
         self._stopped = False
         self._parked = False
         self._watches = False  # parked for a moment only: it looks again by itself
+        self._bursts = 0
         self.leads = False
+        self.naps = False  # looks again in a moment, whatever is posted
 
     def start(self) -> None:
         self._thread.start()
@@ -67,7 +70,9 @@ class Keeper:
                 wanted = driver.in_background()
                 due = driver.engine.next_timeout()
             now = clock()
-            if not led and (driver.kicked or (due is not None and due <= now)):
+            if driver.bursts != self._bursts:
+                self._nap(poll)
+            elif not led and (driver.kicked or (due is not None and due <= now)):
                 with driver.lock:
                     if not driver.is_led:
                         driver.turn()
@@ -81,6 +86,16 @@ class Keeper:
         os.close(self._read_fd)
         os.close(self._write_fd)
 
+    def _nap(self, poll: select.poll) -> None:
+        """Callers fill batches faster than we could wake: stay out of their way, and send what is left in a moment."""
+        self._bursts = self._driver.bursts
+        self.naps = True
+        poll.poll(_NAP_US / 1_000)
+        self.naps = False
+        with self._driver.lock:
+            if not self._driver.is_led and not self._driver.is_closed:
+                self._driver.turn()
+
     def _lead(self) -> None:
         self.leads = True
         self._driver.wait(self._enough, None, keeper=True)
@@ -88,7 +103,9 @@ class Keeper:
 
     def _enough(self) -> bool:
         driver = self._driver
-        return self._stopped or driver.has_followers or not driver.in_background()
+        return (
+            self._stopped or driver.has_followers or driver.bursts != self._bursts or not driver.in_background()
+        )  # fmt: skip
 
     def _park(self, poll: select.poll, timeout_us: int) -> None:
         """Sleep until called. Marked as parked before the last look, so that a kick in between is not missed."""

@@ -270,7 +270,7 @@ class Producer(Role):
             batches.extend(made)
             self._wait(self._has_room, self._timeout_s, "the broker takes no more")
             self._append(made)
-            self._driver.run()
+            self._driver.burst()
             while unfinished < len(batches) and batches[unfinished].done:
                 unfinished += 1
             if unfinished and batches[unfinished - 1].error is not None:
@@ -353,7 +353,7 @@ class Producer(Role):
     def _post_now(self) -> None:
         driver = self._driver
         driver.check()
-        driver.run()
+        driver.burst()
         if not self._has_room() and not driver.wait(self._may_go_on, deadline_of(self._timeout_s)):
             cause = self._engine.hindrance
             why = f": {cause.detail}" if cause is not None else ""

@@ -126,7 +126,7 @@ class Publisher(Role):
         """A batch is full: send it from here, and wait if the broker is slow."""
         driver, engine = self._driver, self._engine
         driver.check()
-        driver.run()
+        driver.burst()
         if self._lanes.errors:
             raise self._lanes.errors.pop(0)
         if not engine.room and not driver.wait(self._has_room, deadline_of(self._timeout_s)):
