@@ -7,21 +7,20 @@ Sleeping on descriptors is safe beside use of the sockets; sleeping in zmq_poll 
 
 from __future__ import annotations
 
-import atexit
 import os
 import select
 import threading
-import weakref
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-import zmq
-
+from patterns.io import context
 from patterns.io.clock import clock
 from patterns.io.keeper import Keeper
 from patterns.io.links import DrivenEngine, Links, SocketKind
+from patterns.io.waiting import Steps
 from patterns.wire.errors import Closed, Forked, ZbrokerError
 
+_T = TypeVar("_T")
 _FOREVER_S: Final = 3_600.0
 _FOREVER_US: Final = 3_600_000_000
 _EXIT_TIMEOUT_S: Final = 1.0
@@ -75,29 +74,6 @@ def _never() -> bool:
     return False
 
 
-_LIVE: weakref.WeakSet[Driver] = weakref.WeakSet()
-_context: zmq.Context[zmq.Socket[bytes]] | None = None
-_context_lock = threading.Lock()
-
-
-def shared_context() -> zmq.Context[zmq.Socket[bytes]]:
-    """The one context of this process: inproc:// needs both ends in the same, and one I/O thread serves all."""
-    global _context
-    with _context_lock:
-        if _context is None or _context.closed:
-            _context = zmq.Context()
-            atexit.register(_let_leave, _context)
-        return _context
-
-
-def _let_leave(context: zmq.Context[zmq.Socket[bytes]]) -> None:
-    """At exit: close what the program left open, and give what libzmq still holds its linger time to leave."""
-    for driver in list(_LIVE):
-        driver.close(_EXIT_TIMEOUT_S)
-    if context is _context and not _LIVE:
-        context.term()
-
-
 class Driver:
     """Runs an engine for a role of the sync shell.
 
@@ -127,7 +103,7 @@ class Driver:
         self._links = Links(
             engine,
             kind,
-            shared_context,
+            context.shared_context,
             lambda fd: self._poll.register(fd, _IN_FD),
             self._poll.unregister,
             on_events,
@@ -147,7 +123,7 @@ class Driver:
         self.forked = False
         self.is_closed = False
         self._keeper = Keeper(self)
-        _LIVE.add(self)
+        context.enter(self)
 
     @property
     def bound(self) -> str:
@@ -354,6 +330,25 @@ class Driver:
         self._shut()
         return done
 
+    def at_exit(self) -> None:
+        """The interpreter ends and the program has not closed us."""
+        self.close(_EXIT_TIMEOUT_S)
+
+    def drive(self, steps: Steps[_T]) -> _T:
+        """Run a role's steps, blocking where they wait."""
+        try:
+            wait = next(steps)
+            while True:
+                try:
+                    done = self.wait(wait.done, wait.deadline)
+                except BaseException as error:  # noqa: BLE001  Ctrl-C: the steps clean up after themselves
+                    wait = steps.throw(error)
+                else:
+                    wait = steps.send(done)
+        except StopIteration as stop:
+            result: _T = stop.value
+            return result
+
     def _shut(self) -> None:
         with self.lock:
             if self.is_closed:  # another thread closes it, too; descriptors are closed once
@@ -365,21 +360,10 @@ class Driver:
         with self.lock:
             if self._leader is None:
                 self._wake.close()
-        _LIVE.discard(self)
+        context.leave(self)
 
     def _ring_everybody(self) -> None:
         for follower in self._followers:
             follower.bell.release()
         self._followers.clear()
         self._wake.ring()
-
-
-def _after_fork_in_child() -> None:
-    for driver in list(_LIVE):
-        driver.forked = True
-    global _context, _context_lock
-    _context = None
-    _context_lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
