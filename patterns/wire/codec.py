@@ -12,6 +12,7 @@ import msgspec
 from patterns.wire.errors import BadBody, TooLarge, ValidationFailed
 from patterns.wire.limits import BATCH_BYTES_TARGET, BATCH_MESSAGES_MAX, BODY_BYTES_MAX
 from patterns.wire.messages import Codec
+from patterns.wire.portable import json_of
 
 _msgpack_encode = msgspec.msgpack.Encoder().encode
 _json_encode = msgspec.json.Encoder().encode
@@ -46,8 +47,10 @@ def encode_body(codec: Codec, body: Any) -> bytes:
             if codec is Codec.RAW
             else _msgpack_encode(body)
             if codec is Codec.MSGPACK
-            else _json_encode(body)
+            else json_of([body])[1:-1]  # without the brackets
         )
+    except BadBody as error:
+        raise BadBody(f"body of type {type(body).__name__}: {error.detail}") from error
     except _ENCODE_ERRORS as error:
         raise BadBody(f"body of type {type(body).__name__} cannot be written as {codec}: {error}") from error
     if len(item) > BODY_BYTES_MAX:
@@ -64,7 +67,9 @@ def encode(codec: Codec, bodies: Sequence[Any], bytes_max: int = BODY_BYTES_MAX)
     if codec is Codec.RAW:
         return _encode_raw(bodies, bytes_max)
     try:
-        payload = _msgpack_encode(bodies) if codec is Codec.MSGPACK else _json_encode(bodies)
+        payload = _msgpack_encode(bodies) if codec is Codec.MSGPACK else json_of(bodies)
+    except BadBody:
+        raise
     except _ENCODE_ERRORS as error:
         raise BadBody(f"a body cannot be written as {codec}: {error}") from error
     if len(payload) <= min(2 * BATCH_BYTES_TARGET, bytes_max) and len(bodies) <= BATCH_MESSAGES_MAX:

@@ -14,6 +14,7 @@ COLUMNS_BYTES_MAX: Final = 1 * MIB
 RANGES_MAX: Final = 10_000
 NAME_BYTES_MAX: Final = 255
 DEPTH_MAX: Final = 32
+BODY_DEPTH_MAX: Final = 128  # of what is translated, or written as JSON; serde_json stops there, jq 1.6 at 256
 CHANNELS: Final = 64
 INTEGER_MAX: Final = 2**53 - 1  # the largest that a JSON peer can hold exactly
 

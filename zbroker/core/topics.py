@@ -72,7 +72,7 @@ class _Subscriber:
 class _Batch:
     """A batch on its way out, in as many writings as its subscribers need; each is made once."""
 
-    __slots__ = ("columns", "frames", "header", "message", "topics", "written")
+    __slots__ = ("columns", "frames", "header", "message", "topics", "views", "written")
 
     def __init__(self, message: Message, frames: Frames, columns: Columns, topics: list[str]) -> None:
         assert isinstance(message.header, Publish)
@@ -81,6 +81,7 @@ class _Batch:
         self.frames = frames
         self.columns = columns
         self.topics = topics
+        self.views: dict[Codec, tuple[bytes, Codec]] = {}
         self.written: dict[tuple[str, Codec], Frames] = {}
 
     def for_session(self, session: Session, counters: Counter[str]) -> Frames:
@@ -96,15 +97,26 @@ class _Batch:
         return frames
 
     def _write(self, form: Form, wanted: Codec, counters: Counter[str]) -> Frames:
-        message, used, payload = self.message, self.header.codec, self.message.payload
-        if wanted is not used:
-            try:
-                payload, used = translate.translate(payload, used, wanted), wanted
-            except Untranslatable:
-                counters["live_untranslated"] += 1  # goes out as it is, labelled
+        message = self.message
+        payload, used = self._view(wanted, counters)
         header = msgspec.structs.replace(self.header, codec=used)
         columns = reform(message.columns, message.form, form)
         return pack(header, columns=columns, payload=payload, key=message.key, form=form)
+
+    def _view(self, wanted: Codec, counters: Counter[str]) -> tuple[bytes, Codec]:
+        """The payload in a codec, translated once whatever the forms; as it came, labelled, when that cannot be."""
+        used, payload = self.header.codec, self.message.payload
+        if wanted is used:
+            return payload, used
+        view = self.views.get(wanted)
+        if view is None:
+            try:
+                view = translate.translate(payload, used, wanted), wanted
+            except Untranslatable:
+                counters["live_untranslated"] += 1
+                view = payload, used
+            self.views[wanted] = view
+        return view
 
     def messages_for(self, subscriber: _Subscriber, subscriptions: Subscriptions[_Subscriber]) -> int:
         """How many of its messages this subscriber would have been handed."""

@@ -243,7 +243,7 @@ def test_a_reply_that_cannot_be_translated_is_an_error_with_the_path(bench):
     replier.reply(replier.take(Request)[0].id, {"blob": b"\0"})
     (error,) = requester.take(ErrorHeader)
     assert error.name == "UNTRANSLATABLE"
-    assert "$[0].blob" in error.detail
+    assert "[0].blob in" in error.detail
 
 
 @pytest.mark.parametrize("payload", [b"", b"\x92\x01\x02", b"\xc1", b"\x91"])

@@ -18,7 +18,7 @@ from patterns.wire.messages import (
     Unsubscribe,
 )
 from patterns.wire.names import channel_of
-from tests.unit.core.serving import JSON, Bench
+from tests.unit.core.serving import JSON, MSGPACK, Bench
 
 
 @pytest.fixture
@@ -178,3 +178,16 @@ def test_a_batch_that_cannot_be_translated_is_delivered_as_it_is_labelled_and_co
     (message,) = subscriber.messages(Publish)
     assert message.header.codec is Codec.MSGPACK
     assert bench.engine.status(bench.now)["counters"]["live_untranslated"] == 1
+
+
+def test_a_batch_is_translated_once_for_all_forms(bench, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "zbroker.core.translate.translate", lambda payload, source, target: made.append(target) or b'["seen"]'
+    )
+    publisher = bench.client("publisher")
+    subscribers = [listener(bench, form=form, codec=Codec.JSON) for form in (JSON, MSGPACK, JSON)]
+    header = Publish(publisher=publisher.nonce, sequence=0, count=1, topic="orders.eu")
+    publisher.send(header, payload=msgspec.msgpack.encode([1]), key=bytes([channel_of("orders")]))
+    assert [one.messages(Publish)[0].payload for one in subscribers] == [b'["seen"]'] * 3
+    assert made == [Codec.JSON]
