@@ -1,0 +1,174 @@
+// What test_node.py runs: node peer.mjs VERB URL ARGUMENTS.. speaks through examples/node/zb1.mjs and prints JSON lines.
+import { createInterface } from "node:readline";
+import { Dealer } from "zeromq";
+import { Admin, Consumer, Producer, Publisher, Replier, Requester, Subscriber } from "./zb1.mjs";
+
+const CHUNK = 50;
+const say = (line) => console.log(JSON.stringify(line));
+const told = createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+const order = async () => (await told.next()).value;
+const failure = ({ name, number, code, detail }) => ({ error: name, number, code, detail });
+
+async function request(url, service, count, ...options) {
+  const requester = new Requester(url);
+  await requester.ready;
+  say({ ready: true });
+  const parts = [];
+  const more = { timeoutMs: 10_000, waitMs: 200, headers: { from: "node" }, idempotent: options.includes("idempotent") };
+  if (options.includes("partial")) more.onPartial = (body) => parts.push(body);
+  if (options.includes("short")) more.timeoutMs = 300;
+  const asked = Array.from({ length: Number(count) }, (_, n) => requester.request(service, { n }, more).catch(failure));
+  say({ replies: await Promise.all(asked), parts });
+  await requester.close();
+}
+
+async function reply(url, service) {
+  let served = 0;
+  const replier = new Replier(url, service, async ({ n }, { headers, partial, signal }) => {
+    served += 1;
+    if (n === "fail") throw Object.assign(new Error("there is none"), { code: "no_such_sku" });
+    if (n === "break") throw new Error("not foreseen");
+    if (n === "wait") {
+      say({ waiting: true });
+      await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
+      say({ cancelled: true });
+    }
+    for (let part = 0; part < 3; part++) partial({ part });
+    return { n, by: "node", headers };
+  });
+  await replier.ready;
+  say({ ready: true });
+  await order();
+  replier.withdraw();
+  await replier.close();
+  say({ served });
+}
+
+async function publish(url, topic, count) {
+  const publisher = new Publisher(url);
+  say({ audience: await publisher.waitForSubscribers(1) });
+  for (let n = 0; n < Number(count); n++) publisher.publish(`${topic}.${n % 3}`, { n, text: "ä" }, n % 2 ? { odd: "yes" } : null);
+  await publisher.close();
+  say({ published: Number(count), left: publisher.buffered });
+}
+
+async function subscribe(url, pattern, count) {
+  const subscriber = new Subscriber(url, [pattern, `also.${pattern}`], { credit: 100 });
+  await subscriber.ready;
+  say({ ready: true });
+  const seen = [];
+  while (seen.length < Number(count)) {
+    const { topic, body, headers } = await subscriber.receive();
+    seen.push([topic, body, headers]);
+  }
+  say({ seen, lost: subscriber.lost });
+  await subscriber.close();
+}
+
+async function produce(url, stream, count, name = "") {
+  const producer = new Producer(url, stream, { name });
+  for (let begin = 0; begin < Number(count); begin += CHUNK) {
+    const bodies = Array.from({ length: Math.min(CHUNK, Number(count) - begin) }, (_, i) => ({ n: begin + i }));
+    // not one batch: half of them after a turn, so that several are under way
+    const first = bodies.slice(0, CHUNK / 2).map((body) => producer.send(body, { key: `k${body.n % 2}` }));
+    await new Promise(setImmediate);
+    const second = bodies.slice(CHUNK / 2).map((body) => producer.send(body, { headers: { from: "node" } }));
+    say({ offsets: await Promise.all([...first, ...second]) });
+  }
+  await producer.close();
+  say({ produced: Number(count), sessions: producer.sessions, duplicates: producer.duplicates });
+}
+
+async function consume(url, stream, group, count) {
+  const consumer = new Consumer(url, stream, { group, credit: 200 });
+  await consumer.ready;
+  say({ ready: true });
+  const acked = new Set();
+  let twice = 0, stale = 0;
+  for await (const delivery of consumer) {
+    if (!(await delivery.ack())) stale += 1;
+    else if (acked.has(delivery.body.n)) twice += 1;
+    else acked.add(delivery.body.n);
+    if (acked.size % CHUNK === 0) say({ acked: acked.size });
+    if (acked.size === Number(count)) break;
+  }
+  say({ done: [...acked].sort((a, b) => a - b), twice, stale, sessions: consumer.sessions });
+  await consumer.close();
+}
+
+async function settle(url, stream, group) {
+  // the first again, the second never more, the third given back, the fourth extended and done
+  const consumer = new Consumer(url, stream, { group });
+  const first = [];
+  for (let i = 0; i < 4; i++) first.push(await consumer.receive());
+  const answers = [await first[0].nack(10), await first[1].reject("no good"), await first[2].release(), await first[3].extend(5_000), await first[3].ack()];
+  const again = [await consumer.receive(), await consumer.receive()];
+  for (const delivery of again) answers.push(await delivery.ack());
+  const twice = await first[0].ack();
+  say({ answers, again: again.map(({ offset, attempt }) => [offset, attempt]), twice });
+  await consumer.close();
+}
+
+async function read(url, stream, start, count) {
+  const consumer = new Consumer(url, stream, { start: /^\d+$/.test(start) ? Number(start) : start });
+  const seen = [];
+  while (seen.length < Number(count)) {
+    const { offset, body, key, headers, attempt, lease } = await consumer.receive();
+    seen.push({ offset, body, key, headers, attempt, lease });
+  }
+  await consumer.close();
+  say({ seen });
+}
+
+async function status(url) {
+  const admin = new Admin(url);
+  say(await admin.status());
+  await admin.close();
+}
+
+/** What a connection gets that has no session, and a client whose session another connection took. */
+async function strangers(url) {
+  const dealer = (kind, header) => {
+    const socket = new Dealer({ linger: 0 });
+    socket.connect(url.replace(/^zb:/, "tcp:"));
+    socket.send(["ZB1" + kind, JSON.stringify(header)]);
+    return socket;
+  };
+  const heard = async (socket) => {
+    const [kind, header] = await socket.receive();
+    return [kind.toString(), JSON.parse(header)];
+  };
+  const nobody = dealer("I", { token: 1 });
+  say({ refused: await heard(nobody) });
+  nobody.close();
+
+  const producer = new Producer(url, "strangers");
+  const offset = await producer.send({ n: 0 });
+  const thief = dealer("H", { role: "producer", nonce: producer.nonce, codec: "json", resume: { epoch: producer.epoch, sequence: 1, leases: [] } });
+  const [, ready] = await heard(thief);
+  const next = await producer.send({ n: 1 }); // NO_SESSION, a new socket, HELLO with resume, and the same batch again
+  say({ resumed: ready.resumed, offsets: [offset, next], sessions: producer.sessions, refusals: producer.heard.N });
+  thief.close();
+
+  await thief.closed;
+  const odd = dealer("H", { role: "requester", nonce: producer.nonce.split("").reverse().join("").replace(/^=+/, "") + "==", codec: "json" });
+  await heard(odd);
+  for (const [kind, header] of [["z", {}], ["I", { token: 7 }], ["G", {}]]) await odd.send(["ZB1" + kind, JSON.stringify(header)]);
+  say({ unknown: await heard(odd), pong: await heard(odd), goodbye: await heard(odd) });
+  odd.close();
+  await producer.close();
+}
+
+/** Silent until the heartbeats of section 5 have gone both ways. */
+async function idle(url) {
+  const requester = new Requester(url);
+  await requester.ready;
+  requester.heartbeatMs = 200; // sooner than the broker asks for
+  while (!(requester.heard.i >= 2)) await new Promise((resolve) => setTimeout(resolve, 20));
+  say({ pongs: requester.heard.i, sessions: requester.sessions });
+  await requester.close();
+}
+
+const verbs = { request, reply, publish, subscribe, produce, consume, settle, read, status, strangers, idle };
+await verbs[process.argv[2]](...process.argv.slice(3));
+process.exit(0);
