@@ -28,7 +28,9 @@ MIRRORS = {
 # Shells and processes are tested as a whole, with real sockets or as commands; the folder of those tests stands on the right.
 WHOLES = {
     "patterns/io": "tests/sockets",
+    "patterns/roles": "tests/sockets",
     "patterns/sync": "tests/sockets",
+    "patterns/aio": "tests/sockets",
     "zbroker/processes": "tests/sockets",
     "zbroker/cli": "tests/unit/cli",
     "zbroker/bench": "tests/unit/bench",
