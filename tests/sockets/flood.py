@@ -56,6 +56,7 @@ class Flood:
     """Connections that send one chunk over and over, from one thread, until cut or out of bytes or time.
 
     Attributes:
+        openings: what each connection sends first, in turn; none: the chunk at once.
         cut_after_s: seconds from the start of the flood to the cut, one per connection that was cut.
     """
 
@@ -64,6 +65,7 @@ class Flood:
     connection_count: int = 1
     bytes_max: int = 2048 * MIB
     duration_s: float = 5.0
+    openings: list[bytes] = field(default_factory=list)
     sent_bytes: int = 0
     cut_after_s: list[float] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -86,9 +88,11 @@ class Flood:
     def run(self) -> None:
         peers: list[socket.socket] = []
         with selectors.DefaultSelector() as selector, contextlib.ExitStack() as stack:
-            for _ in range(self.connection_count):
+            for number in range(self.connection_count):
                 with contextlib.suppress(OSError):
                     peers.append(stack.enter_context(raw_peer(self.port)))
+                    if self.openings:
+                        peers[-1].sendall(self.openings[number % len(self.openings)])
             for peer in peers:
                 peer.setblocking(False)
                 selector.register(peer, selectors.EVENT_WRITE, [0])

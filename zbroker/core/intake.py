@@ -25,6 +25,7 @@ from patterns.wire.errors import (
 from patterns.wire.frames import MSGPACK, Message, columns_of, reform
 from patterns.wire.limits import (
     BATCH_BYTES_MAX,
+    BODY_BYTES_MAX,
     CREDIT_BYTES,
     CREDIT_MESSAGES,
     REPLIES_UNREAD_CUT,
@@ -40,6 +41,8 @@ from zbroker.core.tail import Batch, Stored, Tail
 
 CONFIRMS: Final = ("durable", "written", "received")
 FULL_RETRY_MS: Final = 1_000  # a compaction takes about that long to make room
+
+_ARRAY_BYTES: Final = 2  # what makes one body an array: "[]" in JSON, one byte in msgpack
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -170,6 +173,8 @@ class Intake:
             raise BadArgument(f"confirm {header.confirm[:32]!r}; one of {', '.join(CONFIRMS)}")
         if len(message.payload) > BATCH_BYTES_MAX:
             raise TooLarge(f"batch of {len(message.payload)} bytes, at most {BATCH_BYTES_MAX}")
+        if header.count == 1 and len(message.payload) > BODY_BYTES_MAX + _ARRAY_BYTES:
+            raise TooLarge(f"body of {len(message.payload)} bytes, at most {BODY_BYTES_MAX}")
         columns = columns_of(message, header.count)
         sizes = None if columns.sizes is msgspec.UNSET else columns.sizes
         check(header.codec, message.payload, header.count, sizes)

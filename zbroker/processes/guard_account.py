@@ -15,8 +15,9 @@ MIB: Final = 1024 * KIB
 SLACK_BYTES: Final = 64 * KIB
 """Greeting, READY, a HELLO, a few heartbeats and SUBSCRIBE commands: under 2 KiB in practice."""
 
-SESSIONLESS_BYTES_MAX: Final = MIB + 64 * KIB + SLACK_BYTES
-"""What a peer may have pending before a session gives it credit: one message of the default limit."""
+SESSIONLESS_BYTES_MAX: Final = 64 * KIB + SLACK_BYTES
+"""What a peer may have pending before a session gives it credit: the longest HELLO. Nothing else of it is acted on,
+and empty frames, 2 bytes on the wire and 64 in a queue, must not get 40 MiB a connection for their MiB."""
 
 FRAME_OVERHEAD_BYTES: Final = 9
 """ZMTP's long frame header; a short one has 2. To count too much as delivered only makes the guard lenient."""
