@@ -18,7 +18,7 @@ from patterns.wire.errors import (
     VersionUnsupported,
     ZbrokerError,
 )
-from patterns.wire.frames import MSGPACK, Form, Frames, Message, kind_of, pack, parse
+from patterns.wire.frames import JSON, MSGPACK, Form, Frames, Message, kind_of, pack, parse
 from patterns.wire.limits import EXPIRY_MS, HEARTBEAT_MS, REPLIES_UNREAD_CUT, REPLIES_UNREAD_MAX
 from patterns.wire.messages import Credit as CreditHeader
 from patterns.wire.messages import ErrorHeader, Goodbye, Header, Hello, NoSessionHeader, Ping, Pong, Ready, Role
@@ -116,10 +116,10 @@ class Sessions:
         try:
             message = parse(frames)
         except UnknownCommand as error:
-            self._refuse(peer, session, error, "unknown_command", now)
+            self._refuse(peer, session, frames, error, "unknown_command", now)
             return None
         except RemoteProtocolError as error:
-            self._refuse(peer, session, error, "malformed", now)
+            self._refuse(peer, session, frames, error, "malformed", now)
             return None
         if message.kind == b"H":
             self._hello(peer, message, now)
@@ -348,11 +348,18 @@ class Sessions:
     # -- strangers -----------------------------------------------------------------------------------------------
 
     def _refuse(
-        self, peer: Peer, session: Session | None, error: ProtocolError | UnknownCommand, what: str, now: int
+        self,
+        peer: Peer,
+        session: Session | None,
+        frames: Frames,
+        error: ProtocolError | UnknownCommand,
+        what: str,
+        now: int,
     ) -> None:
         self.counters[what] += 1
         if session is None:
-            self._to_stranger(peer, error_header(error), MSGPACK)
+            form = JSON if len(frames) > 1 and frames[1].startswith(b"{") else MSGPACK  # as parse() tells them apart
+            self._to_stranger(peer, error_header(error), form)
         else:
             session.heard_at = now
             self.answer(session, error_header(error, "command"))

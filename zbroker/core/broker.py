@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from patterns.wire import codec
-from patterns.wire.engine import Link, PeerId, Send
+from patterns.wire.engine import Link, PeerId
 from patterns.wire.errors import (
     BadArgument,
     CreditExceeded,
@@ -17,7 +17,7 @@ from patterns.wire.errors import (
     WrongRole,
     ZbrokerError,
 )
-from patterns.wire.frames import Frames, Message, pack
+from patterns.wire.frames import Frames, Message
 from patterns.wire.limits import (
     BATCH_BYTES_MAX,
     BODY_BYTES_MAX,
@@ -179,8 +179,10 @@ class BrokerEngine:
         return session.into.bytes_max - session.into.bytes_used, max(1, session.into.messages_left)
 
     def suspect(self, link: Link, peer: PeerId) -> None:
-        """A hint says that a connection is gone: one PING will prove it."""
-        self._effects.append(Send(link, peer, pack(Ping(0))))
+        """A hint says that a connection is gone: one PING, in the form that its peer reads, will prove it."""
+        session = self._sessions.at((link, peer))
+        if session is not None:
+            self._sessions.tell(session, Ping(0))
 
     def turn(self, now: int) -> None:
         """Once a turn, after all that was there was received."""

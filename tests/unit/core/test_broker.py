@@ -110,6 +110,22 @@ def test_a_suspected_connection_gets_one_ping_as_the_proof(bench):
     assert requester.take(Ping)
 
 
+def test_the_ping_to_a_suspect_is_in_the_form_that_it_reads(bench):
+    admin = bench.client("admin", form=JSON)
+    bench.engine.suspect(0, admin.peer)
+    bench.settle()
+    (ping,) = admin.messages(Ping)
+    assert ping.form is JSON
+
+
+def test_a_suspect_without_a_session_is_left_alone(bench):
+    requester = bench.client("requester")
+    bench.disconnect(requester)
+    bench.engine.suspect(0, requester.peer)
+    bench.settle()
+    assert not requester.take(Ping)
+
+
 def test_a_session_that_moves_to_a_new_connection_begins_anew(bench):
     replier, requester = bench.client("replier"), bench.client("requester")
     replier.offer()

@@ -176,6 +176,12 @@ def test_an_unknown_kind_gets_an_error_and_the_session_goes_on(house):
     assert session.state is ServerState.READY
 
 
+def test_a_stranger_is_refused_in_the_form_that_it_wrote(house):
+    house.sessions.receive(0, b"p1", [b"ZB1H", b'{"role":"requester","nonce":"?"}'], house.now)
+    house.sessions.receive(0, b"p1", [b"ZB1z", b"\x80"], house.now)
+    assert [message.form for message in house.told()] == [JSON, MSGPACK]
+
+
 def test_malformed_frames_are_counted_and_answered(house):
     house.sessions.receive(0, b"p1", [b"junk"], house.now)
     assert [type(header) for header in house.headers()] == [ErrorHeader]
