@@ -6,6 +6,8 @@ import { Dealer } from "zeromq";
 const BATCH_BYTES = 64 * 1024; // target of a batch; one larger message is a batch of its own
 const BATCH_MESSAGES = 65_536;
 const UNCONFIRMED_BATCHES = 64;
+const SETTLES = 200; // under way at once
+const RANGES = 10_000; // in one SETTLE
 const TICK_MS = 100;
 const GREETING_MS = 2_000; // a HELLO without an answer for so long is said again, on a new socket
 
@@ -51,9 +53,12 @@ function pack(kind, header, bodies, columns, key = "") {
   return frames;
 }
 
+/** What counts against credit: columns and payload. */
+const sizeOf = (frames) => Buffer.byteLength(frames[2] ?? "") + Buffer.byteLength(frames[3] ?? "");
+
 function unpack(frames) {
   const json = (frame) => (frame?.length ? JSON.parse(frame) : {});
-  return { kind: String.fromCharCode(frames[0][3]), header: json(frames[1]), columns: json(frames[2]), payload: frames[3] };
+  return { kind: String.fromCharCode(frames[0][3]), header: json(frames[1]), columns: json(frames[2]), payload: frames[3], size: sizeOf(frames) };
 }
 
 function bodiesOf({ header, columns, payload }) {
@@ -176,7 +181,9 @@ class Session {
 
   /** Send a message in the session; roles look at `state` and at the credit before. `bodies` is JSON text of an array. */
   tell(kind, header, bodies, columns, key) {
-    if (this.state === "READY") this.#put(pack(kind, header, bodies, columns, key));
+    const frames = pack(kind, header, bodies, columns, key);
+    if (this.state === "READY") this.#put(frames);
+    return sizeOf(frames);
   }
 
   #take(message) {
@@ -328,17 +335,17 @@ export class Requester extends Session {
       if (!this.mayOverrunOnce()) return;
       const remains = request.deadline - Date.now();
       if (remains <= 0) continue; // tick() ends it
-      this.spend(1, request.payload.length);
       request.sent = true;
       const { id, service, waitMs, idempotent, headers, onPartial } = request;
       const header = { id, service, timeout_ms: remains, wait_ms: waitMs, idempotent, partial: onPartial !== null, codec: "json" };
-      this.tell("Q", header, request.payload, headers ? { headers: [headers] } : undefined);
+      request.size = this.tell("Q", header, request.payload, headers ? { headers: [headers] } : undefined);
+      this.spend(1, request.size);
     }
   }
 
   onMessage(message) {
-    const { kind, header, payload } = message;
-    if (kind === "q" || kind === "p") this.renew(this.sessions, 1, payload.length);
+    const { kind, header, size } = message;
+    if (kind === "q" || kind === "p") this.renew(this.sessions, 1, size);
     const request = this.#pending.get(header.id);
     if (!request) return; // its time was over
     if (kind === "p") request.onPartial?.(bodiesOf(message)[0], header.sequence ?? 0);
@@ -348,7 +355,7 @@ export class Requester extends Session {
 
   #outcome(request, tell) {
     this.#pending.delete(request.id);
-    if (request.sent) this.spend(-1, -request.payload.length); // this part of the credit renews itself
+    if (request.sent) this.spend(-1, -request.size); // this part of the credit renews itself
     tell();
     this.pump();
   }
@@ -495,8 +502,7 @@ export class Publisher extends Session {
     if (items.some((item) => item.headers)) columns.headers = items.map((item) => item.headers);
     lane.sequence += items.length;
     this.buffered -= items.length;
-    this.spend(items.length, payload.length);
-    this.tell("P", header, payload, Object.keys(columns).length ? columns : undefined, [lane.channel]);
+    this.spend(items.length, this.tell("P", header, payload, Object.keys(columns).length ? columns : undefined, [lane.channel]));
   }
 }
 
@@ -535,7 +541,7 @@ export class Subscriber extends Session {
   }
 
   onMessage(message) {
-    const { kind, header, columns, payload } = message;
+    const { kind, header, columns, size } = message;
     if (kind === "s") {
       this.#answered.add(header.id);
       if (this.#answered.size === this.patterns.length) this.becomeReady();
@@ -546,8 +552,8 @@ export class Subscriber extends Session {
       bodies.forEach((body, i) => {
         const topic = columns.topics ? columns.topics[columns.topic[i]] : header.topic;
         const wanted = this.patterns.some((pattern) => matches(pattern, topic));
-        if (wanted) this.#inbox.put({ topic, body, headers: columns.headers?.[i] ?? null, session, bytes: i ? 0 : payload.length });
-        else this.renew(session, 1, i ? 0 : payload.length);
+        if (wanted) this.#inbox.put({ topic, body, headers: columns.headers?.[i] ?? null, session, bytes: i ? 0 : size });
+        else this.renew(session, 1, i ? 0 : size);
       });
     }
   }
@@ -641,10 +647,10 @@ export class Producer extends Session {
     }
     const { id, epoch } = this.#identity;
     batch.sent = true;
-    this.spend(items.length, payload.length);
-    this.tell("A", {
+    const size = this.tell("A", {
       stream: this.stream, producer: id, producer_epoch: epoch, sequence, previous, count: items.length, codec: "json", confirm: this.confirm,
     }, payload, Object.keys(columns).length ? columns : undefined);
+    this.spend(items.length, size);
   }
 
   onMessage({ kind, header }) {
@@ -685,11 +691,21 @@ export class Producer extends Session {
   }
 }
 
+function rangesOf(offsets) {
+  const ranges = [];
+  for (const offset of offsets) {
+    if (ranges.length && ranges.at(-1)[1] + 1 === offset) ranges.at(-1)[1] = offset;
+    else ranges.push([offset, offset]);
+  }
+  return ranges;
+}
+
 /** Takes messages of a stream, as a member of a group or (group "") alone; yields deliveries to ack, nack or reject. */
 export class Consumer extends Session {
   #inbox = new Inbox();
   #held = new Map(); // lease -> offsets that are not settled
-  #settling = new Map(); // id -> {header, resolve}
+  #queue = []; // what is to be settled
+  #settling = new Map(); // id -> {header, told}, until SETTLED
   #next = 1;
 
   constructor(address, stream, { group = "", start = "first", credit = 1_000 } = {}) {
@@ -717,7 +733,7 @@ export class Consumer extends Session {
   }
 
   #deliver(message) {
-    const { header, columns, payload } = message;
+    const { header, columns, size } = message;
     const { lease = 0, offset = 0, attempt = 1, published_at = 0 } = header, session = this.sessions;
     const bodies = bodiesOf(message);
     const offsets = bodies.map((_, i) => offset + (columns.offsets?.[i] ?? i));
@@ -726,7 +742,7 @@ export class Consumer extends Session {
     bodies.forEach((body, i) => {
       const at = offsets[i];
       this.#inbox.put({
-        body, offset: at, attempt, lease, session, bytes: i ? 0 : payload.length,
+        body, offset: at, attempt, lease, session, bytes: i ? 0 : size,
         key: columns.keys?.[i] ?? null, headers: columns.headers?.[i] ?? null,
         topic: columns.topics ? columns.topics[columns.topic[i]] : header.topic ?? "",
         publishedAt: new Date(published_at + (columns.published?.[i] ?? 0)),
@@ -743,23 +759,37 @@ export class Consumer extends Session {
   #settle(lease, offset, action, more = {}) {
     if (!lease) return Promise.resolve(true);
     return new Promise((resolve, reject) => {
-      const header = { id: this.#next++, lease, action, ranges: [[offset, offset]], ...more };
-      this.#settling.set(header.id, { header, resolve, reject });
-      this.tell("K", header);
+      this.#queue.push({ lease, action, offset, more, resolve, reject });
+      if (this.#queue.length === 1) queueMicrotask(() => this.#say());
     });
   }
 
+  /** Write what waits: acks of one lease go together, and no more SETTLEs are under way than B lets unread. */
+  #say() {
+    while (this.#queue.length && this.#settling.size < SETTLES) {
+      const { lease, action, more } = this.#queue[0];
+      const alike = (one) => one.lease === lease && one.action === "ack" && action === "ack";
+      let count = 1;
+      while (count < this.#queue.length && count < RANGES && alike(this.#queue[count])) count += 1;
+      const told = this.#queue.splice(0, count);
+      const header = { id: this.#next++, lease, action, ranges: rangesOf(told.map(({ offset }) => offset)), ...more };
+      this.#settling.set(header.id, { header, told });
+      this.tell("K", header);
+    }
+  }
+
   #settled({ id, stale = 0 }) {
-    const { header, resolve } = this.#settling.get(id) ?? {};
+    const { header, told } = this.#settling.get(id) ?? {};
     if (!header) return;
     this.#settling.delete(id);
     this.stale += stale;
     const held = this.#held.get(header.lease);
     if (held && header.action !== "extend") {
-      held.delete(header.ranges[0][0]);
+      for (const { offset } of told) held.delete(offset);
       if (!held.size) this.#held.delete(header.lease);
     }
-    resolve(stale === 0);
+    for (const { resolve } of told) resolve(stale === 0);
+    this.#say();
   }
 
   /** The next delivery, or null once it is closed. */
@@ -774,7 +804,9 @@ export class Consumer extends Session {
   }
 
   onFatal(error) {
-    for (const { reject } of this.#settling.values()) reject(error ?? closed());
+    const told = [...this.#settling.values()].flatMap((one) => one.told);
+    for (const { reject } of [...told, ...this.#queue.splice(0)]) reject(error ?? closed());
+    this.#settling.clear();
     this.#inbox.end(error);
   }
 }
