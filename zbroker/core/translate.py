@@ -10,11 +10,13 @@ from typing import Any, Final
 import msgspec
 
 from patterns.wire.errors import Untranslatable
+from patterns.wire.limits import BATCH_BYTES_MAX, BODY_BYTES_MAX
 from patterns.wire.messages import Codec
 from patterns.wire.portable import Bodies, Fault, fault_in
 from zbroker.core import diagnosis
 
 _FAULTS: Final = (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError, ValueError, OverflowError)
+_ARRAY_BYTES: Final = 2  # what makes one body an array: "[]" in JSON, one byte in msgpack
 _json_checked = msgspec.json.Decoder(Bodies).decode
 _json_decode = msgspec.json.Decoder().decode
 _json_encode = msgspec.json.Encoder().encode
@@ -38,7 +40,8 @@ def translate(payload: bytes, source: Codec, target: Codec, *, strict: bool = Fa
         strict: refuse a map with the same key twice; otherwise its last one wins.
 
     Raises:
-        Untranslatable: with the path of what the target cannot express, or of what is no value at all.
+        Untranslatable: with the path of what the target cannot express, or of what is no value at all; or it grows
+            above the limit of a body or a batch.
     """
     assert needed(source, target)
     return _to_json(payload, strict) if target is Codec.JSON else _to_msgpack(payload, strict)
@@ -52,9 +55,10 @@ def _to_json(payload: bytes, strict: bool) -> bytes:
     if strict and _msgpack_encode(bodies) != payload:  # the same bytes again: nothing was left out
         _refuse(diagnosis.of_msgpack(payload, strict=True), "msgpack")
     try:
-        return _json_encode(bodies)
+        written = _json_encode(bodies)
     except _FAULTS as error:
         raise Untranslatable(f"msgpack body cannot be written as JSON: {error}") from error
+    return _fitting(written, len(bodies))
 
 
 def _deep_msgpack(payload: bytes) -> Any:
@@ -78,10 +82,11 @@ def _to_msgpack(payload: bytes, strict: bool) -> bytes:
     if strict and _json_encode(bodies) != payload:
         _refuse(diagnosis.of_json(payload, strict=True), "JSON")
     try:
-        return _msgpack_encode(bodies)
+        written = _msgpack_encode(bodies)
     except _FAULTS as error:
         _refuse(fault_in(bodies, integers_64=True), "JSON")
         raise Untranslatable(f"JSON body cannot be written as msgpack: {error}") from error
+    return _fitting(written, len(bodies))
 
 
 def _deep_json(payload: bytes) -> Any:
@@ -94,6 +99,14 @@ def _deep_json(payload: bytes) -> Any:
         raise Untranslatable("JSON payload is not an array")
     _refuse(fault_in(bodies), "JSON")
     return bodies
+
+
+def _fitting(written: bytes, count: int) -> bytes:
+    """A body may grow sixfold, U+0000 to \\u0000; libzmq cuts the connection of whoever gets more than he allows."""
+    limit = BODY_BYTES_MAX + _ARRAY_BYTES if count == 1 else BATCH_BYTES_MAX
+    if len(written) > limit:
+        raise Untranslatable(f"{count} bodies of {len(written)} bytes when translated, at most {limit}")
+    return written
 
 
 def _refuse(fault: Fault | None, source: str) -> None:

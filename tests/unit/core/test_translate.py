@@ -88,3 +88,18 @@ def test_raw_is_never_translated():
     assert [needed(a, b) for a in Codec for b in Codec if Codec.RAW in (a, b)] == [False] * 5
     assert needed(M, J)
     assert not needed(J, J)
+
+
+@pytest.mark.parametrize(
+    ("payload", "source"),
+    [(msgspec.msgpack.encode(["\0" * 1_048_000]), M), (b"[[" + b"1e1," * 262_140 + b"1]]", J)],
+    ids=["U+0000 becomes six bytes", "1e1 becomes nine"],
+)
+def test_a_view_above_the_limit_of_a_body_is_refused(payload, source):
+    with pytest.raises(Untranslatable, match=r"1 bodies of .* at most 1048578"):
+        translate(payload, source, J if source is M else M)
+
+
+def test_a_view_above_the_limit_of_a_batch_is_refused():
+    with pytest.raises(Untranslatable, match=r"2 bodies of .* at most 1114112"):
+        translate(msgspec.msgpack.encode(["\0" * 100_000] * 2), M, J)
