@@ -143,7 +143,7 @@ class Consumers:
             else:
                 raise ProtocolError("a session joins once; LEAVE first, or open another one")
         except ZbrokerError as error:
-            self._sessions.refuse(session, error, "command", header.id)
+            self._sessions.refuse(session, error, "stream", header.id)  # what the consumer came for: it must hear of it
 
     def _is_same(self, member: Member, header: Join) -> bool:
         group = member.feed.group

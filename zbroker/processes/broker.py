@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import time
 from collections.abc import Callable
 from typing import Final
@@ -41,6 +43,7 @@ def serve(options: Options, on_ready: Callable[[Serving], None]) -> None:
         BadAddress: it is none.
         JournalError: the data folder is locked or unusable.
     """
+    _raise_files_limit()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     guard = Guard(options.memory_bytes)
     router = sockets.bare_router(context)
@@ -65,6 +68,14 @@ def serve(options: Options, on_ready: Callable[[Serving], None]) -> None:
         context.term()  # returns when what lingers has left
         if journal is not None:
             journal.close()
+
+
+def _raise_files_limit() -> None:
+    """As many connections as the system allows us: without a file handle for the next one, libzmq's accept spins."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(ValueError, OSError):  # macOS: unlimited is not to be had
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _recover(journal: Journal) -> BrokerEngine:

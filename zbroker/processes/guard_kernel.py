@@ -6,6 +6,7 @@ Linux only. No policy lives here: whom to cut and when is decided elsewhere.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import socket
@@ -87,12 +88,27 @@ def borrow(fd: int) -> socket.socket | None:
     """
     try:
         copy = os.dup(fd)
-    except OSError:
-        return None
+    except OSError as error:
+        # no handle is left for a duplicate, which is when somebody may be flooding us: nothing is pinned then
+        return _looked_at(fd) if error.errno in (errno.EMFILE, errno.ENFILE) else None
     try:
         return socket.socket(fileno=copy)
     except OSError:  # the number is a file's by now
         os.close(copy)
+        return None
+
+
+class _LookedAt(socket.socket):
+    """A socket over libzmq's own fd, which is not ours to close."""
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
+
+
+def _looked_at(fd: int) -> socket.socket | None:
+    try:
+        return _LookedAt(fileno=fd)
+    except OSError:
         return None
 
 

@@ -6,6 +6,7 @@ A turn costs microseconds that every request pays twice, so there are no closure
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket as sockets_of_the_os
 import time
@@ -13,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import zmq
 from zmq.backend import zmq_poll
@@ -28,7 +29,8 @@ from zbroker.core.broker import BrokerEngine
 from zbroker.core.effects import Append, Effect, Read
 from zbroker.processes.guard import Guard
 from zbroker.processes.guard_account import wire_allowance
-from zbroker.store.faults import JournalError, JournalFull, RecordUnreadable
+from zbroker.store.faults import JournalError, JournalFailed, JournalFull, RecordUnreadable
+from zbroker.store.journal import LOCK_NAME
 
 MESSAGES_PER_TURN: Final = 64  # 4 MiB of full batches: one commit's worth, and the longest that a timer waits
 _STALL_US: Final = 1_000_000  # after a longer one, what waits in the sockets comes before what expired meanwhile
@@ -39,6 +41,7 @@ _IDLE_MS: Final = 1_000  # so often an idle loop looks at the journal's state an
 _INFORM_US: Final = 1_000_000
 _PROOFS_US: Final = (0, 20_000, 200_000)  # libzmq may take one message for a connection that has just gone
 _FAREWELL_US: Final = 5_000_000  # dispatched requests have so long to finish when the broker is told to stop
+_FILES_SPARE: Final = 32  # our own, and the journal's
 _LINK: Final = 0
 _MESSAGE_BYTES_MAX: Final = BATCH_BYTES_MAX + COLUMNS_BYTES_MAX + HEADER_BYTES_MAX
 _HELLO: Final = b"ZB1H"
@@ -80,6 +83,7 @@ class Loop:
         self._is_failed = False
         self._is_full = False
         self._informed_at = 0
+        self._files_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._signals = 0
         self._stop_at: int | None = None
 
@@ -377,11 +381,23 @@ class Loop:
             for effect in unread:
                 self._read(effect, now)
         if self._journal is not None:
-            self._engine.inform("journal", self._journal.status())
+            self._inform_of_journal(self._journal.status())
         report = asdict(self._guard.report())
         if report["available"] and not report["is_running"]:
             self._engine.warn("guard", "the connection guard has died: floods are not cut any more; restart the broker")
+        is_close = report["connections"] + _FILES_SPARE > self._files_max
+        text = f"{report['connections']} connections, at most {self._files_max} open files: raise the limit (ulimit -n)"
+        self._engine.warn("files", text if is_close else "")
         report["cuts"] = {reason.value: count for reason, count in report["cuts"].items()}
         for cut in report["recent"]:
             cut["reason"] = cut["reason"].value
         self._engine.inform("guard", report)
+
+    def _inform_of_journal(self, status: dict[str, object]) -> None:
+        self._engine.inform("journal", status)
+        for text in cast("list[str]", status.get("warnings", [])):
+            self._engine.warn(f"journal: {text}", text)
+        folder = status.get("folder")
+        if folder is not None and not self._is_failed and not os.path.exists(f"{folder}/{LOCK_NAME}"):
+            # a file without a name takes writes and syncs, and is gone with us: to confirm them would be a lie
+            self._failed(JournalFailed(str(folder), "it was removed or moved away under the running broker"))

@@ -64,7 +64,7 @@ class JournalFull(JournalError):
     def __init__(self, folder: str, needed_bytes: int, why: str) -> None:
         super().__init__(
             f"journal in {folder} has no room for {needed_bytes} bytes: {why}. Free space on that file "
-            "system; the journal tries again by itself"
+            "system; a broker that runs goes on by itself then, one that could not start must be started again"
         )
 
 

@@ -19,7 +19,7 @@ from zbroker.store.faults import (
     NotOurs,
     RecordTooLarge,
 )
-from zbroker.store.listing import SegmentFile, list_segments
+from zbroker.store.listing import SegmentFile, cut_short, list_segments
 from zbroker.store.reader import RecordReader
 from zbroker.store.record import (
     COLUMNS_LENGTH_BYTES,
@@ -85,6 +85,7 @@ class FileJournal:
         self._commit_bytes = min(COMMIT_BYTES, segment_bytes // 8)
         self._network_allowed = network_allowed
         self._file_system = FileSystem("unknown", False, [])
+        self._cut_short: list[str] = []
         self._lock: int | None = None
         self._failed: str | None = None
         self._full: str | None = None
@@ -123,6 +124,7 @@ class FileJournal:
         try:
             self._settle_tail()
             files = list_segments(self._disk, self._folder)
+            self._cut_short = cut_short(files)
             scan = LogScan(self._disk, files, visit).run()
             self._begin_life(files, scan.end_index)
             lost_records, lost_bytes = self._write_lost(scan.fresh, visit)
@@ -460,7 +462,7 @@ class FileJournal:
             "full": self._full,
             "failed": self._failed,
             "file_system": self._file_system.kind,
-            "warnings": list(self._file_system.warnings),
+            "warnings": [*self._file_system.warnings, *self._cut_short],
         }
 
     def _fail(self, error: OSError) -> JournalFailed:

@@ -43,6 +43,16 @@ def list_segments(disk: Disk, folder: str) -> list[SegmentFile]:
     return files
 
 
+def cut_short(files: list[SegmentFile]) -> list[str]:
+    """What to say of segments shorter than they were made: only a copy that broke off leaves them so."""
+    return [
+        f"{file.path} has {file.size} of its {file.header.segment_bytes} bytes: a copy that broke off; messages at the "
+        "end of it may be missing, and nobody can tell how many"
+        for file in files
+        if file.header and file.size < file.header.segment_bytes
+    ]
+
+
 def _read_header(disk: Disk, folder: str, file: SegmentFile) -> None:
     handle = disk.open(file.path)
     file.size = disk.size(handle)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import socket
 import sys
 
 import pytest
@@ -14,6 +16,22 @@ pytestmark = pytest.mark.skipif(not available, reason="TCP_INFO is Linux's")
 
 def test_it_is_available_on_linux() -> None:
     assert available == (sys.platform == "linux")
+
+
+def test_without_a_free_handle_the_fd_itself_is_looked_at_and_left_open():
+    ours, theirs = socket.socketpair()
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (ours.fileno() if ours.fileno() > 2 else 3, before[1]))
+    try:
+        borrowed = borrow(theirs.fileno())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert borrowed is not None
+    with borrowed:
+        assert borrowed.fileno() == theirs.fileno()
+    assert theirs.send(b"open") == 4
+    ours.close()
+    theirs.close()
 
 
 def test_a_closed_fd_and_a_file_cannot_be_borrowed(tmp_path: os.PathLike[str]) -> None:

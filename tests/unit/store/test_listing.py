@@ -6,7 +6,7 @@ import pytest
 
 from zbroker.store.faults import NewerFormat, NotOurs
 from zbroker.store.journal import FileJournal
-from zbroker.store.listing import list_segments
+from zbroker.store.listing import cut_short, list_segments
 from zbroker.store.segment import segment_name
 from zbroker.testing.disk import VirtualDisk
 
@@ -28,6 +28,15 @@ def test_other_files_are_passed_over_and_a_prepared_segment_is_blank() -> None:
         (1, True, False),
         (2, False, True),
     ]
+
+
+def test_a_segment_that_was_not_copied_to_its_end_is_told() -> None:
+    disk = VirtualDisk()
+    journal_in(disk, "/j", 1)
+    files = list_segments(disk, "/j")
+    assert cut_short(files) == []
+    files[0].size -= 1
+    assert "65535 of its 65536 bytes" in cut_short(files)[0]
 
 
 def test_a_segment_of_another_journal_is_refused() -> None:
