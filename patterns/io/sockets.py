@@ -158,11 +158,16 @@ def _session_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.S
 def _plain_socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socket[bytes]:
     socket = _socket(context, kind)
     socket.heartbeat_ivl = 0  # with a finite mark they cut a peer that is only slow
+    keep_alive(socket)
+    return socket
+
+
+def keep_alive(socket: zmq.Socket[bytes]) -> None:
+    """TCP's own way to notice a peer that is gone, within a minute: for sockets without heartbeats, before bind() or connect()."""
     socket.tcp_keepalive = 1
     socket.tcp_keepalive_idle = _KEEPALIVE_IDLE_S
     socket.tcp_keepalive_intvl = _KEEPALIVE_INTERVAL_S
     socket.tcp_keepalive_cnt = _KEEPALIVE_COUNT
-    return socket
 
 
 def bind(socket: zmq.Socket[bytes], endpoint: str) -> str:

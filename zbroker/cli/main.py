@@ -11,6 +11,7 @@ import click
 COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "run": ("zbroker.cli.run", "run", "Run a broker in the foreground."),
     "demo": ("zbroker.cli.demo", "demo", "Take the tour: every pattern on real data, in half a minute."),
+    "device": ("zbroker.cli.device", "device", "Forward between plain ZeroMQ sockets: forwarder, queue, streamer."),
     "bench": ("zbroker.cli.bench", "bench", "Measure this machine, beside bare ZeroMQ."),
     "pub": ("zbroker.cli.pub", "pub", "Publish messages of a topic."),
     "sub": ("zbroker.cli.sub", "sub", "Print the messages of topics as they come."),
