@@ -110,6 +110,7 @@ def test_integers_beyond_64_bits_are_a_fault_on_demand():
     assert fault_in([2**64]) is None
     assert fault_in([2**64 - 1, -(2**63)], integers_64=True) is None
     assert fault_in([-(2**63) - 1], integers_64=True) == Fault("[0]", "integer beyond 64 bits")
+    assert fault_in([[0] * 9 + [2**64]], integers_64=True) == Fault("[0][9]", "integer beyond 64 bits")
 
 
 def test_a_stand_in_brings_its_own_reason():
