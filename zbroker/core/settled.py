@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 CHUNK: Final = 4_096  # 512 bytes as a bitmap: fine enough to be small, coarse enough to be few
+_PIECE_BYTES: Final = 64  # of what runs() looks at in one go
 _FULL: Final = (1 << CHUNK) - 1
 
 Range = tuple[int, int]
@@ -95,7 +96,21 @@ def _mask(chunk: int, first: int, last: int) -> int:
 
 
 def runs(bits: int, base: int) -> Iterator[Range]:
-    """The ranges of set bits, bit 0 being offset `base`, in order."""
+    """The ranges of set bits, bit 0 being offset `base`, in order. Piece by piece: each shift costs the whole length."""
+    data = bits.to_bytes((bits.bit_length() + 7) // 8, "little")
+    begin, end = base, base - 1  # the run that grows over pieces
+    for at in range(0, len(data), _PIECE_BYTES):
+        for first, last in _runs(int.from_bytes(data[at : at + _PIECE_BYTES], "little"), base + 8 * at):
+            if first != end + 1:
+                if begin <= end:
+                    yield begin, end
+                begin = first
+            end = last
+    if begin <= end:
+        yield begin, end
+
+
+def _runs(bits: int, base: int) -> Iterator[Range]:
     while bits:
         skip = (bits & -bits).bit_length() - 1
         bits >>= skip

@@ -126,3 +126,12 @@ def test_what_is_reclaimed_is_acked_unless_it_was_delivered_twice() -> None:
     again.release_recovered()
     tries = [(lease.first, lease.count, lease.attempt) for lease in (_lend(again, n, 9, 10) for n in range(3))]
     assert tries == [(0, 2, 2), (4, 1, 4), (7, 3, 2)]
+
+
+def test_scattered_ranges_take_what_they_name_and_what_lies_outside_is_nothing():
+    group = Group(1, 1, "g", 0)
+    lease = group.lend(1, Piece(0, 999, 0), 999, 0)
+    taken, count = lease.take([(3, 3), (8, 20), (500, 500), (990, 5_000), (7_000, 7_000)])
+    assert taken == [(3, 3), (8, 20), (500, 500), (990, 999)]
+    assert count == 25
+    assert lease.held.bit_count() == 975

@@ -43,3 +43,9 @@ def test_adjacent_ranges_of_two_chunks_are_one() -> None:
 def test_runs_and_merged_are_each_others_inverse() -> None:
     assert list(runs(0b1011_0001, 10)) == [(10, 10), (14, 15), (17, 17)]
     assert merged([(14, 15), (10, 10), (11, 12), (15, 17)]) == [(10, 12), (14, 17)]
+
+
+def test_runs_go_on_over_the_pieces_that_they_are_looked_for_in():
+    for length in (511, 512, 513, 1_600):
+        assert list(runs(((1 << length) - 1) << 3, 10)) == [(13, 12 + length)]
+    assert list(runs(1 | 1 << 511 | 1 << 512 | 1 << 1_024, 0)) == [(0, 0), (511, 512), (1_024, 1_024)]

@@ -1,0 +1,119 @@
+"""The same attacks on roles that bind peer to peer, and on peers that stop in the middle; bounded memory is the broker's promise alone."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+
+import msgspec
+import pytest
+import zmq
+
+from patterns.sync import Admin, Consumer, Producer, Publisher, Requester, Subscriber
+from patterns.wire.errors import NotInThisDeployment
+from tests.processes import Broker
+from tests.sockets.flood import ENDLESS_MULTIPART, MIB, WHOLE_MESSAGES, Flood, raw_peer
+from tests.sockets.hostile import Peer, half_open
+from tests.sockets.places import serving
+
+
+@pytest.fixture
+def context():
+    context = zmq.Context()
+    yield context
+    context.destroy(linger=0)
+
+
+def noise(count: int):
+    chance = random.Random(count)
+    for _ in range(count):
+        yield [chance.randbytes(chance.randrange(60)) for _ in range(chance.randrange(1, 7))]
+
+
+def test_a_bound_replier_answers_its_requester_whatever_others_send(context):
+    with serving("tcp://127.0.0.1:0", "echo", lambda body: body) as replier, Requester(replier.address) as requester:
+        assert requester.request("echo", 1, timeout_s=10) == 1
+        with Peer(context, replier.address) as vandal, Peer(context, replier.address) as greedy:
+            vandal.send("Q", {"id": 1, "service": "echo", "timeout_ms": 1}, b"", b"\x91\x01")
+            vandal.receive("N")
+            for frames in noise(2_000):
+                vandal.socket.send_multipart(frames)
+            assert vandal.receive("E")["number"] == 100
+            greedy.hello("requester", credit=(1 << 50, 1 << 50))
+            body = msgspec.msgpack.encode([b"x" * (MIB // 2)])
+            for number in range(60):
+                greedy.send("Q", {"id": number, "service": "echo", "timeout_ms": 9_999}, b"", body)
+            assert requester.request("echo", 2, timeout_s=10) == 2
+        port = int(replier.address.rpartition(":")[2])
+        held = [half_open(port, sent) for sent in (0, 5, 30, 64)]
+        for chunk in (ENDLESS_MULTIPART, WHOLE_MESSAGES):
+            Flood(port, chunk, 2, bytes_max=60 * MIB, duration_s=2.0).run()
+            assert requester.request("echo", 3, timeout_s=10) == 3
+        for one in held:
+            one.close()
+
+
+def test_a_bound_publisher_serves_its_subscriber_whatever_others_subscribe_to(context):
+    with Publisher("tcp://127.0.0.1:0") as publisher, Subscriber(publisher.address, "a.>") as subscriber:
+        subscriber.ready(10)
+        stranger = context.socket(zmq.XSUB)
+        stranger.connect(publisher.address)
+        for frames in noise(3_000):
+            stranger.send(frames[0])
+        stranger.send(b"\x01ZB1e" + b"n" * 400)
+        with raw_peer(int(publisher.address.rpartition(":")[2]), b"SUB") as raw:
+            raw.sendall(random.Random(1).randbytes(5_000))
+        for number in range(500):
+            publisher.publish("a.b", number)
+        heard = [subscriber.receive(10) for _ in range(500)]
+        assert [message.body for message in heard if message is not None] == list(range(500))
+        assert subscriber.lost == 0
+
+
+def test_a_bound_subscriber_hears_its_publisher_whatever_others_publish(context):
+    with Subscriber("@tcp://127.0.0.1:0", "a.>") as subscriber:
+        address = subscriber.address
+        stranger = context.socket(zmq.PUB)
+        stranger.sndhwm = 0
+        stranger.connect(address)
+        with Publisher(">" + address) as publisher:
+            publisher.wait_for_subscribers(1, timeout_s=10)
+            for prefix in (b"ZB1P", b"ZB1P\x00", b"ZB1P\x01", b"ZB1e"):
+                for frames in noise(300):
+                    stranger.send_multipart([prefix, *frames])
+            for number in range(200):
+                publisher.publish("a.b", number)
+            heard = [subscriber.receive(10) for _ in range(200)]
+            assert [message.body for message in heard if message is not None] == list(range(200))
+
+
+def test_durable_roles_and_an_admin_need_a_broker():
+    for make in (lambda: Producer("tcp://127.0.0.1:1", "s"), lambda: Consumer("tcp://127.0.0.1:1", "s")):
+        with pytest.raises(NotInThisDeployment):
+            make()
+    with pytest.raises(NotInThisDeployment):
+        Admin("tcp://127.0.0.1:1")
+
+
+def test_a_broker_stopped_for_longer_than_a_heartbeat_goes_on_where_it_was(tmp_path):
+    with (
+        Broker(tmp_path) as broker,
+        Producer(broker.url, "s", timeout_s=20) as producer,
+        Consumer(broker.url, "s", group="g") as consumer,
+    ):
+        assert producer.send(0).offset == 0
+        broker.pause()
+        posted = [producer.post(number) for number in range(1, 50)]
+        threading.Event().wait(2.5)  # what is measured is that this much time passes
+        broker.resume()
+        assert [one.result(20).offset for one in posted] == list(range(1, 50))
+        seen = []
+        while len(seen) < 50:
+            delivery = consumer.receive(20)
+            assert delivery is not None
+            delivery.ack()
+            seen.append(delivery.offset)
+        assert sorted(set(seen)) == list(range(50))
+        broker.process.signal(signal.SIGTERM)
+        assert broker.process.wait() == 0
