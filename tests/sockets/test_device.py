@@ -332,6 +332,17 @@ def test_signal_ends_it_in_order_and_takes_the_child_with_it(start, number):
     assert not Path(f"/proc/{child}").exists()
 
 
+def test_second_signal_ends_both_at_once(start):
+    device = start("queue")
+    child = device.child()
+    os.kill(child, signal.SIGSTOP)  # it cannot end in order
+    device.program.signal(signal.SIGTERM)
+    assert device.program.process.poll() is None
+    device.program.signal(signal.SIGINT)
+    assert device.program.wait() in (128 + signal.SIGINT, 128 + signal.SIGTERM)
+    until(lambda: not Path(f"/proc/{child}").exists(), what="the child's end")
+
+
 def test_child_of_a_killed_device_ends_by_itself(start):
     device = start("queue")
     child = device.child()

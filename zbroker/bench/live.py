@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -215,6 +216,15 @@ def differing_records(got: list[Any], expected: list[Any]) -> int:
     if not wrong and got[::_WHOLE_EVERY] == expected[: len(got) : _WHOLE_EVERY]:
         return 0
     return sum(a != b for a, b in zip(got, expected, strict=False))
+
+
+def stop_reading(say: Say, *, address: str) -> None:
+    """A PULL that is connected and takes nothing: what a device's capture must not wait for. Runs until the process ends."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    socket = context.socket(zmq.PULL)
+    socket.connect(address)
+    say({"address": address})
+    threading.Event().wait()
 
 
 # -- libzmq's own proxies ----------------------------------------------------------------------------------------

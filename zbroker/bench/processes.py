@@ -93,3 +93,15 @@ class Broker(Process):
 
     def _ask_to_end(self) -> None:
         self._process.send_signal(signal.SIGTERM)
+
+
+class Device(Process):
+    """`zbroker device KIND` on free ports, with or without a capture."""
+
+    def __init__(self, kind: str, *, has_capture: bool) -> None:
+        anywhere = "tcp://127.0.0.1:0"
+        where = ["--frontend", anywhere, "--backend", anywhere, *(["--capture", anywhere] if has_capture else [])]
+        super().__init__("zbroker device", ["zbroker", "device", kind, "--json", *where])
+
+    def _ask_to_end(self) -> None:
+        self._process.send_signal(signal.SIGTERM)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from zbroker.bench.processes import Broker, Worker
+from zbroker.bench.processes import Broker, Device, Worker
 from zbroker.bench.report import Bar, Sample
 
 _READY_S: Final = 20.0
@@ -137,6 +137,20 @@ def live_proxy_frames(settings: Settings) -> Sample:
 
 def live_push_pull(settings: Settings) -> Sample:
     return _bare_live(settings, ("push", "pull"), "tcp://127.0.0.1:*")
+
+
+def device(settings: Settings) -> Sample:
+    with Device("streamer", has_capture=False) as running:
+        ends = running.said(_READY_S)
+        return _bare_live(settings, ("push", "pull"), ends["frontend"], ends["backend"])
+
+
+def device_capture(settings: Settings) -> Sample:
+    with Device("streamer", has_capture=True) as running:
+        ends = running.said(_READY_S)
+        with Worker("stop-reading", address=ends["capture"]) as reader:
+            reader.said(_READY_S)
+            return _bare_live(settings, ("push", "pull"), ends["frontend"], ends["backend"])
 
 
 # -- request-reply -----------------------------------------------------------------------------------------------
@@ -276,6 +290,8 @@ PLANS: Final[tuple[Plan, ...]] = tuple(
         ("live-broker", "live", "zbroker, through the broker", _PUBLISH, _RAW, live_broker),
         ("live-dict-peer", "live", "zbroker, peer to peer, dict", _PUBLISH, _DICT, live_dict_peer),
         ("live-dict-broker", "live", "zbroker, through the broker, dict", _PUBLISH, _DICT, live_dict_broker),
+        ("device", "device", "bare PUSH - zbroker device - PULL", _SEND, _RAW, device),
+        ("device-capture", "device", "the same, the capture's reader stands still", _SEND, _RAW, device_capture),
         ("request-bare", "request", "bare REQ-REP", _SEND, _RAW, request_bare),
         ("request-peer", "request", "zbroker, peer to peer", _ASK, _RAW, request_peer),
         ("request-proxy", "request", "bare REQ - C proxy - REP", _SEND, _RAW, request_proxy),
@@ -295,6 +311,7 @@ BARS: Final[tuple[Bar, ...]] = tuple(
         ("live-broker", "rate", ("live-proxy",), 2.5, True, "live through the broker / C proxy, one message a frame"),
         ("live-broker", "rate", ("live-proxy-batches",), 0.6, True, "live through the broker / C proxy, same batches"),
         ("live-dict-broker", "rate", (), 1e6, True, "dict of six fields through the broker, messages/s"),
+        ("device-capture", "rate", ("device",), 0.9, True, "device, the capture's reader stands still / no capture"),
         ("request-broker", "p50_us", ("request-proxy",), 1.5, False, "request p50 through the broker / C proxy"),
         ("request-peer", "p50_us", ("request-bare",), 1.3, False, "request p50 peer to peer / REQ-REP"),
         ("durable", "rate", (), 5e5, True, "durable, confirmed and acked, messages/s"),

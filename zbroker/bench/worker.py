@@ -20,6 +20,7 @@ ROLES: Final[dict[str, Callable[..., None]]] = {
     "receive-native": live.receive_native,
     "receive-bare": live.receive_bare,
     "proxy": live.serve_proxy,
+    "stop-reading": live.stop_reading,
     "serve-native": requests.serve_native,
     "serve-bare": requests.serve_bare,
     "ask-native": requests.ask_native,

@@ -25,7 +25,7 @@ def bench() -> None:
 
 
 @bench.command()
-@click.option("--rows", metavar="A,B", help="Only these rows or groups: live, request, durable, confirm.")
+@click.option("--rows", metavar="A,B", help="Only these rows or groups: live, device, request, durable, confirm.")
 @click.option("--seconds", type=click.FloatRange(0.05, 600), default=2.0, show_default=True, help="Of each sample.")
 @click.option("--repeat", type=click.IntRange(1, 1_000), default=3, show_default=True, help="Rounds.")
 @click.option(

@@ -167,7 +167,12 @@ class Supervisor:
         self._unread = b""
         self._failure = ""
         self._started_at = time.monotonic()
-        self._child = self._spawn(self._device)
+        try:
+            self._child = self._spawn(self._device)
+        except OSError as error:  # no memory, no process left
+            if not self._is_ready:
+                raise Unavailable(f"the proxy process cannot be started: {error}") from error
+            self._start_later(f"it cannot be started: {error}")
 
     def _hear(self, data: bytes) -> None:
         if not data:
@@ -214,9 +219,11 @@ class Supervisor:
         self._restarts += 1
         if time.monotonic() - self._started_at >= _HEALTHY_S:
             self._backoff.reset()
+        self._start_later(self._failure or f"it ended with status {status}")
+
+    def _start_later(self, reason: str) -> None:
         wait_s = self._backoff.next() / 1e6
         self._start_at = time.monotonic() + wait_s
-        reason = self._failure or f"it ended with status {status}"
         self._listener.warn(f"the proxy process has died ({reason}); the next one starts in {wait_s:.2f} s")
 
     def _end_child(self) -> int | None:

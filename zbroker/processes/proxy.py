@@ -150,7 +150,7 @@ class Proxy:
         self._is_asked = False
         self._is_aside = False
         self._is_stopping = False
-        self._idle_since: tuple[float, float] | None = None  # when, and the thread's processor time then
+        self._look: tuple[float, float, tuple[Traffic, Traffic]] | None = None  # when, processor time, traffic
         self.is_blocked = False
         self._thread = threading.Thread(target=self._run, name="zbroker-proxy", daemon=True)
         self._thread.start()
@@ -217,18 +217,14 @@ class Proxy:
         if self._is_aside:
             self.is_blocked = True
             return
-        before = self._latest
-        self.traffic()
-        now, used_s = time.monotonic(), self._processor_s()
-        if self.is_blocked or self._latest != before or self._idle_since is None:
-            self._idle_since = (now, used_s)
+        now = (time.monotonic(), self._processor_s(), self.traffic())
+        before, self._look = self._look, now
+        if before is None or self.is_blocked or now[2] != before[2]:
             return
-        since, used_before_s = self._idle_since
-        self._idle_since = (now, used_s)
-        if used_s - used_before_s > _BUSY_SHARE * (now - since):
+        if now[1] - before[1] > _BUSY_SHARE * (now[0] - before[0]):
             self._begin_again()
             self._is_aside = self.is_blocked = True
-            self._idle_since = None
+            self._look = None
             turn.send(self._control, [_TERMINATE])
 
     def _processor_s(self) -> float:
