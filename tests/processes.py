@@ -43,15 +43,23 @@ class Program:
     """A child process whose lines can be waited for.
 
     Args:
-        arguments: of the Python interpreter.
+        arguments: of the interpreter.
         stderr: the file that its errors go to.
+        interpreter: this Python, unless another is named.
     """
 
-    def __init__(self, arguments: list[str], stderr: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        stderr: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        interpreter: tuple[str, ...] = (sys.executable, "-u"),
+    ) -> None:
         self._stderr = stderr
         with stderr.open("ab") as sink:
             self.process = subprocess.Popen(
-                [sys.executable, "-u", *arguments],
+                [*interpreter, *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=sink,

@@ -21,6 +21,7 @@ export class ZbError extends Error {
 
 const outcomeUnknown = (detail) => new ZbError({ number: 600, name: "OUTCOME_UNKNOWN", detail });
 const timedOut = (detail) => new ZbError({ number: 602, name: "TIMED_OUT", detail });
+const unreadable = (codec) => new ZbError({ number: 302, name: "UNTRANSLATABLE", detail: `it holds what JSON cannot, and came as ${codec}` });
 const closed = () => new ZbError({ number: 112, name: "CLOSED", detail: "it was closed" });
 
 const CRC = Array.from({ length: 256 }, (_, n) => {
@@ -45,6 +46,8 @@ export function matches(pattern, topic) {
   return tokens.length === wanted.length;
 }
 
+const canRead = (header) => header.codec === "json" || header.codec === "raw";
+
 /** The frames of a message; `key` is what follows the kind in frame 1. */
 function pack(kind, header, bodies, columns, key = "") {
   const frames = [Buffer.concat([Buffer.from("ZB1" + kind), Buffer.from(key)]), JSON.stringify(header)];
@@ -63,7 +66,7 @@ function unpack(frames) {
 
 function bodiesOf({ header, columns, payload }) {
   if (header.codec === "json") return JSON.parse(payload);
-  if (header.codec !== "raw") throw new Error(`a body in ${header.codec}, which this client did not ask for`);
+  if (header.codec !== "raw") throw unreadable(header.codec);
   let at = 0;
   return (columns.sizes ?? [payload.length]).map((size) => payload.subarray(at, (at += size)));
 }
@@ -349,6 +352,7 @@ export class Requester extends Session {
     const request = this.#pending.get(header.id);
     if (!request) return; // its time was over
     if (kind === "p") request.onPartial?.(bodiesOf(message)[0], header.sequence ?? 0);
+    else if (kind === "q" && !canRead(header)) this.#outcome(request, () => request.reject(unreadable(header.codec)));
     else if (kind === "q") this.#outcome(request, () => request.resolve(bodiesOf(message)[0]));
     else if (kind === "E" && header.scope === "request") this.#outcome(request, () => request.reject(new ZbError(header)));
   }
@@ -457,6 +461,12 @@ export class Publisher extends Session {
     this.#scheduled = true;
   }
 
+  /** Until all of it is written, say goodbye then. */
+  async close() {
+    while (this.buffered && this.state !== "CLOSED") await new Promise((resolve) => setTimeout(resolve, 5));
+    await super.close();
+  }
+
   /** When so many subscribers listen to the broker. */
   waitForSubscribers(count = 1) {
     return new Promise((resolve) => {
@@ -528,6 +538,7 @@ export class Subscriber extends Session {
     this.lostBefore = 0; // in sessions before this one
     this.lostNow = { messages: 0, upstream: 0 };
     this.interruptions = 0;
+    this.unreadable = 0; // what JSON cannot hold comes as it was published
   }
 
   get lost() { return this.lostBefore + this.lostNow.messages + this.lostNow.upstream; }
@@ -547,7 +558,10 @@ export class Subscriber extends Session {
       if (this.#answered.size === this.patterns.length) this.becomeReady();
     } else if (kind === "l") this.lostNow = { messages: 0, upstream: 0, ...header };
     else if (kind === "E" && header.scope === "subscription") this.#inbox.end(new ZbError(header));
-    else if (kind === "P") {
+    else if (kind === "P" && !canRead(header)) {
+      this.unreadable += header.count;
+      this.renew(this.sessions, header.count, size);
+    } else if (kind === "P") {
       const bodies = bodiesOf(message), session = this.sessions;
       bodies.forEach((body, i) => {
         const topic = columns.topics ? columns.topics[columns.topic[i]] : header.topic;
@@ -710,7 +724,7 @@ export class Consumer extends Session {
 
   constructor(address, stream, { group = "", start = "first", credit = 1_000 } = {}) {
     super(address, "consumer", { messages: credit, bytes: 4 << 20 });
-    Object.assign(this, { stream, group, start, stale: 0, damaged: [] });
+    Object.assign(this, { stream, group, start, stale: 0, unreadable: 0, damaged: [] });
     this.reads = null; // without a group: where to go on
   }
 
@@ -735,6 +749,12 @@ export class Consumer extends Session {
   #deliver(message) {
     const { header, columns, size } = message;
     const { lease = 0, offset = 0, attempt = 1, published_at = 0 } = header, session = this.sessions;
+    if (!canRead(header)) {
+      this.unreadable += header.count;
+      this.renew(session, header.count, size);
+      if (lease) this.tell("K", { lease, action: "reject", reason: unreadable(header.codec).message });
+      return;
+    }
     const bodies = bodiesOf(message);
     const offsets = bodies.map((_, i) => offset + (columns.offsets?.[i] ?? i));
     if (lease) this.#held.set(lease, new Set(offsets));

@@ -93,7 +93,7 @@ async function consume(url, stream, group, count) {
     if (acked.size % CHUNK === 0) say({ acked: acked.size });
     if (acked.size === Number(count)) break;
   }
-  say({ done: [...acked].sort((a, b) => a - b), twice, stale, sessions: consumer.sessions });
+  say({ done: [...acked].sort((a, b) => a - b), twice, stale, sessions: consumer.sessions, unreadable: consumer.unreadable });
   await consumer.close();
 }
 
