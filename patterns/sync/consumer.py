@@ -16,7 +16,8 @@ from patterns.core.message import Bodies
 from patterns.io.clock import clock
 from patterns.io.driver import Driver
 from patterns.io.links import SocketKind
-from patterns.sync.role import Role, codec_of, deadline_of, jitter, new_nonce, raise_error, refuse_security, resolve
+from patterns.roles.role import codec_of, deadline_of, jitter, new_nonce, raise_error, refuse_security, resolve
+from patterns.sync.role import SyncRole
 from patterns.wire.codec import items_of
 from patterns.wire.errors import BadArgument, BadBody, NotInThisDeployment, StaleLease, TimedOut, ZbrokerError
 from patterns.wire.messages import Codec
@@ -184,7 +185,7 @@ class Batch:
             yield Delivery(consumer, self, at, offset, body)
 
 
-class Consumer(Role):
+class Consumer(SyncRole):
     """Takes messages from a stream: as a member of a group, each message for one member, or alone, leaving no trace.
 
     Args:

@@ -13,7 +13,8 @@ from patterns.core.produce import Batch, Confirmed, ProducerEngine, batch_of
 from patterns.io.clock import clock
 from patterns.io.driver import Driver
 from patterns.io.links import SocketKind
-from patterns.sync.role import Role, codec_of, deadline_of, jitter, new_nonce, raise_error, refuse_security, resolve
+from patterns.roles.role import codec_of, deadline_of, jitter, new_nonce, raise_error, refuse_security, resolve
+from patterns.sync.role import SyncRole
 from patterns.wire.codec import encode, encode_body
 from patterns.wire.errors import (
     BadBody,
@@ -130,7 +131,7 @@ class Posted:
 _Item = tuple[Any, "str | None", "dict[str, str] | None", "str | None", "str | None", Posted]
 
 
-class Producer(Role):
+class Producer(SyncRole):
     """Appends messages to a stream, each stored once and confirmed when it is on disk; threads may share it.
 
     Args:

@@ -1,0 +1,151 @@
+"""The Publisher: publishes messages by topic.
+
+publish() itself stands in both shells: it is the hottest call of all, and a call between would cost a third of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from patterns.core.publish import Lane, PeerPublisherEngine, PublisherEngine
+from patterns.io.links import SocketKind
+from patterns.io.waiting import Steps, Wait
+from patterns.roles.role import (
+    LINGER_MS,
+    D,
+    MakeDriver,
+    Role,
+    binds,
+    codec_of,
+    deadline_of,
+    jitter,
+    new_nonce,
+    raise_error,
+    refuse_security,
+    resolve,
+)
+from patterns.wire.errors import BadAddress, Overloaded, TimedOut
+
+_log = logging.getLogger("zbroker.publisher")
+_LANES_REMEMBERED = 65_536  # topics whose lane is found without a check; then the table starts over
+
+
+class PublisherRole(Role[D]):
+    """See patterns.sync.Publisher."""
+
+    def __init__(
+        self, make: MakeDriver[D], address: str | None, *, codec: str, timeout_s: float, security: object
+    ) -> None:
+        refuse_security(security)
+        addresses = resolve(address)
+        self._timeout_s = timeout_s
+        self._engine: PublisherEngine | PeerPublisherEngine
+        if addresses[0].brokered:
+            self._engine = PublisherEngine(addresses, new_nonce(), codec_of(codec), jitter)
+            kind, binding, linger_ms = SocketKind.DEALER, False, 0
+        else:
+            if len(addresses) != 1:
+                raise BadAddress("peer to peer a Publisher has one address; subscribers connect to several")
+            self._engine = PeerPublisherEngine(addresses[0], new_nonce(), codec_of(codec))
+            kind, binding, linger_ms = SocketKind.XPUB, binds(addresses[0], default=True), LINGER_MS
+        self._lanes = self._engine.lanes
+        self._lane_of: dict[str, Lane] = {}
+        self._driver = make(
+            self._engine,
+            kind,
+            self._take,
+            binds=binding,
+            before_turn=self._drain,
+            in_background=self._wants_keeper,
+            linger_ms=linger_ms,
+        )
+        self._driver.start()
+
+    def _wants_keeper(self) -> bool:
+        """On an XPUB of our own subscribers arrive at any time; behind a broker, until all has left."""
+        engine = self._engine
+        if engine.closed:
+            return False
+        return isinstance(engine, PeerPublisherEngine) or not engine.is_ready or engine.unsent > 0
+
+    def _take(self, events: list[Any]) -> None:
+        """The audience is read from the engine."""
+
+    def _drain(self, now: int) -> None:
+        batches = self._lanes.drain_all()
+        if batches:
+            self._engine.publish(batches, now)
+
+    @property
+    def address(self) -> str:
+        """The address that subscribers connect to; a port 0 is filled in."""
+        return self._driver.bound
+
+    def _find_lane(self, topic: str) -> Lane:
+        self._driver.check()
+        lane = self._lanes.lane(topic)
+        if len(self._lane_of) >= _LANES_REMEMBERED:
+            self._lane_of.clear()
+        self._lane_of[topic] = lane
+        return lane
+
+    def _send(self) -> Steps[None]:
+        """A batch is full: send it from here, and wait if the broker is slow."""
+        driver = self._driver
+        driver.check()
+        driver.burst()
+        if self._lanes.errors:
+            raise self._lanes.errors.pop(0)
+        if not self._engine.room and not (yield Wait(self._has_room, deadline_of(self._timeout_s))):
+            raise self._overloaded()
+
+    def _has_room(self) -> bool:
+        return self._engine.room or self._driver.is_closed or self._engine.error is not None
+
+    def _overloaded(self) -> Exception:
+        if not self._engine.is_ready:
+            return self._engine.unavailable()
+        return Overloaded(f"the broker has not taken {self._engine.unsent} published bytes within {self._timeout_s} s")
+
+    def _flush(self, timeout_s: float) -> Steps[None]:
+        self._driver.check()
+        if not (yield Wait(self._has_left, deadline_of(timeout_s))):
+            if not self._engine.is_ready:
+                raise self._engine.unavailable()
+            raise TimedOut(f"{self._engine.unsent} bytes have not left within {timeout_s} s")
+        raise_error(self._engine)
+        if self._lanes.errors:
+            raise self._lanes.errors.pop(0)
+
+    def _has_left(self) -> bool:
+        engine = self._engine
+        return engine.error is not None or (engine.is_ready and self._lanes.is_empty and engine.unsent == 0)
+
+    @property
+    def batches(self) -> int:
+        """How many batches have been made of what was published; says how well messages travel together."""
+        return self._lanes.batches
+
+    @property
+    def subscribers(self) -> int:
+        """How many subscribers are known to be there; plain SUB sockets are not counted."""
+        return self._engine.audience
+
+    def _wait_for_subscribers(self, count: int, timeout_s: float) -> Steps[None]:
+        self._driver.check()
+        engine = self._engine
+        if not (
+            yield Wait(lambda: engine.audience >= count or engine.error is not None, deadline_of(timeout_s))
+        ):  # fmt: skip
+            if not engine.is_ready:
+                raise engine.unavailable()
+            raise TimedOut(f"{engine.audience} of {count} subscribers are there after {timeout_s} s")
+        raise_error(engine)
+
+    def _last(self, timeout_s: float) -> Steps[None]:
+        engine = self._engine
+        if engine.error is None:
+            yield Wait(lambda: self._has_left() or not engine.is_ready, deadline_of(timeout_s))
+        if engine.unsent or not self._lanes.is_empty:
+            _log.warning("closed while %d published bytes had not left; their messages are lost", engine.unsent)

@@ -1,0 +1,115 @@
+"""The Subscriber: receives messages by topic."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from patterns.core.message import Bodies, Message, messages_of
+from patterns.core.subscribe import PeerSubscriberEngine, Received, SubscriberEngine
+from patterns.io.links import SocketKind
+from patterns.io.waiting import Steps, Wait
+from patterns.roles.role import (
+    D,
+    MakeDriver,
+    Role,
+    binds,
+    codec_of,
+    deadline_of,
+    jitter,
+    new_nonce,
+    raise_error,
+    refuse_security,
+    resolve,
+)
+from patterns.wire.errors import BadArgument, BadBody
+
+
+class SubscriberRole(Role[D]):
+    """See patterns.sync.Subscriber."""
+
+    def __init__(
+        self,
+        make: MakeDriver[D],
+        address: str | None,
+        patterns: Sequence[str],
+        *,
+        codec: str,
+        type: Any,
+        idle_timeout_s: float | None,
+        security: object,
+    ) -> None:
+        refuse_security(security)
+        addresses = resolve(address)
+        if not patterns:
+            raise BadArgument("a Subscriber needs at least one pattern; '>' is everything")
+        self._engine: SubscriberEngine | PeerSubscriberEngine
+        if addresses[0].brokered:
+            self._engine = SubscriberEngine(addresses, patterns, new_nonce(), codec_of(codec), jitter)
+            kind, binding = SocketKind.DEALER, False
+        else:
+            self._engine = PeerSubscriberEngine(addresses, patterns, new_nonce())
+            kind, binding = SocketKind.SUB, binds(addresses[0], default=False)
+        self._bodies = Bodies(type)
+        self._idle_timeout_s = idle_timeout_s
+        self._batches: deque[Received] = deque()
+        self._driver = make(
+            self._engine,
+            kind,
+            self._take,
+            binds=binding,
+            before_turn=self._grant,
+            in_background=self._wants_keeper,
+        )
+        self._driver.start()
+
+    def _wants_keeper(self) -> bool:
+        return not self._engine.closed and not self._engine.is_listening
+
+    def _take(self, events: list[Any]) -> None:
+        self._batches.extend(event for event in events if isinstance(event, Received))
+
+    def _grant(self, now: int) -> None:
+        """Ask for more only when the caller has taken what came: its pace is the broker's."""
+        if not self._batches:
+            self._engine.taken(now)
+
+    @property
+    def address(self) -> str:
+        """The address it is bound to, if it binds; a port 0 is filled in."""
+        return self._driver.bound
+
+    @property
+    def lost(self) -> int:
+        """Messages known to be missed: exact from broker to here, at least so many from publishers on."""
+        return self._engine.loss.lost
+
+    @property
+    def interruptions(self) -> int:
+        """Breaks of unknown size."""
+        return self._engine.loss.interruptions
+
+    def _ready(self, timeout_s: float) -> Steps[None]:
+        self._driver.check()
+        engine = self._engine
+        if not (yield Wait(lambda: engine.is_listening or engine.error is not None, deadline_of(timeout_s))):
+            raise engine.unavailable()
+        raise_error(engine)
+
+    def _next_messages(self, timeout_s: float | None) -> Steps[Iterable[Message] | None]:
+        """The next batch's messages; None when none came in time, or after close()."""
+        driver, batches = self._driver, self._batches
+        while True:
+            while batches:
+                try:
+                    return messages_of(batches.popleft(), self._bodies)
+                except BadBody:
+                    self._engine.counters["malformed"] += 1
+            if driver.is_over():
+                return None
+            if not batches and not (yield Wait(self._has_news, deadline_of(timeout_s))):
+                return None
+
+    def _has_news(self) -> bool:
+        return bool(self._batches) or self._driver.is_closed or self._engine.closed or self._engine.error is not None
