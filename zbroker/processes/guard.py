@@ -177,9 +177,10 @@ class Guard:
         if self._poll is None:
             return
         with self._lock:
-            if fd not in self._accounts:
-                self._hear()  # a HELLO may be faster than the thread; ACCEPTED was sent before it
             account = self._look(fd)
+            if account is None:  # or there was one of the connection that had this number before
+                self._hear()  # a HELLO may be faster than the thread; ACCEPTED was sent before it
+                account = self._look(fd)
             if account is not None:
                 account.has_session = byte_count > 0
                 account.allowance_bytes = byte_count or account.sessionless_bytes_max
