@@ -200,9 +200,7 @@ class ReplierRole(Role[D]):
 
     def _answer_failure(self, request: IncomingRequest, error: Exception) -> None:
         """What the handler, or the encoding of what it returned, has raised: an error reply."""
-        if isinstance(
-            error, (ApplicationError, Closed)
-        ):  # others of ours, of a nested request maybe, are not the caller's
+        if isinstance(error, (ApplicationError, Closed)):  # others of ours, of a nested request maybe, say nothing here
             self._fail(request._token, error)
             return
         _log.error("the handler of service %r failed", request.service, exc_info=error)

@@ -30,7 +30,7 @@ WHOLES = {
     "patterns/io": "tests/sockets",
     "patterns/roles": "tests/sockets",
     "patterns/sync": "tests/sockets",
-    "patterns/aio": "tests/sockets",
+    "patterns/aio": "tests/aio",
     "zbroker/processes": "tests/sockets",
     "zbroker/cli": "tests/unit/cli",
     "zbroker/bench": "tests/unit/bench",

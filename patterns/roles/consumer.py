@@ -1,0 +1,197 @@
+"""The Consumer: takes messages from a stream."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from datetime import datetime
+from typing import Any, Final
+
+from patterns.core.consume import ConsumerEngine, Delivered, LostOffsets, SettledEvent
+from patterns.core.message import Bodies
+from patterns.io.clock import clock
+from patterns.io.links import SocketKind
+from patterns.io.waiting import Steps, Wait
+from patterns.roles.lending import Batch
+from patterns.roles.role import (
+    D,
+    MakeDriver,
+    Role,
+    codec_of,
+    deadline_of,
+    jitter,
+    new_nonce,
+    raise_error,
+    refuse_security,
+    resolve,
+)
+from patterns.wire.errors import BadArgument, BadBody, NotInThisDeployment, StaleLease, TimedOut
+from patterns.wire.messages import Codec
+from patterns.wire.names import check_name
+
+_CONFIRM_TIMEOUT_S: Final = 10.0
+PROCESSING_MAX_S: Final = 3_600.0
+
+
+class ConsumerRole(Role[D]):
+    """See patterns.sync.Consumer."""
+
+    def __init__(
+        self,
+        make: MakeDriver[D],
+        address: str | None,
+        stream: str,
+        *,
+        group: str | None,
+        start: str | int | datetime,
+        credit: int,
+        codec: str,
+        type: Any,
+        idle_timeout_s: float | None,
+        processing_max_s: float,
+        security: object,
+    ) -> None:
+        refuse_security(security)
+        addresses = resolve(address)
+        if not addresses[0].brokered:
+            raise NotInThisDeployment("a Consumer needs a broker with a journal in this version: use a zb:// address")
+        check_name(stream, "stream")
+        if group is not None:
+            check_name(group, "group")
+        if not 1 <= credit <= 1_000_000:
+            raise BadArgument(f"credit={credit!r}: 1 to 1,000,000 messages")
+        self.lost_offsets: list[tuple[int, int]] = []  # what damage on the broker's disk took, as ranges
+        self._bodies = Bodies(type)
+        self._idle_timeout_s = idle_timeout_s
+        self._engine = ConsumerEngine(
+            addresses,
+            stream,
+            group or "",
+            _start(start),
+            new_nonce(),
+            codec_of(codec),
+            jitter,
+            credit=credit,
+            processing_max_us=int(processing_max_s * 1e6),
+        )
+        self._delivered: deque[Delivered] = deque()
+        self._settled: list[tuple[int, int, int, str, int, str]] = []
+        self._answers: dict[int, SettledEvent] = {}
+        self._confirms: set[int] = set()  # numbers of answers that somebody waits for
+        self._thread = 0  # the one that iterates and makes turns itself; 0: none does
+        self._driver = make(
+            self._engine,
+            SocketKind.DEALER,
+            self._take,
+            before_turn=self._drain,
+            in_background=self._wants_keeper,
+        )
+        self._driver.start()
+
+    def _wants_keeper(self) -> bool:
+        return not self._engine.closed and self._engine.error is None and not self._engine.joined
+
+    def _take(self, events: list[Any]) -> None:
+        for event in events:
+            if isinstance(event, Delivered):
+                self._delivered.append(event)
+            elif isinstance(event, SettledEvent) and event.id in self._confirms:
+                self._answers[event.id] = event
+            elif isinstance(event, LostOffsets):
+                self.lost_offsets.append((event.first, event.last))
+
+    def _drain(self, now: int) -> None:
+        """Tell what was settled since the last turn."""
+        end = len(self._settled)
+        if end:
+            settled = self._settled[:end]
+            del self._settled[:end]
+            for lease, first, last, action, delay_ms, reason in settled:
+                if lease:  # a reader without a group settles nothing
+                    self._engine.settle(lease, first, last, action, delay_ms=delay_ms, reason=reason)
+        if self._engine.has_news:
+            self._engine.tell(now)
+
+    @property
+    def stale(self) -> int:
+        """Settles that came too late: the messages were somebody else's by then."""
+        return self._engine.stale
+
+    # -- taking --------------------------------------------------------------------------------------------------
+
+    def _begin(self, mode: str) -> None:
+        """What is to be taken: "slices" for messages one by one, "batches" as they were stored."""
+        if not self._driver.is_over():
+            self._driver.run(lambda now: self._engine.use(mode, now))
+
+    def _next_batch(self, mode: str, timeout_s: float | None) -> Steps[Batch | None]:
+        """The next one; None when none came in time, or after close()."""
+        driver, delivered, engine = self._driver, self._delivered, self._engine
+        while True:
+            if not delivered:
+                if driver.is_over():
+                    return None
+                if not (yield Wait(self._has_news, deadline_of(timeout_s))):
+                    return None
+                continue
+            event = delivered.popleft()
+            with driver.lock:
+                engine.taken(event.count, event.size, clock())
+            if mode == "slices" or not delivered:
+                driver.run()
+            try:
+                batch = Batch(self, event)
+                if mode == "slices":
+                    batch.bodies  # noqa: B018  what cannot be decoded is refused here, not in the caller's loop
+            except BadBody:
+                engine.counters["malformed"] += 1
+                continue
+            return batch
+
+    def _has_news(self) -> bool:
+        return bool(self._delivered) or self._driver.is_closed or self._engine.closed or self._engine.error is not None
+
+    def _ready(self, timeout_s: float) -> Steps[None]:
+        self._driver.check()
+        engine = self._engine
+        if not (yield Wait(lambda: engine.joined or engine.error is not None, deadline_of(timeout_s))):
+            raise engine.unavailable()
+        raise_error(engine)
+
+    def _decode(self, codec: Codec, payload: bytes, count: int, sizes: list[int] | None) -> list[Any]:
+        return self._bodies.decode(codec, payload, count, sizes)
+
+    # -- settling ------------------------------------------------------------------------------------------------
+
+    def _settle(self, lease: int, first: int, last: int, action: str, *, delay_ms: int = 0, reason: str = "") -> None:
+        """Note it; the next turn tells. The iterating thread makes that turn itself when it asks for more."""
+        self._settled.append((lease, first, last, action, delay_ms, reason))
+        if threading.get_ident() != self._thread and not self._driver.kicked:
+            self._driver.check()
+            self._driver.kick()
+
+    def _settle_surely(self, lease: int, offset: int) -> Steps[None]:
+        driver, engine, answers = self._driver, self._engine, self._answers
+        driver.check()
+        with driver.lock:
+            self._drain(clock())
+            number = engine.settle_surely(lease, offset, offset, clock())
+            self._confirms.add(number)
+        try:
+            yield Wait(lambda: number in answers or driver.is_closed, deadline_of(_CONFIRM_TIMEOUT_S))
+        finally:
+            self._confirms.discard(number)
+            answer = answers.pop(number, None)
+        if answer is None:
+            driver.check()
+            raise TimedOut(f"the broker has not confirmed the ack of offset {offset} within {_CONFIRM_TIMEOUT_S} s")
+        if answer.error is not None or answer.stale:
+            raise answer.error or StaleLease(f"offset {offset} was not ours any more: somebody else has it or had it")
+
+
+def _start(start: str | int | datetime) -> str | int:
+    if isinstance(start, datetime):
+        raise NotInThisDeployment("start= at a time is not built in this version; use 'first', 'new' or an offset")
+    if start not in ("first", "new") and not (isinstance(start, int) and start >= 0):
+        raise BadArgument(f"start={start!r}: 'first', 'new' or an offset")
+    return start

@@ -1,0 +1,110 @@
+"""What a Producer gives back: receipts, and posted messages on their way."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Self, overload
+
+import msgspec
+
+from patterns.core.produce import Batch
+from patterns.io.waiting import Steps
+from patterns.wire.errors import ZbrokerError
+
+if TYPE_CHECKING:
+    from patterns.roles.producer import ProducerRole
+
+_log = logging.getLogger("zbroker.producer")
+
+
+class Receipt(msgspec.Struct, frozen=True, gc=False):
+    """A message is on disk: its offset in the stream, and whether an earlier try had stored it already."""
+
+    offset: int
+    duplicate: bool = False
+
+
+class Receipts(Sequence[Receipt]):
+    """The receipts of many messages, made as they are looked at."""
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self._batches = batches
+        self._ends: list[int] = []
+        end = 0
+        for batch in batches:
+            end += batch.count
+            self._ends.append(end)
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, index: int) -> Receipt: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Receipt]: ...
+    def __getitem__(self, index: int | slice) -> Receipt | list[Receipt]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        place = index + len(self) if index < 0 else index
+        if not 0 <= place < len(self):
+            raise IndexError(f"receipt {index} of {len(self)}")
+        low, high = 0, len(self._ends) - 1
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if place < self._ends[middle] else (middle + 1, high)
+        batch = self._batches[low]
+        return Receipt(batch.offset + place - (self._ends[low] - batch.count), batch.duplicate)
+
+
+class SendManyError(ZbrokerError):
+    """send_many() stopped at a message that was refused.
+
+    Attributes:
+        receipts: of the messages before it.
+        index: of the first message that has no receipt.
+    """
+
+    def __init__(self, cause: ZbrokerError, receipts: Receipts, index: int) -> None:
+        super().__init__(f"message {index} was not stored: {cause.detail}", code=cause.code, retryable=cause.retryable)
+        self.receipts = receipts
+        self.index = index
+
+
+class PostedRole:
+    """A message on its way; see Producer.post(). How it is waited for is the shells' matter."""
+
+    __slots__ = ("_batch", "_callbacks", "_error", "_index", "_producer")
+
+    def __init__(self, producer: ProducerRole[Any]) -> None:
+        self._producer = producer
+        self._batch: Batch | None = None
+        self._index = 0
+        self._error: ZbrokerError | None = None
+        self._callbacks: list[Callable[[Any], object]] = []
+
+    def done(self) -> bool:
+        """Whether it is on disk, or refused."""
+        return self._error is not None or (self._batch is not None and self._batch.done)
+
+    def _result(self, timeout_s: float | None) -> Steps[Receipt]:
+        yield from self._producer._until(self.done, timeout_s, "the message has no confirm yet")
+        error = self._error or (self._batch.error if self._batch is not None else None)
+        if error is not None:
+            raise error
+        assert self._batch is not None
+        return Receipt(self._batch.offset + self._index, self._batch.duplicate)
+
+    def add_done_callback(self, call: Callable[[Self], object]) -> None:
+        """Call with this object when it is done, from whichever thread drives; at once if it is done already."""
+        self._callbacks.append(call)
+        if self.done():
+            self._run_callbacks()
+
+    def _run_callbacks(self) -> None:
+        callbacks, self._callbacks = self._callbacks, []
+        for call in callbacks:
+            try:
+                call(self)
+            except Exception:  # noqa: BLE001  around a user's callback: the producer goes on
+                _log.exception("a callback of a posted message failed")

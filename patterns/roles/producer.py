@@ -1,0 +1,305 @@
+"""The Producer: appends messages to a stream, each stored once and confirmed when it is on disk.
+
+post() itself stands in both shells: it is hot, and differs in what it does without room.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import Any, Final
+
+from patterns.core.produce import Batch, Confirmed, ProducerEngine, batch_of
+from patterns.io.clock import clock
+from patterns.io.links import SocketKind
+from patterns.io.waiting import Steps, Wait
+from patterns.roles.posting import PostedRole, Receipt, Receipts, SendManyError
+from patterns.roles.role import (
+    D,
+    MakeDriver,
+    Role,
+    codec_of,
+    deadline_of,
+    jitter,
+    new_nonce,
+    raise_error,
+    refuse_security,
+    resolve,
+)
+from patterns.wire.codec import encode, encode_body
+from patterns.wire.errors import (
+    BadBody,
+    BufferFull,
+    Closed,
+    NotInThisDeployment,
+    OutcomeUnknown,
+    TimedOut,
+    TooLarge,
+    ZbrokerError,
+)
+from patterns.wire.limits import BATCH_BYTES_TARGET, BATCH_MESSAGES_MAX
+from patterns.wire.names import check_name
+
+UNCONFIRMED_BYTES_MAX: Final = 16 * 1024 * 1024  # held for another try; 250 full batches
+_MESSAGES_AT_FIRST: Final = 256  # of a batch, before the size of bodies is known
+_MESSAGES_MAX: Final = 8_192
+
+_Item = tuple[Any, "str | None", "dict[str, str] | None", "str | None", "str | None", PostedRole]
+
+
+class ProducerRole(Role[D]):
+    """See patterns.sync.Producer."""
+
+    def __init__(
+        self,
+        make: MakeDriver[D],
+        address: str | None,
+        stream: str,
+        *,
+        codec: str,
+        name: str,
+        timeout_s: float,
+        unconfirmed_bytes_max: int,
+        security: object,
+    ) -> None:
+        refuse_security(security)
+        addresses = resolve(address)
+        if not addresses[0].brokered:
+            raise NotInThisDeployment("a Producer needs a broker with a journal in this version: use a zb:// address")
+        check_name(stream, "stream")
+        if name:
+            check_name(name, "producer")
+        self._codec = codec_of(codec)
+        self._timeout_s = timeout_s
+        self._bytes_max = unconfirmed_bytes_max
+        self._engine = ProducerEngine(addresses, stream, new_nonce(), self._codec, jitter, name)
+        self._posted: list[_Item] = []
+        self._per_batch = _MESSAGES_AT_FIRST
+        self._mean_bytes = BATCH_BYTES_TARGET // _MESSAGES_AT_FIRST
+        self._is_full = False  # there was no room when the last full batch of posted messages left
+        self._owners: dict[int, list[PostedRole]] = {}  # batches (by id) with Posted objects that have callbacks to run
+        self._driver = make(
+            self._engine,
+            SocketKind.DEALER,
+            self._take,
+            before_turn=self._drain,
+            in_background=self._wants_keeper,
+        )
+        self._driver.start()
+
+    def _wants_keeper(self) -> bool:
+        engine = self._engine
+        return not engine.closed and engine.error is None and (not engine.is_ready or engine.unconfirmed > 0)
+
+    def _take(self, events: list[Any]) -> None:
+        for event in events:
+            if isinstance(event, Confirmed):
+                for batch in event.batches:
+                    for posted in self._owners.pop(id(batch), ()):
+                        if posted._callbacks:
+                            self._driver.defer(posted._run_callbacks)
+
+    # -- one at a time -------------------------------------------------------------------------------------------
+
+    def _send(
+        self,
+        body: Any,
+        key: str | None,
+        headers: dict[str, str] | None,
+        topic: str | None,
+        message_id: str | None,
+        delay_s: float | None,
+    ) -> Steps[Receipt]:
+        self._driver.check()
+        refuse_unbuilt(topic, delay_s)
+        part = encode(self._codec, [body], self._engine.sessions[0].limits.body_bytes_max)[0]
+        batch = batch_of(self._codec, part, keys=[key], headers=[headers], ids=[message_id])
+        self._append([batch])
+        yield from self._until(lambda: batch.done, self._timeout_s, "the broker has not confirmed it")
+        if batch.error is not None:
+            raise batch.error
+        return Receipt(batch.offset, batch.duplicate)
+
+    def _append(self, batches: list[Batch]) -> None:
+        driver = self._driver
+        with driver.lock:
+            now = clock()
+            self._drain(now)  # what was posted before goes before
+            self._engine.append(batches, now)
+
+    def _until(self, done: Callable[[], bool], timeout_s: float | None, what: str) -> Steps[None]:
+        driver, engine = self._driver, self._engine
+        if (yield Wait(lambda: done() or engine.error is not None or driver.is_closed, deadline_of(timeout_s))):
+            if not done():
+                raise_error(engine)
+                raise Closed("this producer was closed")
+            return
+        if engine.hindrance is not None:
+            raise engine.hindrance
+        if not engine.is_ready:
+            raise engine.unavailable()
+        raise TimedOut(f"{what} within {timeout_s} s; it may be stored nevertheless")
+
+    # -- many ----------------------------------------------------------------------------------------------------
+
+    def _send_many(self, bodies: Iterable[Any]) -> Steps[Receipts]:
+        self._driver.check()
+        source = iter(bodies)
+        batches: list[Batch] = []
+        unfinished = 0
+        while chunk := list(islice(source, self._per_batch)):
+            try:
+                made = self._batches(chunk)
+            except (BadBody, TooLarge):
+                made = self._batches(self._until_bad(chunk))
+                self._append(made)
+                raise (yield from self._stopped([*batches, *made], self._bad(chunk))) from None
+            batches.extend(made)
+            yield from self._until(self._has_room, self._timeout_s, "the broker takes no more")
+            self._append(made)
+            self._driver.burst()
+            while unfinished < len(batches) and batches[unfinished].done:
+                unfinished += 1
+            if unfinished and batches[unfinished - 1].error is not None:
+                raise (yield from self._stopped(batches, None))
+        yield from self._until(lambda: all(batch.done for batch in batches), None, "")
+        if any(batch.error is not None for batch in batches):
+            raise (yield from self._stopped(batches, None))
+        return Receipts(batches)
+
+    def _batches(self, bodies: Sequence[Any]) -> list[Batch]:
+        parts = encode(self._codec, bodies, self._engine.sessions[0].limits.body_bytes_max) if bodies else []
+        for part in parts:
+            self._learn(part.count, len(part.payload))
+        return [batch_of(self._codec, part) for part in parts]
+
+    def _learn(self, count: int, size: int) -> None:
+        self._mean_bytes = max(1, size // count)
+        self._per_batch = min(max(1, BATCH_BYTES_TARGET // self._mean_bytes), _MESSAGES_MAX, BATCH_MESSAGES_MAX)
+
+    def _until_bad(self, bodies: list[Any]) -> list[Any]:
+        good = []
+        for body in bodies:
+            try:
+                encode_body(self._codec, body)
+            except (BadBody, TooLarge):
+                break
+            good.append(body)
+        return good
+
+    def _bad(self, bodies: list[Any]) -> ZbrokerError:
+        for body in bodies:
+            try:
+                encode_body(self._codec, body)
+            except (BadBody, TooLarge) as error:
+                return error
+        raise AssertionError("one of them was refused a moment ago")
+
+    def _stopped(self, batches: list[Batch], cause: ZbrokerError | None) -> Steps[SendManyError]:
+        """What send_many() raises; what is under way is waited for, so that the receipts are true."""
+        yield from self._until(
+            lambda: all(batch.done for batch in batches), self._timeout_s, "some messages have no confirm"
+        )
+        good: list[Batch] = []
+        for batch in batches:
+            if batch.error is not None:
+                cause = batch.error
+                break
+            good.append(batch)
+        receipts = Receipts(good)
+        assert cause is not None
+        return SendManyError(cause, receipts, len(receipts))
+
+    # -- posted --------------------------------------------------------------------------------------------------
+
+    def _post_now(self) -> None:
+        """A batch is full: send it from here."""
+        driver = self._driver
+        driver.check()
+        driver.burst()
+        self._is_full = not self._has_room()
+
+    def _room(self, timeout_s: float | None) -> Steps[None]:
+        self._driver.check()
+        if not (yield Wait(self._may_go_on, deadline_of(timeout_s))):
+            raise self._no_room()
+        self._driver.check()
+        self._is_full = False
+
+    def _no_room(self) -> BufferFull:
+        cause = self._engine.hindrance
+        why = f": {cause.detail}" if cause is not None else ""
+        return BufferFull(
+            f"{self._engine.unconfirmed_bytes} bytes wait for their confirm, at most {self._bytes_max}{why}"
+        )
+
+    def _has_room(self) -> bool:
+        return self._engine.unconfirmed_bytes < self._bytes_max
+
+    def _may_go_on(self) -> bool:
+        return self._has_room() or self._driver.is_closed or self._engine.error is not None
+
+    def _drain(self, now: int) -> None:
+        """Make batches of what was posted; other threads may go on posting."""
+        end = len(self._posted)
+        if not end:
+            return
+        items = self._posted[:end]
+        del self._posted[:end]
+        for begin in range(0, end, self._per_batch):
+            self._drain_part(items[begin : begin + self._per_batch], now)
+
+    def _drain_part(self, items: list[_Item], now: int) -> None:
+        bodies, keys, headers, _topics, ids, posted = (list(column) for column in zip(*items, strict=True))
+        try:
+            parts = encode(self._codec, bodies, self._engine.sessions[0].limits.body_bytes_max)
+        except (BadBody, TooLarge) as error:
+            if len(items) == 1:
+                posted[0]._error = error
+                self._driver.defer(posted[0]._run_callbacks)
+            else:  # one by one, to keep the order and find the bad one
+                for item in items:
+                    self._drain_part([item], now)
+            return
+        begin = 0
+        for part in parts:
+            end = begin + part.count
+            batch = batch_of(
+                self._codec, part, keys=keys[begin:end], headers=headers[begin:end], ids=ids[begin:end]
+            )  # fmt: skip
+            self._learn(part.count, len(part.payload))
+            self._own(batch, posted[begin:end])
+            self._engine.append([batch], now)
+            begin = end
+
+    def _own(self, batch: Batch, posted: list[PostedRole]) -> None:
+        for index, one in enumerate(posted):
+            one._batch, one._index = batch, index
+        self._owners[id(batch)] = posted
+
+    def _flush(self, timeout_s: float) -> Steps[None]:
+        self._driver.check()
+        yield from self._until(self._all_done, timeout_s, "not everything posted is confirmed")
+
+    def _all_done(self) -> bool:
+        return not self._posted and self._engine.unconfirmed == 0
+
+    @property
+    def unconfirmed_bytes(self) -> int:
+        """Bytes that are under way."""
+        return self._engine.unconfirmed_bytes
+
+    def _last(self, timeout_s: float) -> Steps[None]:
+        """Wait for the confirms of what was posted; what has none by then is OutcomeUnknown."""
+        driver, engine = self._driver, self._engine
+        try:
+            if engine.error is None:
+                yield Wait(lambda: self._all_done() or engine.error is not None, deadline_of(timeout_s))
+        finally:
+            if not driver.is_closed:
+                driver.run(lambda now: engine.shed(OutcomeUnknown("the producer was closed before the confirm came")))
+
+
+def refuse_unbuilt(topic: str | None, delay_s: float | None) -> None:
+    if topic is not None or delay_s is not None:
+        raise NotInThisDeployment("topic= and delay_s= of a Producer are not built in this version")
