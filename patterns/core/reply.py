@@ -102,6 +102,10 @@ class ReplierEngine(ClientEngine):
     def is_offered(self) -> bool:
         return self.is_ready and self.offered == set(self._services)
 
+    def codec_to(self, token: int) -> Codec:
+        """The codec for a reply: our own, the broker translates."""
+        return self._codec
+
     def on_ready(self, session: ClientSession, ready: Ready, now: int) -> None:
         self.offered.clear()
         for number, service in enumerate(self._services, start=1):
@@ -317,6 +321,13 @@ class PeerReplierEngine:
                 del self._open[token]
                 self._events.append(Cancelled(token))
                 return
+
+    def codec_to(self, token: int) -> Codec:
+        """The codec for a reply: the requester's, because nobody translates between us; `raw` is never changed."""
+        asked = self._open.get(token)
+        if asked is None or Codec.RAW in (self._codec, asked.session.codec):
+            return self._codec
+        return asked.session.codec
 
     def reply(self, token: int, codec: Codec, payload: bytes, columns: bytes, now: int) -> None:
         """Answer; nothing happens if nobody waits any more."""

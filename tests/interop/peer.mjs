@@ -87,9 +87,10 @@ async function consume(url, stream, group, count) {
   const acked = new Set();
   let twice = 0, stale = 0;
   for await (const delivery of consumer) {
-    if (!(await delivery.ack())) stale += 1;
+    const ours = await delivery.ack();
+    if (!ours) stale += 1; // told twice over a lost connection, and on disk since the first time
     else if (acked.has(delivery.body.n)) twice += 1;
-    else acked.add(delivery.body.n);
+    acked.add(delivery.body.n);
     if (acked.size % CHUNK === 0) say({ acked: acked.size });
     if (acked.size === Number(count)) break;
   }
@@ -139,8 +140,10 @@ async function strangers(url) {
     return socket;
   };
   const heard = async (socket) => {
-    const [kind, header] = await socket.receive();
-    return [kind.toString(), JSON.parse(header)];
+    for (;;) {
+      const [kind, header] = await socket.receive();
+      if (kind.toString() !== "ZB1I") return [kind.toString(), JSON.parse(header)]; // B may ask at any time who is there
+    }
   };
   const nobody = dealer("I", { token: 1 });
   say({ refused: await heard(nobody) });

@@ -249,6 +249,8 @@ def test_kill_and_goodbye_while_node_consumes(tmp_path: Path, peer: Peer) -> Non
         done = all_said(consuming)[-1]
         assert done["done"] == list(range(MESSAGES))
         assert (done["twice"], done["sessions"]) == (0, 3)
+        group = said(peer("status", broker.url))["groups"]["orders/workers"]
+        assert (group["acked"], group["lag"]) == (MESSAGES, 0)
 
 
 def test_what_is_idempotent_outlives_a_broker(tmp_path: Path, peer: Peer) -> None:

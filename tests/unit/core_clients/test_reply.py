@@ -241,3 +241,16 @@ def test_a_replier_that_leaves_says_goodbye(bound):
     bound.engine.leave(bound.now)
     assert [type(message.header) for message in bound.told()] == [Goodbye]
     assert bound.engine.closed
+
+
+def test_peer_to_peer_a_reply_is_in_the_codec_of_who_asked(bound):
+    bound.say(Hello(role=Role.REQUESTER, nonce=b"j" * 16, codec=Codec.JSON, credit_messages=9), b"p2", JSON)
+    bound.say(Hello(role=Role.REQUESTER, nonce=b"r" * 16, codec=Codec.RAW, credit_messages=9), b"p3")
+    for peer in (b"p1", b"p2", b"p3"):
+        bound.say(request(), peer, payload=b"\x91\x01")
+    tokens = [event.token for event in bound.heard(Requested)]
+    assert [bound.engine.codec_to(token) for token in tokens] == [Codec.MSGPACK, Codec.JSON, Codec.MSGPACK]
+
+
+def test_through_a_broker_a_reply_is_in_our_own_codec(wire):
+    assert wire.engine.codec_to(1) is Codec.MSGPACK
