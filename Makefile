@@ -13,6 +13,10 @@ BIN := .venv/bin
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
 	touch $@
 
+.venv/node/installed: .venv/installed-test examples/node/package.json   # for the peer in JavaScript; Node.js too where there is none
+	$(BIN)/python -m tests.interop.node
+	touch $@
+
 run: .venv/installed            ## the broker in the foreground, journal in ./zbroker-data
 	@exec $(BIN)/zbroker run
 
@@ -26,10 +30,10 @@ check: .venv/installed-test     ## format, lint, types, import arrows, fast test
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/architecture tests/unit tests/property
 
-test: check                     ## every kind of test, the slow kinds sampled
+test: check .venv/node/installed         ## every kind of test, the slow kinds sampled
 	$(BIN)/python -m pytest -q -rs tests --ignore=tests/architecture --ignore=tests/unit --ignore=tests/property
 
-test-long: check                ## every kind of test, whole
+test-long: check .venv/node/installed    ## every kind of test, whole
 	ZBROKER_TEST_LONG=1 $(BIN)/python -m pytest -q -rs tests --ignore=tests/architecture --ignore=tests/unit
 
 bench: .venv/installed-test     ## peer to peer, brokered, durable, beside bare pyzmq
