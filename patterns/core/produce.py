@@ -28,7 +28,7 @@ from patterns.wire.messages import (
     Role,
 )
 
-_AGAIN_MS: Final = 10  # lets the refusals of everything in flight arrive first
+_AGAIN_MS: Final = 10  # a gap has a cause that needs a moment; the broker says how long a full disk does
 
 
 class Batch(msgspec.Struct, gc=False, eq=False):
@@ -40,6 +40,7 @@ class Batch(msgspec.Struct, gc=False, eq=False):
         duplicate: it had been stored by an earlier try.
         error: why it was refused; then it is not stored.
         done: confirmed or refused.
+        sent: it left, and whether it is stored is not known.
     """
 
     count: int
@@ -53,6 +54,7 @@ class Batch(msgspec.Struct, gc=False, eq=False):
     duplicate: bool = False
     error: ZbrokerError | None = None
     done: bool = False
+    sent: bool = False
 
 
 class Confirmed(msgspec.Struct, gc=False):
@@ -160,6 +162,7 @@ class ProducerEngine(ClientEngine):
             topic=batch.topic,
         )
         size = len(batch.columns) + len(batch.payload)
+        batch.sent = True
         session.post(batch.count, size, pack(header, columns=batch.columns, payload=batch.payload), now)
 
     def on_ready(self, session: ClientSession, ready: Ready, now: int) -> None:
@@ -221,10 +224,7 @@ class ProducerEngine(ClientEngine):
 
     def _batch_refused(self, sequence: int, error: ZbrokerError, now: int) -> None:
         if error.retryable:
-            if not isinstance(error, SequenceGap):
-                self.hindrance = error
-            if self._again_at is None:  # what was in flight is refused batch by batch; one answer is enough
-                self._again_at = now + max(error.retry_after_ms, _AGAIN_MS) * 1_000
+            self._put_off(sequence, error, now)
             return
         for batch in self._unconfirmed:
             if batch.sequence == sequence and not batch.done:
@@ -237,6 +237,28 @@ class ProducerEngine(ClientEngine):
         if done:
             self._events.append(Confirmed(done))
 
+    def _put_off(self, sequence: int, error: ZbrokerError, now: int) -> None:
+        """Nothing from this batch on is stored (SPEC.md 9.1): take it back, in order, and send it again in a while."""
+        refused = next((batch for batch in self._unconfirmed if batch.sequence == sequence), None)
+        if refused is None:
+            return  # it follows one that was refused before it, and was taken back with that one
+        if not isinstance(error, SequenceGap):
+            self.hindrance = error
+        while self._unconfirmed and self._unconfirmed[-1].sequence >= sequence:
+            taken_back = self._unconfirmed.pop()
+            taken_back.sent = False
+            self._unsent.appendleft(taken_back)
+        self._accepted = refused.previous
+        self._again_at = now + max(error.retry_after_ms, _AGAIN_MS) * 1_000
+
+    def withdraw(self, batch: Batch) -> bool:
+        """Take a batch back for good if it is certain that the broker has not stored it; whether that was so."""
+        if batch.sent or batch.done or batch not in self._unsent:
+            return False
+        self._unsent.remove(batch)
+        self.unconfirmed_bytes -= len(batch.payload)
+        return True
+
     def role_timeout(self) -> int | None:
         return self._again_at
 
@@ -245,11 +267,6 @@ class ProducerEngine(ClientEngine):
         if self._again_at is None or now < self._again_at:
             return
         self._again_at = None
-        for batch in self._unconfirmed:
-            if batch.error is None:
-                self._accepted = batch.previous  # the broker has taken what came before it, and nothing since
-                break
-        self._take_back()
         self._send_unsent(now)
 
     def shed(self, error: ZbrokerError) -> None:

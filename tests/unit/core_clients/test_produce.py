@@ -200,3 +200,24 @@ def test_a_batch_of_plain_bodies_has_no_columns():
     (part,) = encode(Codec.MSGPACK, [1, 2])
     assert batch_of(Codec.MSGPACK, part, keys=[None, None]).columns == b""
     assert MSGPACK.name == "msgpack"
+
+
+def test_what_a_full_disk_kept_out_can_be_withdrawn_and_the_rest_keeps_its_order(wire):
+    first, second, third = append(wire, 3)
+    wire.sent(Append)
+    refuse(wire, 501, 1, name="STORAGE_FULL", retryable=True, retry_after_ms=500)
+    for sequence in (2, 3):
+        refuse(wire, 108, sequence, name="SEQUENCE_GAP", retryable=True)
+    assert isinstance(wire.engine.hindrance, StorageFull)
+    assert wire.engine.withdraw(first)
+    wire.wait(600)
+    assert [(header.previous, header.sequence) for header in wire.sent(Append)] == [(0, 2), (2, 3)]
+    wire.say(Confirm(3, [0, 2]))
+    assert [batch.offset for batch in (first, second, third)] == [-1, 0, 2]
+
+
+def test_what_may_be_stored_cannot_be_withdrawn(wire):
+    [batch] = append(wire)
+    assert not wire.engine.withdraw(batch)
+    wire.disconnect()
+    assert not wire.engine.withdraw(batch)
