@@ -115,7 +115,13 @@ class ProducerRole(Role[D]):
         part = encode(self._codec, [body], self._engine.sessions[0].limits.body_bytes_max)[0]
         batch = batch_of(self._codec, part, keys=[key], headers=[headers], ids=[message_id])
         self._append([batch])
-        yield from self._until(lambda: batch.done, self._timeout_s, "the broker has not confirmed it")
+        try:
+            yield from self._until(lambda: batch.done, self._timeout_s, "the broker has not confirmed it")
+        except ZbrokerError as error:
+            if self._is_uncertain(batch, error):
+                text = f"the message was sent and has no confirm, so it may be stored: {error.detail}"
+                raise OutcomeUnknown(text) from error
+            raise
         if batch.error is not None:
             raise batch.error
         return Receipt(batch.offset, batch.duplicate)
@@ -139,6 +145,11 @@ class ProducerRole(Role[D]):
         if not engine.is_ready:
             raise engine.unavailable()
         raise TimedOut(f"{what} within {timeout_s} s; it may be stored nevertheless")
+
+    def _is_uncertain(self, batch: Batch, error: ZbrokerError) -> bool:
+        """Whether a message may be stored though send() raises; one that certainly is not is taken back for good."""
+        with self._driver.lock:
+            return not self._engine.withdraw(batch) and error.retryable
 
     # -- many ----------------------------------------------------------------------------------------------------
 
