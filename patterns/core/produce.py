@@ -12,7 +12,7 @@ from patterns.core.backoff import Jitter
 from patterns.core.client import ClientEngine, ClientSession, error_of
 from patterns.wire.address import Address
 from patterns.wire.codec import Encoded
-from patterns.wire.errors import SequenceGap, ZbrokerError
+from patterns.wire.errors import OutcomeUnknown, SequenceGap, ZbrokerError
 from patterns.wire.frames import MSGPACK, Message, pack, pack_columns
 from patterns.wire.limits import PRODUCER_BATCHES_REMEMBERED
 from patterns.wire.messages import (
@@ -99,6 +99,7 @@ class ProducerEngine(ClientEngine):
         self._codec = codec
         self._name = name
         self._identity: ProducerIdentity | None = None
+        self._cluster = ""
         self._sequence = 0
         self._accepted = 0  # the last sequence that the broker will have taken when it has read what we sent
         self._unconfirmed: deque[Batch] = deque()
@@ -170,13 +171,27 @@ class ProducerEngine(ClientEngine):
         before, identity = self._identity, ready.producer
         if identity is None:
             return
-        self._identity = identity
+        if before is not None and ready.cluster != self._cluster:
+            self._forsake()
+        self._identity, self._cluster = identity, ready.cluster
         self._accepted = identity.sequence
         self._again_at = None
         self._take_back()
         if before is None or (before.id, before.epoch) != (identity.id, identity.epoch):
             self._renumber(identity)
         self._send_unsent(now)
+
+    def _forsake(self) -> None:
+        """This is another cluster: whether the one before has stored what it was sent, nobody can say here."""
+        error = OutcomeUnknown("the broker that this was sent to is gone, and the one here belongs to another cluster")
+        self._take_back()
+        done: list[Batch] = []
+        for batch in [batch for batch in self._unsent if batch.sent]:
+            self._unsent.remove(batch)
+            batch.error = batch.error or error
+            self._finish(batch, done)
+        if done:
+            self._events.append(Confirmed(done))
 
     def _take_back(self) -> None:
         """What has no confirm is to be sent again, before anything new."""

@@ -221,3 +221,15 @@ def test_what_may_be_stored_cannot_be_withdrawn(wire):
     assert not wire.engine.withdraw(batch)
     wire.disconnect()
     assert not wire.engine.withdraw(batch)
+
+
+def test_another_cluster_gets_only_what_was_never_sent_to_the_first(wire):
+    [sent] = append(wire)
+    wire.sent(Append)
+    wire.disconnect()
+    [unsent] = append(wire)
+    wire.back(producer=ProducerIdentity(3, 1, 0), cluster="elsewhere")
+    assert isinstance(sent.error, OutcomeUnknown)
+    assert [batch is sent for batch in done(wire)] == [True]
+    assert len(wire.sent(Append)) == 1
+    assert not unsent.done
