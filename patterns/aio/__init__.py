@@ -1,1 +1,26 @@
 """The roles for asyncio: what waits is awaited. The same names as patterns.sync."""
+
+from patterns.aio.admin import Admin
+from patterns.aio.consumer import Batch, Consumer, Delivery
+from patterns.aio.producer import Posted, Producer, Receipt, Receipts, SendManyError
+from patterns.aio.publisher import Publisher
+from patterns.aio.replier import IncomingRequest, Replier
+from patterns.aio.requester import Requester
+from patterns.aio.subscriber import Subscriber
+
+__all__ = [
+    "Admin",
+    "Batch",
+    "Consumer",
+    "Delivery",
+    "IncomingRequest",
+    "Posted",
+    "Producer",
+    "Publisher",
+    "Receipt",
+    "Receipts",
+    "Replier",
+    "Requester",
+    "SendManyError",
+    "Subscriber",
+]

@@ -1,6 +1,7 @@
 """Who drives an engine under asyncio: the event loop, woken by the sockets' descriptors. No thread, no lock.
 
-A wait only looks at state that turns change, and takes nothing itself: so cancelling one loses nothing.
+A wait only looks at state that turns change, and takes nothing itself: so cancelling one loses nothing. Turns run in
+callbacks of the loop, never inside an await of the user's.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from patterns.io import context
 from patterns.io.clock import clock
@@ -17,6 +18,7 @@ from patterns.io.waiting import Steps
 from patterns.wire.errors import Closed, Forked, ZbrokerError
 
 _T = TypeVar("_T")
+_TURNS_MAX: Final = 64  # in a row; a turn ends at the first news, and each look at those who wait costs all of them
 
 
 def _never() -> bool:
@@ -49,16 +51,19 @@ class AioDriver:
             self._loop = asyncio.get_running_loop()
         except RuntimeError as error:
             raise RuntimeError("roles of patterns.aio are made inside a running event loop") from error
-        if not hasattr(self._loop, "add_reader"):
-            raise RuntimeError("this event loop cannot watch descriptors; use the selector loop")
+        unwatching = asyncio.AbstractEventLoop.add_reader  # which only says that there is none
+        if getattr(type(self._loop), "add_reader", unwatching) is unwatching:
+            raise RuntimeError(
+                f"{type(self._loop).__name__} has no add_reader(), so it cannot watch sockets; use a selector event loop"
+            )
         self.engine = engine
         self.lock: AbstractContextManager[None] = nullcontext()
         self._links = Links(
             engine,
             kind,
             context.shared_context,
-            lambda fd: self._loop.add_reader(fd, self._turn_soon),
-            self._loop.remove_reader,
+            lambda fd: self._loop.add_reader(fd, self._turn, [(fd, 0)]),
+            self._unwatch,
             on_events,
             before_turn=before_turn,
             binds=binds,
@@ -67,7 +72,7 @@ class AioDriver:
         self._waiters: dict[asyncio.Future[bool], Callable[[], bool]] = {}
         self._is_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at: int | None = None
+        self._timer_at = 0
         self.kicked = False
         self.forked = False
         self.is_closed = False
@@ -84,7 +89,7 @@ class AioDriver:
             self.engine.start(clock())
             self._links.perform()
         except ZbrokerError:
-            self._shut()
+            self.shut()
             raise
         self._turn_soon()
 
@@ -105,46 +110,52 @@ class AioDriver:
             return True
         return False
 
-    # -- turns ---------------------------------------------------------------------------------------------------
+    def _unwatch(self, fd: int) -> None:
+        if not self._loop.is_closed():
+            self._loop.remove_reader(fd)
+
+    # -- turns, in callbacks of the loop ---------------------------------------------------------------------------
 
     def _turn_soon(self) -> None:
         if not self._is_scheduled:
             self._is_scheduled = True
-            self._loop.call_soon(self._turn)
+            self._loop.call_soon(self._turn_now)
 
-    def _turn(self) -> None:
-        """Everything that is there may be more than one turn takes: then the loop's other work goes between."""
+    def _turn_now(self) -> None:
         self._is_scheduled = False
+        self._turn(None)
+
+    def _turn(self, named: list[tuple[int, int]] | None) -> None:
+        """Take what is there, as far as one round of the loop should; then look who has waited for it."""
         if self.is_closed:
             return
+        links = self._links
         self.kicked = False
-        self._links.turn()
-        self._settle()
+        for _ in range(_TURNS_MAX):
+            links.turn(named)
+            if links.has_new or not links.is_readable():
+                break
+        for future, done in list(self._waiters.items()):
+            if not future.done() and done():
+                future.set_result(True)
+        self._look_ahead()
 
-    def _settle(self) -> None:
-        """After anything that may have changed state: wake the done, set the timer, look again if more is there."""
-        if self._waiters:
-            for future, done in list(self._waiters.items()):
-                if not future.done() and done():
-                    future.set_result(True)
-        if self._links.has_new or self._links.is_readable():
+    def _look_ahead(self) -> None:
+        """The descriptors are edge-triggered: what is there already wakes nobody. And the engine's timer may be new."""
+        links = self._links
+        due = links.due = self.engine.next_timeout()
+        if links.has_new or links.is_readable():
             self._turn_soon()
-        self._set_timer()
-
-    def _set_timer(self) -> None:
-        due = self.engine.next_timeout()
-        if due == self._timer_at:
-            return
+        if due is None or (self._timer is not None and self._timer_at <= due):
+            return  # a timer that fires early sets the next one; most are for requests that end long before
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
         self._timer_at = due
-        if due is not None:
-            self._timer = self._loop.call_later(max(0, due - clock()) / 1e6, self._expire)
+        self._timer = self._loop.call_later(max(0, due - clock()) / 1e6, self._expire)
 
     def _expire(self) -> None:
-        self._timer = self._timer_at = None
-        self._turn_soon()
+        self._timer = None
+        self._turn(None)
 
     # -- what roles call -----------------------------------------------------------------------------------------
 
@@ -152,10 +163,10 @@ class AioDriver:
         """Until done() or the deadline; whether it is done. Cancelling it changes nothing but who waits."""
         if self.forked:
             self.check()
-        self._links.push(clock())
-        if done():
-            return True
-        self._settle()
+        self._push()
+        if done() or self.is_closed:
+            await asyncio.sleep(0)  # who always finds it done would never let the loop turn
+            return done()
         future: asyncio.Future[bool] = self._loop.create_future()
         self._waiters[future] = done
         timer = None
@@ -167,6 +178,16 @@ class AioDriver:
             self._waiters.pop(future, None)
             if timer is not None:
                 timer.cancel()
+
+    def _push(self) -> None:
+        """Send; whom that helps is seen in the next turn, once for all who push in this round of the loop."""
+        if self.is_closed:
+            return
+        self.kicked = False
+        self._links.push(clock())
+        if self._waiters:
+            self._turn_soon()
+        self._look_ahead()
 
     async def drive(self, steps: Steps[_T]) -> _T:
         """Run a role's steps, awaiting where they wait."""
@@ -187,14 +208,13 @@ class AioDriver:
         """Send what call(now) and others have posted."""
         if self.forked:
             self.check()
-        now = clock()
         if call is not None:
-            call(now)
-        self.kicked = False
-        self._links.push(now)
-        self._settle()
+            call(clock())
+        self._push()
 
-    burst = run
+    def burst(self) -> None:
+        """Send a full batch of posted messages."""
+        self.run()
 
     def kick(self) -> None:
         """Something was posted: it leaves when the loop comes round."""
@@ -208,7 +228,10 @@ class AioDriver:
     # -- the end -------------------------------------------------------------------------------------------------
 
     async def close(self, timeout_s: float) -> bool:
-        """Say goodbye, wait for the answer, close the sockets; whether it went well in time. Idempotent."""
+        """Say goodbye, wait for the answer, close the sockets; whether it went well in time. Idempotent.
+
+        Cancelled, it closes the sockets at once.
+        """
         if self.is_closed or self.forked:
             return True
         deadline = clock() + int(timeout_s * 1e6)
@@ -217,7 +240,7 @@ class AioDriver:
         try:
             return await self.wait(lambda: self.engine.closed, deadline)
         finally:
-            self._shut()
+            self.shut()
 
     def at_exit(self) -> None:
         """The interpreter ends and the program has not closed us; the loop is gone, so nobody says goodbye."""
@@ -226,7 +249,8 @@ class AioDriver:
             self._links.close()
             context.leave(self)
 
-    def _shut(self) -> None:
+    def shut(self) -> None:
+        """Close the sockets at once; who waits is woken."""
         if self.is_closed:
             return
         self.is_closed = True

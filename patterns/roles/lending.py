@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -16,6 +16,7 @@ from patterns.wire.errors import BadArgument, ZbrokerError
 if TYPE_CHECKING:
     from patterns.roles.consumer import ConsumerRole
 
+_T = TypeVar("_T", bound="DeliveryRole")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -161,6 +162,12 @@ class Batch:
             d = self._delivered
             self._items = items_of(d.codec, d.payload, d.count, d.sizes)
         return bytes(self._items[at])
+
+
+def deliveries(consumer: ConsumerRole[Any], batch: Batch, kind: type[_T]) -> Iterator[_T]:
+    """A batch's messages, one by one."""
+    for at, (offset, body) in enumerate(zip(batch.offsets, batch.bodies, strict=True)):
+        yield kind(consumer, batch, at, offset, body)
 
 
 def _delay_ms(seconds: float) -> int:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from itertools import chain
 from typing import Any
 
 from patterns.io.driver import Driver
 from patterns.roles.consumer import PROCESSING_MAX_S, ConsumerRole
-from patterns.roles.lending import Batch, DeliveryRole
+from patterns.roles.lending import Batch, DeliveryRole, deliveries
 from patterns.sync.role import SyncRole
 
 __all__ = ["Batch", "Consumer", "Delivery"]
@@ -96,12 +96,10 @@ class Consumer(ConsumerRole[Driver], SyncRole):
     def __iter__(self) -> Iterator[Delivery]:
         """Messages, until close() or idle_timeout_s without one. A second loop goes on where the first stopped."""
         if self._messages is None:
-            self._messages = chain.from_iterable(map(self._deliveries, self._arriving("slices")))
+            self._messages = chain.from_iterable(
+                deliveries(self, batch, Delivery) for batch in self._arriving("slices")
+            )
         return self._messages
-
-    def _deliveries(self, batch: Batch) -> Iterable[Delivery]:
-        for at, (offset, body) in enumerate(zip(batch.offsets, batch.bodies, strict=True)):
-            yield Delivery(self, batch, at, offset, body)
 
     def receive(self, timeout_s: float | None = None) -> Delivery | None:
         """The next message; None when none came in time, or after close()."""

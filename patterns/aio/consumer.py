@@ -1,0 +1,136 @@
+"""The Consumer of the asyncio shell."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Generator, Iterator
+from datetime import datetime
+from typing import Any
+
+from patterns.aio.driver import AioDriver
+from patterns.aio.role import AioRole, Arrivals
+from patterns.roles.consumer import PROCESSING_MAX_S, ConsumerRole
+from patterns.roles.lending import Batch, DeliveryRole, deliveries
+
+__all__ = ["Batch", "Consumer", "Delivery"]
+
+
+class Delivery(DeliveryRole):
+    """One message that a group has lent to this consumer, or that it reads.
+
+    Attributes:
+        offset: its place in the stream.
+        attempt: 1 the first time.
+        key, headers: as sent.
+        token: rises with each lease of a message; a fence for side effects.
+    """
+
+    __slots__ = ()
+
+    _consumer: Consumer
+
+    def ack(self, confirm: bool = False) -> Awaitable[None]:
+        """It is done; it never comes again to this group.
+
+        Args:
+            confirm: wait until that is on disk: await the result. Without, the ack is on its way already, and awaiting
+                returns at once.
+
+        Raises:
+            StaleLease: with confirm, when the message was not ours any more.
+        """
+        if confirm:
+            return self._consumer._driver.drive(self._ack_surely())
+        self._ack()
+        return _NOTED
+
+
+class _Noted:
+    """Awaiting it returns at once."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        return
+        yield
+
+
+_NOTED = _Noted()
+
+
+class Consumer(ConsumerRole[AioDriver], AioRole):
+    """Takes messages from a stream: as a member of a group, each message for one member, or alone, leaving no trace.
+
+    Args:
+        address: `zb://` of brokers. None: ZBROKER_URL.
+        stream: made by first use.
+        group: made by first use; None reads without a group, and nothing is settled.
+        start: where a new group, or a reader, begins: "first", "new", or an offset.
+        credit: the most messages held ahead.
+        codec: what it prefers; bodies are decoded from whatever they come in.
+        type: what bodies are validated as; a message that is not of it has a `body` that raises.
+        idle_timeout_s: iteration ends when nothing came for so long.
+        processing_max_s: how long a handler may compute before its messages go to another member.
+        security: not built yet.
+
+    Raises:
+        BadAddress, BadName, BadArgument; NotInThisDeployment peer to peer.
+    """
+
+    def __init__(
+        self,
+        address: str | None,
+        stream: str,
+        *,
+        group: str | None = None,
+        start: str | int | datetime = "first",
+        credit: int = 1_000,
+        codec: str = "msgpack",
+        type: Any = Any,
+        idle_timeout_s: float | None = None,
+        processing_max_s: float = PROCESSING_MAX_S,
+        security: object = None,
+    ) -> None:
+        self._mode = ""  # what the iteration that is under way takes
+        self._slices: Arrivals[Delivery] = Arrivals(self._more_slices, idle_timeout_s)
+        self._batches: Arrivals[Batch] = Arrivals(self._more_batches, idle_timeout_s)
+        super().__init__(
+            AioDriver,
+            address,
+            stream,
+            group=group,
+            start=start,
+            credit=credit,
+            codec=codec,
+            type=type,
+            idle_timeout_s=idle_timeout_s,
+            processing_max_s=processing_max_s,
+            security=security,
+        )
+
+    def __aiter__(self) -> AsyncIterator[Delivery]:
+        """Messages, until close() or idle_timeout_s without one. A second loop goes on where the first stopped."""
+        return self._slices
+
+    async def receive(self, timeout_s: float | None = None) -> Delivery | None:
+        """The next message; None when none came in time, or after close()."""
+        return await self._slices.receive(timeout_s)
+
+    def batches(self) -> AsyncIterator[Batch]:
+        """Batches, as they were stored where that is possible; ends as iteration does."""
+        return self._batches
+
+    async def _more_slices(self, timeout_s: float | None) -> Iterator[Delivery] | None:
+        batch = await self._more("slices", timeout_s)
+        return None if batch is None else deliveries(self, batch, Delivery)
+
+    async def _more_batches(self, timeout_s: float | None) -> tuple[Batch] | None:
+        batch = await self._more("batches", timeout_s)
+        return None if batch is None else (batch,)
+
+    async def _more(self, mode: str, timeout_s: float | None) -> Batch | None:
+        if mode != self._mode:
+            self._mode = mode
+            self._begin(mode)
+        return await self._driver.drive(self._next_batch(mode, timeout_s))
+
+    async def ready(self, timeout_s: float = 5.0) -> None:
+        """Return when the stream is joined. Raises Unavailable, and what the broker refuses the join for."""
+        await self._driver.drive(self._ready(timeout_s))

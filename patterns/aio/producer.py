@@ -1,0 +1,139 @@
+"""The Producer of the asyncio shell."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from typing import Any
+
+from patterns.aio.driver import AioDriver
+from patterns.aio.role import AioRole
+from patterns.roles.posting import PostedRole, Receipt, Receipts, SendManyError
+from patterns.roles.producer import UNCONFIRMED_BYTES_MAX, ProducerRole, refuse_unbuilt
+
+__all__ = ["Posted", "Producer", "Receipt", "Receipts", "SendManyError"]
+
+
+class Posted(PostedRole):
+    """A message on its way; see Producer.post()."""
+
+    __slots__ = ()
+
+    _producer: Producer
+
+    async def result(self, timeout_s: float | None = None) -> Receipt:
+        """Wait for the receipt. Raises TimedOut, or what the message was refused for."""
+        return await self._producer._driver.drive(self._result(timeout_s))
+
+    def __await__(self) -> Generator[Any, None, Receipt]:
+        return self.result().__await__()
+
+
+class Producer(ProducerRole[AioDriver], AioRole):
+    """Appends messages to a stream, each stored once and confirmed when it is on disk; tasks of one loop may share it.
+
+    Args:
+        address: `zb://` of brokers. None: ZBROKER_URL.
+        stream: made by first use.
+        codec: of the bodies.
+        name: keeps the producer's identity over restarts of the program and shuts out its older self.
+        timeout_s: how long send() waits for its confirm, and room() for room.
+        unconfirmed_bytes_max: what may be under way.
+        security: not built yet.
+
+    Raises:
+        BadAddress, BadName, BadArgument; NotInThisDeployment peer to peer.
+    """
+
+    def __init__(
+        self,
+        address: str | None,
+        stream: str,
+        *,
+        codec: str = "msgpack",
+        name: str = "",
+        timeout_s: float = 10.0,
+        unconfirmed_bytes_max: int = UNCONFIRMED_BYTES_MAX,
+        security: object = None,
+    ) -> None:
+        super().__init__(
+            AioDriver,
+            address,
+            stream,
+            codec=codec,
+            name=name,
+            timeout_s=timeout_s,
+            unconfirmed_bytes_max=unconfirmed_bytes_max,
+            security=security,
+        )
+
+    async def send(
+        self,
+        body: Any,
+        *,
+        key: str | None = None,
+        headers: dict[str, str] | None = None,
+        topic: str | None = None,
+        message_id: str | None = None,
+        delay_s: float | None = None,
+    ) -> Receipt:
+        """Store one message; returns when it is on disk.
+
+        Args:
+            body: what the codec can express.
+            key, headers, topic, message_id: travel with it.
+            delay_s: not built yet.
+
+        Raises:
+            TimedOut: no confirm in time; it may be stored nevertheless.
+            StorageFull, StorageFailed, OutcomeUnknown, Fenced: see their texts.
+            BadBody, TooLarge, BadName.
+        """
+        return await self._driver.drive(self._send(body, key, headers, topic, message_id, delay_s))
+
+    async def send_many(self, bodies: Iterable[Any]) -> Receipts:
+        """Store many messages, pipelined; returns when all are on disk. Not atomic.
+
+        Raises:
+            SendManyError: one was refused; `.receipts` of those before it, `.index` of the first without one.
+            TimedOut, Unavailable: no progress for `timeout_s`.
+        """
+        return await self._driver.drive(self._send_many(bodies))
+
+    def post(
+        self,
+        body: Any,
+        *,
+        key: str | None = None,
+        headers: dict[str, str] | None = None,
+        topic: str | None = None,
+        message_id: str | None = None,
+        delay_s: float | None = None,
+    ) -> Posted:
+        """Hand a message over and return at once. The body must not be changed afterwards.
+
+        Raises:
+            BufferFull: no room, and the message was not taken; `await room()`, then post it again.
+            Closed, Forked, Unavailable.
+        """
+        if topic is not None or delay_s is not None:
+            refuse_unbuilt(topic, delay_s)
+        if self._is_full:
+            if not self._may_go_on():
+                raise self._no_room()
+            self._is_full = False
+        posted = Posted(self)
+        self._posted.append((body, key, headers, topic, message_id, posted))
+        if len(self._posted) >= self._per_batch:
+            self._post_now()
+        elif not self._driver.kicked:
+            self._driver.check()
+            self._driver.kick()
+        return posted
+
+    async def room(self, timeout_s: float | None = None) -> None:
+        """Return when there is room for another post(). None: within the Producer's `timeout_s`. Raises BufferFull."""
+        await self._driver.drive(self._room(self._timeout_s if timeout_s is None else timeout_s))
+
+    async def flush(self, timeout_s: float = 10.0) -> None:
+        """Return when everything posted is confirmed or refused. Raises TimedOut, and what a refusal of the session was."""
+        await self._driver.drive(self._flush(timeout_s))

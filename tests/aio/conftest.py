@@ -1,0 +1,3 @@
+"""The same places as those of the socket tests."""
+
+from tests.sockets.conftest import broker, place  # noqa: F401
