@@ -20,18 +20,14 @@ async def _stored(broker: Broker, stream: str, count: int) -> list[object]:
 
 @in_a_loop
 async def test_receive_of_a_consumer(broker: Broker) -> None:
-    async with Producer(broker.url, "end") as out:
-        for attempt in attempts():
-            async with (
-                Consumer(broker.url, attempt.name, group="g") as consumer,
-                Producer(broker.url, attempt.name) as out,
-            ):
-                receiving = asyncio.create_task(attempt(consumer.receive(IDLE_S)))
-                await out.send_many(range(10))
-                found = [await receiving]
-                while len([one for one in found if one]) < 10:
-                    found.append(await consumer.receive(IDLE_S))
-                assert [(d.body, d.attempt) for d in found if d] == [(number, 1) for number in range(10)]
+    for attempt in attempts():
+        async with Consumer(broker.url, attempt.name, group="g") as consumer, Producer(broker.url, attempt.name) as out:
+            receiving = asyncio.create_task(attempt(consumer.receive(IDLE_S)))
+            await out.send_many(range(10))
+            found = [await receiving]
+            while len([one for one in found if one]) < 10:
+                found.append(await consumer.receive(IDLE_S))
+            assert [(d.body, d.attempt) for d in found if d] == [(number, 1) for number in range(10)]
 
 
 @in_a_loop
