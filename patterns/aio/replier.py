@@ -27,7 +27,7 @@ class Replier(ReplierRole[AioDriver], AioRole):
         type: what request bodies are validated as; a request that is not of it gets VALIDATION_FAILED by itself.
         idle_timeout_s: iteration ends when no request came for so long.
         security: not built yet.
-        concurrency: how many requests serve_forever() works on at once.
+        concurrency: how many requests it is given at once, and serve_forever() works on.
         executor: where it calls the handler, which is no coroutine function then. None: in the loop, which stands still
             while a handler computes.
 
@@ -63,6 +63,7 @@ class Replier(ReplierRole[AioDriver], AioRole):
             type=type,
             idle_timeout_s=idle_timeout_s,
             security=security,
+            concurrency=concurrency,
         )
         self._arrivals = Arrivals(self._more, idle_timeout_s)
 

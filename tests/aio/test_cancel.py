@@ -65,13 +65,14 @@ async def test_publish_and_flush(place: Place) -> None:
         async with Publisher(place.bind) as publisher, Subscriber(place.of(publisher), ">") as subscriber:
             await subscriber.ready()
 
-            async def publish(publisher: Publisher = publisher) -> None:
+            begun: list[int] = []
+
+            async def publish(publisher: Publisher = publisher, begun: list[int] = begun) -> None:
                 for number in range(3_000):
                     begun.append(number)
                     await publisher.publish("n.x", number)
                 await publisher.flush()
 
-            begun: list[int] = []
             await attempt(publish())
             await publisher.flush()
             assert [(await subscriber.receive(IDLE_S)).body for _ in begun] == begun
