@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from patterns.core.reply import Cancelled, PeerReplierEngine, ReplierEngine, Requested
 from patterns.io.clock import clock
 from patterns.io.links import SocketKind
@@ -209,7 +211,8 @@ class ReplierRole(Role[D]):
 
     def _reply(self, token: int, body: Any, headers: dict[str, str] | None) -> None:
         self._driver.check()
-        codec = self._engine.codec_to(token)
+        # what is encoded already can only go as it is, and is labelled so
+        codec = self._codec if isinstance(body, msgspec.Raw) else self._engine.codec_to(token)
         payload = encode_only(codec, body)
         columns = pack_columns(Columns(headers=[headers]), MSGPACK) if headers else b""
         self._driver.run(lambda now: self._engine.reply(token, codec, payload, columns, now))
