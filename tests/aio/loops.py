@@ -41,7 +41,9 @@ async def serving(address: str, service: str, handler: Callable[[Any], Any], **m
 
 
 @types.coroutine
-def _cancelled_at(step: int, late: bool, coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+def _cancelled_at(
+    step: int, late: bool, coroutine: Coroutine[Any, Any, Any], waits: asyncio.Event
+) -> Generator[Any, Any, Any]:
     suspensions, go_on, value = 0, coroutine.send, None
     task = asyncio.current_task()
     assert task is not None
@@ -51,6 +53,7 @@ def _cancelled_at(step: int, late: bool, coroutine: Coroutine[Any, Any, Any]) ->
         except StopIteration as stop:
             return stop.value
         suspensions += 1
+        waits.set()
         if suspensions == step:
             if late and waited_for is not None:
                 waited_for.add_done_callback(lambda _: task.cancel())
@@ -68,6 +71,9 @@ class Attempt:
     Args:
         step: the number of the await, from 1.
         late: cancel when what it waits for is there already, and the task has not seen it yet.
+
+    Attributes:
+        waits: set as soon as the call awaits anything.
     """
 
     def __init__(self, step: int, late: bool) -> None:
@@ -75,12 +81,13 @@ class Attempt:
         self._step = step
         self._late = late
         self.was_cancelled = False
+        self.waits = asyncio.Event()
 
     async def __call__(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Its result; None when it was cancelled."""
 
         async def body() -> Any:
-            return await _cancelled_at(self._step, self._late, coroutine)
+            return await _cancelled_at(self._step, self._late, coroutine, self.waits)
 
         task = asyncio.create_task(body())
         try:
