@@ -159,10 +159,15 @@ class AioDriver:
 
     # -- what roles call -----------------------------------------------------------------------------------------
 
-    async def wait(self, done: Callable[[], bool], deadline: int | None) -> bool:
-        """Until done() or the deadline; whether it is done. Cancelling it changes nothing but who waits."""
+    async def wait(self, done: Callable[[], bool], deadline: int | None, *, fresh: bool = False) -> bool:
+        """Until done() or the deadline; whether it is done. Cancelling it changes nothing but who waits.
+
+        With `fresh`, the sockets are looked at before done() is asked at first.
+        """
         if self.forked:
             self.check()
+        if fresh and not self.is_closed:
+            self._links.turn()
         self._push()
         if done() or self.is_closed:
             await asyncio.sleep(0)  # who always finds it done would never let the loop turn
@@ -195,7 +200,7 @@ class AioDriver:
             wait = next(steps)
             while True:
                 try:
-                    done = await self.wait(wait.done, wait.deadline)
+                    done = await self.wait(wait.done, wait.deadline, fresh=wait.fresh)
                 except BaseException as error:  # noqa: BLE001  cancelled: the steps clean up after themselves
                     wait = steps.throw(error)
                 else:

@@ -9,6 +9,7 @@ from patterns.aio.driver import AioDriver
 from patterns.aio.role import AioRole
 from patterns.roles.posting import PostedRole, Receipt, Receipts, SendManyError
 from patterns.roles.producer import UNCONFIRMED_BYTES_MAX, ProducerRole, refuse_unbuilt
+from patterns.roles.role import check_headers
 
 __all__ = ["Posted", "Producer", "Receipt", "Receipts", "SendManyError"]
 
@@ -117,6 +118,8 @@ class Producer(ProducerRole[AioDriver], AioRole):
         """
         if topic is not None or delay_s is not None:
             refuse_unbuilt(topic, delay_s)
+        if headers is not None:
+            check_headers(headers)
         if self._is_full:
             if not self._may_go_on():
                 raise self._no_room()

@@ -8,6 +8,7 @@ from typing import Any, Final
 from patterns.aio.driver import AioDriver
 from patterns.aio.role import AioRole
 from patterns.roles.publisher import PublisherRole
+from patterns.roles.role import check_headers
 
 _STRETCH: Final = 1_000  # messages; then the loop has its turn, so that what was published can leave
 
@@ -52,6 +53,8 @@ class Publisher(PublisherRole[AioDriver], AioRole):
             lane = self._lane_of[topic]
         except KeyError:
             lane = self._find_lane(topic)
+        if headers is not None:
+            check_headers(headers)
         items = lane.items
         items += (topic, body, headers)  # a quarter off extend()
         self._stretch += 1

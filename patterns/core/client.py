@@ -408,6 +408,11 @@ class ClientEngine:
                 return True
         return False
 
+    @property
+    def was_ready(self) -> bool:
+        """Whether anybody was ever there."""
+        return any(session.ready is not None for session in self.sessions)
+
     def unavailable(self) -> ZbrokerError:
         """What to raise when no session came about in time."""
         if self.error is not None:

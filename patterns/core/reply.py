@@ -266,6 +266,8 @@ class PeerReplierEngine:
 
     is_offered = is_ready
 
+    was_ready = True
+
     def unavailable(self) -> ZbrokerError:
         raise AssertionError("a bound replier is always there")
 

@@ -275,7 +275,10 @@ class RequesterEngine(ClientEngine):
     def _too_late(self, pending: _Pending) -> ZbrokerError:
         if pending.asked is None and not self.is_ready:
             return self.unavailable()
-        return TimedOut(f"request to {pending.header.service!r}: no outcome before its deadline")
+        where = pending.asked.address.endpoint if pending.asked is not None else "nobody: all were busy or unknown"
+        return TimedOut(
+            f"request to {pending.header.service!r}: no outcome before its deadline; it was sent to {where}"
+        )
 
     def _give_up_waiting(self, now: int) -> None:
         """Peer to peer nobody else can say NO_REPLIER for a service that none of the peers offers."""

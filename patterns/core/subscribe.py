@@ -238,6 +238,7 @@ class PeerSubscriberEngine:
         self._heard: dict[Link, set[bytes]] = {}  # link -> publishers that echoed
         self._doubtful: dict[Link, set[bytes]] = {}  # link -> publishers that a break made doubtful
         self._closed = False
+        self.was_ready = False
         self.loss = Loss()
         self.counters: Counter[str] = Counter()
         self.error: ZbrokerError | None = None
@@ -301,6 +302,7 @@ class PeerSubscriberEngine:
         for channel in self._channels:
             self.loss.told(echo.publisher, channel, echo.sequences.get(str(channel), 0))
         self._heard[link].add(echo.publisher)
+        self.was_ready = True
 
     def taken(self, now: int) -> None:
         """Nothing to grant: libzmq's high-water marks bound this link."""

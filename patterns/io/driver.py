@@ -7,6 +7,7 @@ Sleeping on descriptors is safe beside use of the sockets; sleeping in zmq_poll 
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import threading
@@ -23,6 +24,8 @@ from patterns.wire.errors import Closed, Forked, ZbrokerError
 _T = TypeVar("_T")
 _FOREVER_S: Final = 3_600.0
 _FOREVER_US: Final = 3_600_000_000
+_PATIENCE_US: Final = 2_000_000  # a broker that restarts is back by then
+_log = logging.getLogger("zbroker")
 _EXIT_TIMEOUT_S: Final = 1.0
 _IN_FD: Final = select.POLLIN
 
@@ -117,6 +120,7 @@ class Driver:
         self._sleeps_until = 0
         self._followers: list[_Follower] = []
         self._deferred: list[Callable[[], None]] = []
+        self._has_complained = False
         self.kicked = False
         self.bursts = 0  # full batches that callers sent by themselves
         self.entries = 0  # calls of wait(); the keeper sees by it whether a caller is about
@@ -169,12 +173,15 @@ class Driver:
 
     # -- waiting -------------------------------------------------------------------------------------------------
 
-    def wait(self, done: Callable[[], bool], deadline: int | None, *, keeper: bool = False) -> bool:
+    def wait(
+        self, done: Callable[[], bool], deadline: int | None, *, fresh: bool = False, keeper: bool = False
+    ) -> bool:
         """Drive, or wait while another drives, until done() or the deadline; whether it is done.
 
         Args:
             done: evaluated under the lock; must be cheap.
             deadline: on clock(); None: no limit.
+            fresh: look at the sockets before done() is asked at first.
             keeper: the caller is the keeper, which gives way to anybody else.
         """
         if self.forked:
@@ -183,9 +190,15 @@ class Driver:
         try:
             if not keeper:
                 self.entries += 1
-            self._links.push(clock())
+            if fresh:
+                self.turn()
+            else:
+                self._links.push(clock())
+            began = clock()
             while not done():
                 now = clock()
+                if not self._has_complained and now - began > _PATIENCE_US:
+                    self._complain()
                 if deadline is not None and now >= deadline:
                     return False
                 if self._leader is None:
@@ -201,6 +214,12 @@ class Driver:
             if self._leader is None:
                 self._hand_over(keeper)
             self.lock.release()
+
+    def _complain(self) -> None:
+        """Once: who waits without a limit for somebody who is not there should be told."""
+        if not self.engine.is_ready and not self.engine.closed and self.engine.error is None:
+            self._has_complained = True
+            _log.warning("%s", self.engine.unavailable())
 
     def defer(self, call: Callable[[], None]) -> None:
         """Call user code soon, without the lock; under the lock."""
@@ -340,7 +359,7 @@ class Driver:
             wait = next(steps)
             while True:
                 try:
-                    done = self.wait(wait.done, wait.deadline)
+                    done = self.wait(wait.done, wait.deadline, fresh=wait.fresh)
                 except BaseException as error:  # noqa: BLE001  Ctrl-C: the steps clean up after themselves
                     wait = steps.throw(error)
                 else:

@@ -18,6 +18,7 @@ class Wait(msgspec.Struct, gc=False):
 
     done: Callable[[], bool]
     deadline: int | None
+    fresh: bool = False  # look at the sockets before the first answer: a connection may be gone and nobody has looked
 
 
 Steps = Generator[Wait, bool, _T]

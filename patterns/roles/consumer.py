@@ -22,6 +22,7 @@ from patterns.roles.role import (
     jitter,
     new_nonce,
     raise_error,
+    raise_if_never_there,
     refuse_security,
     resolve,
 )
@@ -132,6 +133,7 @@ class ConsumerRole(Role[D]):
                 if driver.is_over():
                     return None
                 if not (yield Wait(self._has_news, deadline_of(timeout_s))):
+                    raise_if_never_there(engine)
                     return None
                 continue
             event = delivered.popleft()
@@ -154,7 +156,7 @@ class ConsumerRole(Role[D]):
     def _ready(self, timeout_s: float) -> Steps[None]:
         self._driver.check()
         engine = self._engine
-        if not (yield Wait(lambda: engine.joined or engine.error is not None, deadline_of(timeout_s))):
+        if not (yield Wait(lambda: engine.joined or engine.error is not None, deadline_of(timeout_s), True)):
             raise engine.unavailable()
         raise_error(engine)
 
@@ -165,6 +167,8 @@ class ConsumerRole(Role[D]):
 
     def _settle(self, lease: int, first: int, last: int, action: str, *, delay_ms: int = 0, reason: str = "") -> None:
         """Note it; the next turn tells. The iterating thread makes that turn itself when it asks for more."""
+        if self._driver.is_closed:
+            self._driver.check()
         self._settled.append((lease, first, last, action, delay_ms, reason))
         if threading.get_ident() != self._thread and not self._driver.kicked:
             self._driver.check()

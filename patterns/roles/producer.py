@@ -5,6 +5,7 @@ post() itself stands in both shells: it is hot, and differs in what it does with
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any, Final
@@ -18,6 +19,7 @@ from patterns.roles.role import (
     D,
     MakeDriver,
     Role,
+    check_headers,
     codec_of,
     deadline_of,
     jitter,
@@ -46,6 +48,8 @@ _MESSAGES_MAX: Final = 8_192
 
 _Item = tuple[Any, "str | None", "dict[str, str] | None", "str | None", "str | None", PostedRole]
 
+_log = logging.getLogger("zbroker.producer")
+
 
 class ProducerRole(Role[D]):
     """See patterns.sync.Producer."""
@@ -73,6 +77,9 @@ class ProducerRole(Role[D]):
         self._timeout_s = timeout_s
         self._bytes_max = unconfirmed_bytes_max
         self._engine = ProducerEngine(addresses, stream, new_nonce(), self._codec, jitter, name)
+        self._left_out: list[
+            ZbrokerError
+        ] = []  # why bodies could not be posted; whoever asks their Posted hears it too
         self._posted: list[_Item] = []
         self._per_batch = _MESSAGES_AT_FIRST
         self._mean_bytes = BATCH_BYTES_TARGET // _MESSAGES_AT_FIRST
@@ -112,6 +119,7 @@ class ProducerRole(Role[D]):
     ) -> Steps[Receipt]:
         self._driver.check()
         refuse_unbuilt(topic, delay_s)
+        check_headers(headers)
         part = encode(self._codec, [body], self._engine.sessions[0].limits.body_bytes_max)[0]
         batch = batch_of(self._codec, part, keys=[key], headers=[headers], ids=[message_id])
         self._append([batch])
@@ -267,6 +275,7 @@ class ProducerRole(Role[D]):
         except (BadBody, TooLarge) as error:
             if len(items) == 1:
                 posted[0]._error = error
+                self._left_out.append(error)
                 self._driver.defer(posted[0]._run_callbacks)
             else:  # one by one, to keep the order and find the bad one
                 for item in items:
@@ -307,6 +316,13 @@ class ProducerRole(Role[D]):
             if engine.error is None:
                 yield Wait(lambda: self._all_done() or engine.error is not None, deadline_of(timeout_s))
         finally:
+            if self._left_out:
+                _log.warning("%d posted messages were left out; the first: %s", len(self._left_out), self._left_out[0])
+            if not self._all_done() and not driver.is_closed:
+                why = engine.error or engine.hindrance or (None if engine.is_ready else engine.unavailable())
+                _log.warning(
+                    "closed while %d batches had no confirm; %s", engine.unconfirmed, why or "they may be stored"
+                )
             if not driver.is_closed:
                 driver.run(lambda now: engine.shed(OutcomeUnknown("the producer was closed before the confirm came")))
 

@@ -110,7 +110,7 @@ class PublisherRole(Role[D]):
 
     def _flush(self, timeout_s: float) -> Steps[None]:
         self._driver.check()
-        if not (yield Wait(self._has_left, deadline_of(timeout_s))):
+        if not (yield Wait(self._has_left, deadline_of(timeout_s), True)):
             if not self._engine.is_ready:
                 raise self._engine.unavailable()
             raise TimedOut(f"{self._engine.unsent} bytes have not left within {timeout_s} s")
@@ -136,7 +136,7 @@ class PublisherRole(Role[D]):
         self._driver.check()
         engine = self._engine
         if not (
-            yield Wait(lambda: engine.audience >= count or engine.error is not None, deadline_of(timeout_s))
+            yield Wait(lambda: engine.audience >= count or engine.error is not None, deadline_of(timeout_s), True)
         ):  # fmt: skip
             if not engine.is_ready:
                 raise engine.unavailable()
@@ -147,5 +147,9 @@ class PublisherRole(Role[D]):
         engine = self._engine
         if engine.error is None:
             yield Wait(lambda: self._has_left() or not engine.is_ready, deadline_of(timeout_s))
+        if self._lanes.errors:
+            _log.warning(
+                "%d published messages were left out; the first: %s", len(self._lanes.errors), self._lanes.errors[0]
+            )
         if engine.unsent or not self._lanes.is_empty:
             _log.warning("closed while %d published bytes had not left; their messages are lost", engine.unsent)

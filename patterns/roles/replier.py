@@ -19,6 +19,7 @@ from patterns.roles.role import (
     MakeDriver,
     Role,
     binds,
+    check_headers,
     codec_of,
     deadline_of,
     jitter,
@@ -214,6 +215,7 @@ class ReplierRole(Role[D]):
         # what is encoded already can only go as it is, and is labelled so
         codec = self._codec if isinstance(body, msgspec.Raw) else self._engine.codec_to(token)
         payload = encode_only(codec, body)
+        check_headers(headers)
         columns = pack_columns(Columns(headers=[headers]), MSGPACK) if headers else b""
         self._driver.run(lambda now: self._engine.reply(token, codec, payload, columns, now))
         self._cancelled.discard(token)

@@ -8,7 +8,17 @@ from patterns.core.request import Outcome, RequesterEngine
 from patterns.io.clock import clock
 from patterns.io.links import SocketKind
 from patterns.io.waiting import Steps, Wait
-from patterns.roles.role import D, MakeDriver, Role, codec_of, jitter, new_nonce, refuse_security, resolve
+from patterns.roles.role import (
+    D,
+    MakeDriver,
+    Role,
+    check_headers,
+    codec_of,
+    jitter,
+    new_nonce,
+    refuse_security,
+    resolve,
+)
 from patterns.wire.codec import BodyDecoder, encode_only
 from patterns.wire.errors import BadAddress, BadArgument, TooLarge
 from patterns.wire.frames import MSGPACK, pack_columns
@@ -64,6 +74,7 @@ class RequesterRole(Role[D]):
         payload = encode_only(self._codec, body)
         if len(payload) > engine.sessions[0].limits.batch_bytes_max:
             raise TooLarge(f"request body of {len(payload)} bytes is above the limit of the other end")
+        check_headers(headers)
         columns = pack_columns(Columns(headers=[headers]), MSGPACK) if headers else b""
         timeout_us = int(min(timeout_s, 1e8) * 1e6)
         wait_ms = int(min(wait_s, timeout_s) * 1_000)

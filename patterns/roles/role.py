@@ -101,6 +101,15 @@ def resolve(address: str | None) -> tuple[Address, ...]:
     return parse_addresses(address or os.environ.get("ZBROKER_URL"))
 
 
+def check_headers(headers: dict[str, str] | None) -> None:
+    """Raises BadArgument for what is not str to str."""
+    if headers is None:
+        return
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise BadArgument(f"header {name!r}: {value!r}; names and values are str")
+
+
 def codec_of(codec: str) -> Codec:
     """Raises BadArgument."""
     try:
@@ -131,9 +140,15 @@ def deadline_of(timeout_s: float | None) -> int | None:
     """A deadline on the engines' clock. Raises BadArgument for what is no time."""
     if timeout_s is None:
         return None
-    if not timeout_s >= 0:
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not timeout_s >= 0:
         raise BadArgument(f"timeout_s={timeout_s!r}: a number of seconds, 0 or more, or None for no limit")
     return clock() + int(min(timeout_s, 1e9) * 1e6)
+
+
+def raise_if_never_there(engine: DrivenEngine) -> None:
+    """Raise Unavailable if nobody was ever there: an empty result would look as if there was nothing to do."""
+    if not engine.was_ready and not engine.closed:
+        raise engine.unavailable()
 
 
 def raise_error(engine: DrivenEngine) -> None:

@@ -20,6 +20,7 @@ from patterns.roles.role import (
     jitter,
     new_nonce,
     raise_error,
+    raise_if_never_there,
     refuse_security,
     resolve,
 )
@@ -93,7 +94,7 @@ class SubscriberRole(Role[D]):
     def _ready(self, timeout_s: float) -> Steps[None]:
         self._driver.check()
         engine = self._engine
-        if not (yield Wait(lambda: engine.is_listening or engine.error is not None, deadline_of(timeout_s))):
+        if not (yield Wait(lambda: engine.is_listening or engine.error is not None, deadline_of(timeout_s), True)):
             raise engine.unavailable()
         raise_error(engine)
 
@@ -109,6 +110,7 @@ class SubscriberRole(Role[D]):
             if driver.is_over():
                 return None
             if not batches and not (yield Wait(self._has_news, deadline_of(timeout_s))):
+                raise_if_never_there(self._engine)
                 return None
 
     def _has_news(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import chain
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from patterns.io.driver import Driver
 from patterns.roles.consumer import PROCESSING_MAX_S, ConsumerRole
 from patterns.roles.lending import Batch, DeliveryRole, deliveries
+from patterns.sync.arriving import Arriving
 from patterns.sync.role import SyncRole
 
 __all__ = ["Batch", "Consumer", "Delivery"]
@@ -79,6 +80,7 @@ class Consumer(ConsumerRole[Driver], SyncRole):
         security: object = None,
     ) -> None:
         self._messages: Iterator[Delivery] | None = None
+        self._slices: Arriving[Iterable[Delivery]]
         super().__init__(
             Driver,
             address,
@@ -96,10 +98,22 @@ class Consumer(ConsumerRole[Driver], SyncRole):
     def __iter__(self) -> Iterator[Delivery]:
         """Messages, until close() or idle_timeout_s without one. A second loop goes on where the first stopped."""
         if self._messages is None:
-            self._messages = chain.from_iterable(
-                deliveries(self, batch, Delivery) for batch in self._arriving("slices")
-            )
+            self._thread = threading.get_ident()
+            self._begin("slices")
+            self._slices = Arriving("Consumer", self._take_slice, self._forget)
+            self._messages = chain.from_iterable(self._slices)
+        self._slices.check()
         return self._messages
+
+    def _take_slice(self) -> Iterable[Delivery] | None:
+        batch = self._take_batch("slices")
+        return None if batch is None else deliveries(self, batch, Delivery)
+
+    def _take_batch(self, mode: str) -> Batch | None:
+        return self._driver.drive(self._next_batch(mode, self._idle_timeout_s))
+
+    def _forget(self) -> None:
+        self._messages = None
 
     def receive(self, timeout_s: float | None = None) -> Delivery | None:
         """The next message; None when none came in time, or after close()."""
@@ -111,17 +125,9 @@ class Consumer(ConsumerRole[Driver], SyncRole):
 
     def batches(self) -> Iterator[Batch]:
         """Batches, as they were stored where that is possible; ends as iteration does."""
-        return self._arriving("batches")
-
-    def _arriving(self, mode: str) -> Iterator[Batch]:
-        drive = self._driver.drive
         self._thread = threading.get_ident()
-        self._begin(mode)
-        try:
-            while (batch := drive(self._next_batch(mode, self._idle_timeout_s))) is not None:
-                yield batch
-        finally:
-            self._messages = None
+        self._begin("batches")
+        return Arriving("Consumer", lambda: self._take_batch("batches"), self._forget)
 
     def ready(self, timeout_s: float = 5.0) -> None:
         """Return when the stream is joined. Raises Unavailable, and what the broker refuses the join for."""

@@ -8,6 +8,7 @@ from typing import Any
 from patterns.io.driver import Driver
 from patterns.roles.posting import PostedRole, Receipt, Receipts, SendManyError
 from patterns.roles.producer import UNCONFIRMED_BYTES_MAX, ProducerRole, refuse_unbuilt
+from patterns.roles.role import check_headers
 from patterns.sync.role import SyncRole
 
 __all__ = ["Posted", "Producer", "Receipt", "Receipts", "SendManyError"]
@@ -114,6 +115,8 @@ class Producer(ProducerRole[Driver], SyncRole):
         """
         if topic is not None or delay_s is not None:
             refuse_unbuilt(topic, delay_s)
+        if headers is not None:
+            check_headers(headers)
         if self._is_full:  # before the message is taken: who gets BufferFull may post it again
             self._driver.drive(self._room(self._timeout_s))
         posted = Posted(self)

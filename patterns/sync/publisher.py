@@ -6,6 +6,7 @@ from typing import Any
 
 from patterns.io.driver import Driver
 from patterns.roles.publisher import PublisherRole
+from patterns.roles.role import check_headers
 from patterns.sync.role import SyncRole
 
 
@@ -48,6 +49,8 @@ class Publisher(PublisherRole[Driver], SyncRole):
             lane = self._lane_of[topic]
         except KeyError:
             lane = self._find_lane(topic)
+        if headers is not None:
+            check_headers(headers)
         items = lane.items
         items += (topic, body, headers)  # in one step, which no other thread can cut in two; a quarter off extend()
         if len(items) >= lane.limit:

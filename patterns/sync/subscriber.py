@@ -9,6 +9,7 @@ from typing import Any
 from patterns.core.message import Message
 from patterns.io.driver import Driver
 from patterns.roles.subscriber import SubscriberRole
+from patterns.sync.arriving import Arriving
 from patterns.sync.role import SyncRole
 
 
@@ -37,6 +38,7 @@ class Subscriber(SubscriberRole[Driver], SyncRole):
         security: object = None,
     ) -> None:
         self._messages: Iterator[Message] | None = None
+        self._arriving: Arriving[Iterable[Message]]
         super().__init__(
             Driver, address, patterns, codec=codec, type=type, idle_timeout_s=idle_timeout_s, security=security
         )
@@ -52,16 +54,16 @@ class Subscriber(SubscriberRole[Driver], SyncRole):
     def __iter__(self) -> Iterator[Message]:
         """Messages, until close() or idle_timeout_s without one. A second loop goes on where the first stopped."""
         if self._messages is None:
-            self._messages = chain.from_iterable(self._arriving())
+            self._arriving = Arriving("Subscriber", self._take_batch, self._forget)
+            self._messages = chain.from_iterable(self._arriving)
+        self._arriving.check()
         return self._messages
 
-    def _arriving(self) -> Iterator[Iterable[Message]]:
-        drive = self._driver.drive
-        try:
-            while (messages := drive(self._next_messages(self._idle_timeout_s))) is not None:
-                yield messages
-        finally:
-            self._messages = None
+    def _take_batch(self) -> Iterable[Message] | None:
+        return self._driver.drive(self._next_messages(self._idle_timeout_s))
+
+    def _forget(self) -> None:
+        self._messages = None
 
     def receive(self, timeout_s: float | None = None) -> Message | None:
         """The next message; None when none came in time, or after close()."""

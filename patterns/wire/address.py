@@ -35,6 +35,8 @@ def parse_addresses(text: str | None) -> tuple[Address, ...]:
     Raises:
         BadAddress: with the part that is wrong, and what is allowed.
     """
+    if text is not None and not isinstance(text, str):
+        raise BadAddress(f"address of type {type(text).__name__}; a str is needed, for example 'zb://localhost'")
     if not text:
         raise BadAddress("no address: pass one, or set ZBROKER_URL, for example ZBROKER_URL=zb://localhost")
     addresses = tuple(parse_address(part.strip()) for part in text.split(","))

@@ -49,6 +49,8 @@ def check_pattern(pattern: str) -> str:
 
 
 def _check_size(name: str, what: str) -> None:
+    if not isinstance(name, str):
+        raise BadName(f"{what} name of type {type(name).__name__}; a str is needed")
     try:
         size = len(name.encode())
     except UnicodeEncodeError as error:

@@ -1,0 +1,49 @@
+"""Batch after batch for one thread: what a Subscriber and a Consumer iterate over.
+
+A class and not a generator: a generator that two threads enter ends for both, and in a chain it takes the interpreter along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Generic, Self, TypeVar
+
+from patterns.wire.errors import LocalProtocolError
+
+T = TypeVar("T")
+
+
+class Arriving(Generic[T], Iterator[T]):
+    """Takes until there is nothing more.
+
+    Args:
+        what: the name of the role, for the error.
+        take: waits for the next; None: it is over.
+        over: called once at the end.
+    """
+
+    def __init__(self, what: str, take: Callable[[], T | None], over: Callable[[], None]) -> None:
+        self._what = what
+        self._take = take
+        self._over = over
+        self._is_waiting = False
+
+    def check(self) -> None:
+        """Raises LocalProtocolError when another thread waits here."""
+        if self._is_waiting:
+            raise LocalProtocolError(f"a {self._what} belongs to one thread, and another one waits for its messages")
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T:
+        self.check()
+        self._is_waiting = True
+        try:
+            found = self._take()
+        finally:
+            self._is_waiting = False
+        if found is None:
+            self._over()
+            raise StopIteration
+        return found

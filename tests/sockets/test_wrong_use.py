@@ -1,0 +1,111 @@
+"""What people do wrong in their first hour, and what they are told."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+
+import pytest
+
+from patterns.sync import Consumer, Producer, Publisher, Requester, Subscriber
+from patterns.wire.errors import BadAddress, BadArgument, BadName, Closed, LocalProtocolError, Unavailable
+from tests.processes import Broker, until
+
+NOBODY = "zb://127.0.0.1:1"  # a port that nobody listens at
+
+
+@pytest.fixture
+def broker(tmp_path: Path):
+    with Broker(tmp_path) as broker:
+        yield broker
+
+
+@pytest.mark.parametrize("kind", ["subscriber", "consumer", "batches"])
+def test_a_second_thread_is_refused_and_the_first_goes_on(broker: Broker, kind: str) -> None:
+    make = (
+        (lambda: Subscriber(broker.url, ">")) if kind == "subscriber" else lambda: Consumer(broker.url, "s", group="g")
+    )
+    with make() as role, Producer(broker.url, "s") as producer, Publisher(broker.url) as publisher:
+        role.ready()
+        batches = iter(role.batches()) if kind == "batches" else None
+        taken: list[object] = []
+        first = threading.Thread(target=lambda: taken.append(next(batches if batches is not None else iter(role))))
+        first.start()
+        until(lambda: role._driver.is_led, 10, "the first thread's waiting")
+        for _ in range(3):
+            with pytest.raises(LocalProtocolError, match="belongs to one thread"):
+                next(batches) if batches is not None else role.receive(0.1)
+        publisher.publish("a", 1)
+        producer.send(1)
+        first.join(10)
+        assert len(taken) == 1
+
+
+def test_ready_after_a_restart_is_about_the_new_session(broker: Broker) -> None:
+    with Subscriber(broker.url, ">", idle_timeout_s=5) as subscriber:
+        subscriber.ready()
+        for number in range(3):
+            broker.kill()
+            broker.start()
+            subscriber.ready(10)
+            with Publisher(broker.url) as publisher:
+                publisher.publish("a", number)
+                publisher.flush()
+            message = subscriber.receive(5)
+            assert message is not None
+            assert message.body == number
+        assert subscriber.interruptions == 3
+
+
+def test_an_empty_result_is_not_what_a_missing_broker_looks_like() -> None:
+    with Subscriber(NOBODY, ">", idle_timeout_s=0.3) as subscriber, pytest.raises(Unavailable, match=r"127\.0\.0\.1:1"):
+        list(subscriber)
+    with Consumer(NOBODY, "s", idle_timeout_s=0.3) as consumer, pytest.raises(Unavailable, match=r"127\.0\.0\.1:1"):
+        list(consumer)
+
+
+def test_who_waits_for_nobody_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    with Subscriber(NOBODY, ">") as subscriber, pytest.raises(Unavailable):
+        subscriber.receive(2.5)
+    said = [record.getMessage() for record in caplog.records if record.name == "zbroker"]
+    assert len(said) == 1
+    assert "no broker answers at tcp://127.0.0.1:1" in said[0]
+
+
+def test_an_ack_after_the_end_is_refused(broker: Broker) -> None:
+    with Producer(broker.url, "s") as producer, Consumer(broker.url, "s", group="g") as consumer:
+        producer.send(1)
+        delivery = next(iter(consumer))
+    with pytest.raises(Closed):
+        delivery.ack()
+
+
+def test_closing_says_what_was_left_out(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
+    with Publisher(broker.url) as publisher:
+        publisher.publish("a", object())
+    with Producer(broker.url, "s") as producer:
+        producer.post(object())
+    with caplog.at_level(logging.WARNING), Producer(NOBODY, "s") as lonely:
+        lonely.post(1)
+        lonely.close(0.2)
+    said = "\n".join(record.getMessage() for record in caplog.records)
+    assert "1 published messages were left out" in said
+    assert "1 posted messages were left out" in said
+    assert "closed while 1 batches had no confirm; no broker answers" in said
+
+
+def test_wrong_types_are_refused_in_words() -> None:
+    with pytest.raises(BadAddress, match="type int"):
+        Requester(5)  # type: ignore[arg-type]
+    with pytest.raises(BadName, match="type list"):
+        Subscriber(NOBODY, ["a", "b"])  # type: ignore[arg-type]
+    with Requester(NOBODY) as requester:
+        with pytest.raises(BadName, match="type int"):
+            requester.request(7, 1)  # type: ignore[arg-type]
+        with pytest.raises(BadArgument, match="header 'a'"):
+            requester.request("x", 1, headers={"a": 1})  # type: ignore[dict-item]
+    with Publisher(NOBODY) as publisher, pytest.raises(BadArgument, match="header 'a'"):
+        publisher.publish("t", 1, headers={"a": 1})  # type: ignore[dict-item]
+    with Subscriber(NOBODY, ">") as subscriber, pytest.raises(BadArgument, match="timeout_s"):
+        subscriber.ready("5")  # type: ignore[arg-type]
