@@ -141,6 +141,8 @@ class Batch:
 
     def ack(self, upto: int | None = None) -> None:
         """All are done, or the first `upto` of them."""
+        if upto is not None and not 0 <= upto <= len(self):
+            raise BadArgument(f"upto={upto!r}: this batch has {len(self)} messages")
         self._settle(range(len(self) if upto is None else upto), "ack")
 
     def nack(self, indexes: Iterable[int] | None = None, delay_s: float = 0.0) -> None:

@@ -19,7 +19,7 @@ class Arriving(Generic[T], Iterator[T]):
     Args:
         what: the name of the role, for the error.
         take: waits for the next; None: it is over.
-        over: called once at the end.
+        over: called at the end, whatever ended it.
     """
 
     def __init__(self, what: str, take: Callable[[], T | None], over: Callable[[], None]) -> None:
@@ -41,6 +41,9 @@ class Arriving(Generic[T], Iterator[T]):
         self._is_waiting = True
         try:
             found = self._take()
+        except BaseException:  # Ctrl-C, or an error of the session: a chain ends with it, the next loop makes another
+            self._over()
+            raise
         finally:
             self._is_waiting = False
         if found is None:

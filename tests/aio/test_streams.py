@@ -89,15 +89,16 @@ async def test_batches_are_acked_as_a_whole_or_in_part(broker: Broker) -> None:
     async with Producer(broker.url, "work") as out, Consumer(broker.url, "work", group="g") as consumer:
         await out.send_many(range(100))
         batch = await anext(consumer.batches())
-        batch.ack(upto=10)
-        batch.nack(range(10, len(batch)))
+        some = min(10, len(batch))  # the first one may be a slice: it was sent before we asked for batches
+        batch.ack(upto=some)
+        batch.nack(range(some, len(batch)))
         again: list[int] = []
         async for batch in consumer.batches():
             again.extend(batch.offsets)
             batch.ack()
-            if len(again) == 90:
+            if len(again) == 100 - some:
                 break
-        assert sorted(again) == list(range(10, 100))
+        assert sorted(again) == list(range(some, 100))
 
 
 @in_a_loop
