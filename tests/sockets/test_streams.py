@@ -83,15 +83,18 @@ def test_batches_are_acked_as_a_whole_or_in_part(broker: Broker) -> None:
         out.send_many(range(100))
         batch = next(consumer.batches())
         assert batch.bodies == list(range(len(batch)))
-        batch.ack(upto=10)
-        batch.nack(range(10, len(batch)))
+        some = min(10, len(batch))  # the first one may be a slice: it was sent before we asked for batches
+        with pytest.raises(BadArgument, match="has"):
+            batch.ack(upto=len(batch) + 1)
+        batch.ack(upto=some)
+        batch.nack(range(some, len(batch)))
         again: list[int] = []
         for batch in consumer.batches():
             again.extend(batch.offsets)
             batch.ack()
-            if len(again) == 90:
+            if len(again) == 100 - some:
                 break
-        assert sorted(again) == list(range(10, 100))
+        assert sorted(again) == list(range(some, 100))
 
 
 def test_what_travels_with_a_message_arrives(broker: Broker) -> None:
