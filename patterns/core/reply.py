@@ -175,14 +175,11 @@ class _Asked(msgspec.Struct, gc=False):
 class PeerReplierEngine:
     """A replier that binds: requesters are its sessions, the caller's handler its only worker."""
 
-    def __init__(
-        self, address: Address, services: Sequence[str], epoch: int, codec: Codec, concurrency: int = 1
-    ) -> None:
+    def __init__(self, address: Address, services: Sequence[str], epoch: int, codec: Codec) -> None:
         self.address = address
         self._services = list(services)
         self._codec = codec
         self._epoch = epoch
-        self._concurrency = concurrency
         self._effects: list[Effect] = []
         self._events: list[object] = []
         self._sessions = Sessions(self, self._effects, epoch)

@@ -114,7 +114,7 @@ class ReplierRole(Role[D]):
             self._engine = ReplierEngine(addresses, services, new_nonce(), self._codec, jitter, concurrency)
             self._driver = make(self._engine, SocketKind.DEALER, self._take, in_background=self._wants_keeper)
         else:
-            self._engine = self._peer_engine(addresses, services, concurrency)
+            self._engine = self._peer_engine(addresses, services)
             self._driver = make(
                 self._engine,
                 SocketKind.ROUTER,
@@ -125,11 +125,11 @@ class ReplierRole(Role[D]):
             )
         self._driver.start()
 
-    def _peer_engine(self, addresses: Sequence[Any], services: list[str], concurrency: int) -> PeerReplierEngine:
+    def _peer_engine(self, addresses: Sequence[Any], services: list[str]) -> PeerReplierEngine:
         if len(addresses) != 1 or not binds(addresses[0], default=True):
             raise BadAddress("peer to peer a Replier binds one address; requesters connect to several")
         epoch = time.time_ns() // 1_000_000_000  # SPEC.md: without a journal, seconds of the wall clock at start
-        return PeerReplierEngine(addresses[0], services, epoch, self._codec, concurrency)
+        return PeerReplierEngine(addresses[0], services, epoch, self._codec)
 
     def _wants_keeper(self) -> bool:
         """A bound replier greets requesters at any time; behind a broker only until the session stands."""
