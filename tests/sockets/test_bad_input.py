@@ -62,12 +62,14 @@ def columns(**found):
 
 
 def test_random_frames_are_counted_and_answered_so_often(target, peer):
+    """In bursts that a guard does not take for a flood, however slow the broker's machine is: each one is counted."""
     before = target.counters().get("malformed", 0)
     chance = random.Random(5)
-    for _ in range(5_000):
-        peer.socket.send_multipart([chance.randbytes(chance.randrange(60)) for _ in range(chance.randrange(1, 7))])
+    for sent in range(500, 5_001, 500):
+        for _ in range(500):
+            peer.socket.send_multipart([chance.randbytes(chance.randrange(60)) for _ in range(chance.randrange(1, 7))])
+        until(lambda sent=sent: target.counters().get("malformed", 0) == before + sent, what="counting them")
     assert peer.receive("E")["number"] == 100
-    until(lambda: target.counters().get("malformed", 0) > before + 4_000, what="counting them")
 
 
 def test_random_bytes_at_the_port_end_that_connection_only(target):
