@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 
@@ -19,6 +19,8 @@ DEFAULT_DATA: Final = "./zbroker-data"
 _NOT_BUILT: Final = ("xsub", "xpub", "mdp", "http")
 _PREFIX: Final = "ZBROKER_"
 _FOREIGN: Final = frozenset(("url", "config", "test_long"))  # a client's; the file itself; the test suite's
+LogFormat = Literal["text", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 _TRUE: Final = frozenset(("1", "true", "yes", "on"))
 _FALSE: Final = frozenset(("0", "false", "no", "off"))
 
@@ -36,6 +38,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         data: folder of the journal; "off": no journal, no streams.
         insecure: allow an address that other machines reach, without keys.
         memory_bytes: resident memory above which the peers with most undelivered bytes are cut; 0: never.
+        log_format: of the lines on standard error: for people, or JSON objects.
+        log_level: what is less than this is not logged.
     """
 
     bind: str = DEFAULT_BIND
@@ -46,6 +50,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     data: str = DEFAULT_DATA
     insecure: bool = False
     memory_bytes: int = 1024 * MIB
+    log_format: LogFormat = "text"
+    log_level: LogLevel = "info"
 
     @property
     def data_folder(self) -> str | None:
@@ -53,10 +59,45 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return None if self.data == "off" else self.data
 
 
+class Origin(msgspec.Struct, frozen=True):
+    """Where a setting comes from.
+
+    Attributes:
+        source: what kind of place.
+        name: the flag, the variable, or the absolute path of the file; None of a default.
+    """
+
+    source: Literal["flag", "environment", "file", "default"]
+    name: str | None = None
+
+    def __str__(self) -> str:
+        return self.name or self.source
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """The settings that hold, and the origin of each by its name."""
+
+    options: Options
+    origins: dict[str, Origin]
+
+
 def load(
     flags: Mapping[str, Any], environment: Mapping[str, str], files: Sequence[Path], explicit: Path | None = None
-) -> Options:
-    """The settings that hold.
+) -> Settings:
+    """The settings that hold, checked; see gather() and check().
+
+    Raises:
+        ConfigurationError: an unknown key (with a suggestion), a bad value, an unreadable file.
+    """
+    settings = gather(flags, environment, files, explicit)
+    check(settings)
+    return settings
+
+
+def gather(
+    flags: Mapping[str, Any], environment: Mapping[str, str], files: Sequence[Path], explicit: Path | None = None
+) -> Settings:
+    """The settings as they are said, each of the type it must have.
 
     Args:
         flags: from the command line; None means not given.
@@ -65,40 +106,54 @@ def load(
         explicit: a file that was named, and must exist; then no other file counts.
 
     Raises:
-        ConfigurationError: an unknown key (with a suggestion), a bad value, an unreadable file.
+        ConfigurationError: an unknown key (with a suggestion), a value of the wrong type, an unreadable file.
     """
-    merged: dict[str, Any] = {}
+    values: dict[str, Any] = {}
+    origins = {field.name: Origin("default") for field in msgspec.structs.fields(Options)}
     for file in reversed([explicit] if explicit else list(files)):
-        merged.update(_from_file(file, must_exist=explicit is not None))
-    merged.update(_from_environment(environment))
-    merged.update({key: value for key, value in flags.items() if value is not None})
-    return _check(msgspec.convert(merged, Options))
+        found = _from_file(file, must_exist=explicit is not None)
+        values.update(found)
+        origins.update(dict.fromkeys(found, Origin("file", str(file.absolute()))))
+    for name, (key, value) in _from_environment(environment).items():
+        values[key], origins[key] = value, Origin("environment", name)
+    for key, value in flags.items():
+        if value is not None:
+            flag = f"--{key.replace('_', '-')}"
+            values[key], origins[key] = _convert(key, value, flag), Origin("flag", flag)
+    return Settings(msgspec.convert(values, Options), origins)
 
 
-def file_places(environment: Mapping[str, str], home: Path) -> list[Path]:
-    """Where a configuration file may lie, the strongest first."""
-    user = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
-    return [Path("zbroker.toml"), user / "zbroker" / "zbroker.toml", Path("/etc/zbroker/zbroker.toml")]
+def file_places(environment: Mapping[str, str]) -> list[Path]:
+    """Where a configuration file may lie, the strongest first; XDG_CONFIG_HOME and HOME say where the user's is."""
+    places = [Path("zbroker.toml"), Path("/etc/zbroker/zbroker.toml")]
+    home = environment.get("HOME")  # not Path.home(): a container's user may have neither a home nor a name
+    user = environment.get("XDG_CONFIG_HOME") or (f"{home}/.config" if home else None)
+    if user is not None:
+        places.insert(1, Path(user, "zbroker", "zbroker.toml"))
+    return places
 
 
 def _from_file(file: Path, *, must_exist: bool) -> dict[str, Any]:
     try:
         found = tomllib.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         if must_exist:
             raise ConfigurationError(f"configuration file {file} does not exist") from error
         return {}
-    except (OSError, UnicodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigurationError(f"configuration file {file}: {error}") from error
+    except OSError as error:
+        raise ConfigurationError(f"configuration file {file} cannot be read: {error.strerror or error}") from error
+    except (UnicodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"configuration file {file} is no TOML: {error}") from error
     return {key: _convert(key, value, f"{file}: {key}") for key, value in found.items()}
 
 
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, Any]]:
+    """By the variable's name: which setting, and its value."""
+    found: dict[str, tuple[str, Any]] = {}
     for name, text in environment.items():
         key = name.removeprefix(_PREFIX).lower()
         if name.startswith(_PREFIX) and key not in _FOREIGN:
-            found[key] = _convert(key, text, name)
+            found[name] = key, _convert(key, text, name)
     return found
 
 
@@ -114,30 +169,44 @@ def _convert(key: str, value: Any, where: str) -> Any:
         if value.lower() not in _TRUE | _FALSE:
             raise ConfigurationError(f"{where}: {value!r} is neither true nor false")
         return value.lower() in _TRUE
+    if isinstance(value, str) and not value.isprintable():  # a byte that is not UTF-8, or what a terminal acts on
+        raise ConfigurationError(f"{where}: {value!r} holds characters that cannot be printed")
+    choices = get_args(kind)
+    if choices and value not in choices:
+        raise ConfigurationError(f"{where}: {value!r} is none of {', '.join(choices)}")
     try:
         return msgspec.convert(value, kind, strict=not isinstance(value, str))
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{where}: {error}") from error
 
 
-def _check(options: Options) -> Options:
+def check(settings: Settings) -> None:
+    """Hold the settings against what a broker can do. Raises ConfigurationError, with the origin of the bad one."""
+    for name, complaint in _complaints(settings.options):
+        origin = settings.origins[name]
+        value = getattr(settings.options, name)
+        said = f"{origin}: " if origin.source in ("environment", "file") else ""
+        raise ConfigurationError(f"{said}{name} = {value!r}: {complaint}")
+
+
+def _complaints(options: Options) -> Iterator[tuple[str, str]]:
+    """What is wrong: the setting's name, and why it cannot hold."""
     for name in _NOT_BUILT:
-        value = getattr(options, name)
-        if value != "off":
-            raise ConfigurationError(
-                f"{name} = {value!r}: not built yet in this version; leave it away, or set it to off"
-            )
+        if getattr(options, name) != "off":
+            yield name, "not built yet in this version; leave it away, or set it to off"
     if not options.bind.startswith(("tcp://", "ipc://")):
-        raise ConfigurationError(f"bind = {options.bind!r}: expected tcp://host:port or ipc://path")
+        yield "bind", "expected tcp://host:port or ipc://path"
     try:
         parse_address(options.bind)  # libzmq itself would take a port of 99999, modulo 65536
     except BadAddress as error:
-        raise ConfigurationError(f"bind: {error.detail}") from error
+        yield "bind", error.detail
+    if not options.data:
+        yield "data", "a folder, or off"
     if options.memory_bytes < 0:
-        raise ConfigurationError(f"memory_bytes = {options.memory_bytes}: 0 (no bound) or more")
+        yield "memory_bytes", "0 (no bound) or more"
     if not is_loopback(options.bind) and not options.insecure:
-        raise ConfigurationError(
-            f"bind = {options.bind!r} can be reached from other machines, and anybody there could read, write and fill the "
-            "disk; bind 127.0.0.1, or say --insecure if the network itself is trusted"
+        yield (
+            "bind",
+            "it can be reached from other machines, and anybody there could read, write and fill the disk; "
+            "bind 127.0.0.1, or say --insecure if the network itself is trusted",
         )
-    return options

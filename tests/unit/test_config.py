@@ -4,7 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from zbroker.config import ConfigurationError, Options, file_places, load
+from zbroker.config import ConfigurationError, Options, Origin, file_places
+from zbroker.config import load as load_settings
+
+
+def load(*arguments) -> Options:
+    return load_settings(*arguments).options
 
 
 def write(folder: Path, text: str, name: str = "zbroker.toml") -> Path:
@@ -26,6 +31,55 @@ def test_flags_over_environment_over_files_over_defaults(tmp_path):
     options = load({"bind": "tcp://127.0.0.1:3", "data": None}, environment, [near, far])
     assert (options.bind, options.data, options.memory_bytes) == ("tcp://127.0.0.1:3", "near", 5)
     assert load({}, environment, [near, far]).bind == "tcp://127.0.0.1:2"
+
+
+def test_each_setting_knows_where_it_comes_from(tmp_path):
+    file = write(tmp_path, 'data = "near"\nlog_level = "debug"\n')
+    environment = {"ZBROKER_BIND": "tcp://127.0.0.1:2", "ZBROKER_LOG_LEVEL": "error"}
+    origins = load_settings({"insecure": True, "http": None}, environment, [file]).origins
+    assert origins["insecure"] == Origin("flag", "--insecure")
+    assert origins["bind"] == Origin("environment", "ZBROKER_BIND")
+    assert origins["log_level"] == Origin("environment", "ZBROKER_LOG_LEVEL")
+    assert origins["data"] == Origin("file", str(file))
+    assert origins["http"] == Origin("default")
+    assert set(origins) == set(Options.__struct_fields__)
+
+
+def test_a_setting_that_cannot_hold_is_refused_with_its_origin(tmp_path):
+    file = write(tmp_path, 'xsub = "tcp://127.0.0.1:1"')
+    with pytest.raises(ConfigurationError, match=r"zbroker\.toml: xsub = "):
+        load({}, {}, [file])
+    with pytest.raises(ConfigurationError, match=r"^ZBROKER_DATA: data = ''"):
+        load({}, {"ZBROKER_DATA": ""}, [])
+
+
+@pytest.mark.parametrize(
+    ("environment", "complaint"),
+    [
+        ({"ZBROKER_LOG_FORMAT": "xml"}, "ZBROKER_LOG_FORMAT: 'xml' is none of text, json"),
+        ({"ZBROKER_LOG_LEVEL": "5"}, "none of debug, info, warning, error"),
+        ({"ZBROKER_DATA": "\udcff"}, "cannot be printed"),
+        ({"ZBROKER_DATA": "a\x1b[2J"}, "cannot be printed"),
+    ],
+)
+def test_a_bad_value_of_the_environment_is_refused_with_its_name(environment, complaint):
+    with pytest.raises(ConfigurationError, match=complaint):
+        load({}, environment, [])
+
+
+def test_an_unreadable_file_is_named_with_the_reason(tmp_path):
+    (tmp_path / "zbroker.toml").mkdir()
+    with pytest.raises(ConfigurationError, match=r"zbroker\.toml cannot be read: Is a directory"):
+        load({}, {}, [tmp_path / "zbroker.toml"])
+    (tmp_path / "bytes.toml").write_bytes(b"\xff")
+    with pytest.raises(ConfigurationError, match="no TOML"):
+        load({}, {}, [tmp_path / "bytes.toml"])
+    assert load({}, {}, [tmp_path / "bytes.toml" / "below"]) == Options()  # what cannot be there is not there
+
+
+def test_without_a_home_there_is_no_file_of_the_user():
+    assert [str(place) for place in file_places({})] == ["zbroker.toml", "/etc/zbroker/zbroker.toml"]
+    assert str(file_places({"XDG_CONFIG_HOME": "/x", "HOME": "/h"})[1]) == "/x/zbroker/zbroker.toml"
 
 
 def test_a_named_file_is_the_only_one_and_must_exist(tmp_path):
@@ -80,7 +134,7 @@ def test_data_off_means_no_folder():
 
 
 def test_files_are_looked_for_here_then_with_the_user_then_for_the_machine():
-    places = file_places({}, Path("/home/u"))
+    places = file_places({"HOME": "/home/u"})
     assert [str(place) for place in places] == [
         "zbroker.toml",
         "/home/u/.config/zbroker/zbroker.toml",

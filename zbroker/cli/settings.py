@@ -1,0 +1,62 @@
+"""The settings of a broker as options of a command: `run` uses them, `config show` tells them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import click
+
+from zbroker.cli.exits import BAD_CONFIGURATION, end
+from zbroker.config import ConfigurationError, LogFormat, LogLevel, Settings, check, file_places, gather
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def settings_options(command: _F) -> _F:
+    """--config and a flag for each setting; the command hands all of them to settings_of()."""
+    for option in reversed((
+        click.option("--config", type=click.Path(path_type=Path), envvar="ZBROKER_CONFIG", metavar="F",
+                     help="Settings from this file alone.  [$ZBROKER_CONFIG]"),
+        click.option("--bind", metavar="ADDRESS",
+                     help="Where clients connect; port 0 picks a free one.  [tcp://127.0.0.1:7700]"),
+        click.option("--xsub", metavar="ADDRESS|off", help="For plain ZeroMQ publishers; not built yet.  [off]"),
+        click.option("--xpub", metavar="ADDRESS|off", help="For plain ZeroMQ subscribers; not built yet.  [off]"),
+        click.option("--mdp", metavar="ADDRESS|off", help="For Majordomo clients and workers; not built yet.  [off]"),
+        click.option("--http", metavar="ADDRESS|off", help="Health, metrics and pages; not built yet.  [off]"),
+        click.option("--data", metavar="DIR", help="Folder of the journal.  [./zbroker-data]"),
+        click.option("--no-data", is_flag=True, help="No journal: requests and live topics only."),
+        click.option("--insecure", is_flag=True, default=None, help="Allow an address that other machines reach."),
+        click.option("--memory-bytes", type=click.IntRange(min=0), metavar="N",
+                     help="Resident memory above which the worst peers are cut; 0: never.  [1073741824]"),
+        click.option("--log-format", type=click.Choice(get_args(LogFormat)),
+                     help="Of the lines on standard error.  [text]"),
+        click.option("--log-level", type=click.Choice(get_args(LogLevel)), help="The least that is logged.  [info]"),
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def settings_of(flags: Mapping[str, Any], show: Callable[[Settings], None] | None = None) -> Settings:
+    """The settings that hold; a bad one ends the command with status 78.
+
+    Args:
+        flags: what settings_options() gave.
+        show: called with settings that could be read, before they are held against what a broker can do.
+    """
+    rest = dict(flags)
+    explicit, no_data = rest.pop("config"), rest.pop("no_data")
+    if no_data and rest["data"] is not None:
+        raise click.UsageError("--data and --no-data exclude each other")
+    if no_data:
+        rest["data"] = "off"
+    try:
+        settings = gather(rest, os.environ, file_places(os.environ), explicit)
+        if show is not None:
+            show(settings)
+        check(settings)
+    except ConfigurationError as error:
+        end(BAD_CONFIGURATION, str(error))
+    return settings
