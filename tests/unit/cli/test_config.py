@@ -63,7 +63,7 @@ def test_an_unknown_key_and_a_missing_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "zbroker.toml").write_text('dta = "x"\n')
     unknown = show()
     assert (unknown.exit_code, unknown.stdout) == (BAD_CONFIGURATION, "")
-    assert "zbroker.toml: unknown setting 'dta'; did you mean 'data'?" in unknown.stderr
+    assert "zbroker.toml: dta: unknown setting 'dta'; did you mean 'data'?" in unknown.stderr
     assert show("--config", "nothing.toml").exit_code == BAD_CONFIGURATION
     assert "nothing.toml does not exist" in show(ZBROKER_CONFIG="nothing.toml").stderr
 
