@@ -300,15 +300,14 @@ class PeerReplierEngine:
         if header.service not in self._services:
             session.into.renew(1, size)
             error = NoReplier(f"service {header.service!r} is not offered here; offered: {', '.join(self._services)}")
-            self._sessions.answer(session, error_header(error, "request", header.id))
+            self._sessions.refuse(session, error, "request", header.id)
             return
         token = next(self._tokens)
         try:
             event = _requested(token, header, message, now)
         except ProtocolError as error:
-            self.counters["malformed"] += 1
             session.into.renew(1, size)
-            self._sessions.answer(session, error_header(error, "request", header.id))
+            self._sessions.refuse(session, error, "request", header.id)
             return
         self._open[token] = _Asked(session, header.id, size)
         self._events.append(event)
@@ -344,7 +343,7 @@ class PeerReplierEngine:
         session, answer = asked.session, header
         if session.outbox_bytes + len(payload) > _REPLY_BYTES_HELD:
             error = Overloaded(f"reply dropped: the requester has not read {session.outbox_bytes} bytes of replies")
-            answer, columns, payload = error_header(error, "request", 0), b"", b""
+            answer, columns, payload = self._sessions.refusal(error, "request"), b"", b""
         answer.id = asked.number
         session.into.renew(1, asked.size)
         if isinstance(answer, Reply):

@@ -28,6 +28,8 @@ _BACKLOG: Final = (
     1_024  # a thousand clients come back at once after a restart; Linux's own default is 4,096, libzmq's 100
 )
 _MESSAGE_BYTES_MAX: Final = BATCH_BYTES_MAX + 64 * KIB  # room above the largest payload, so our own checks answer first
+# libzmq ends a connection beyond it without a word to anybody: what is up to fourfold too large gets a number
+_MESSAGE_BYTES_ANSWERED: Final = 4 * BATCH_BYTES_MAX
 _LINGER_MS: Final = 0  # what must not be lost is confirmed by the protocol; who wants to flush says so at close()
 _KEEPALIVE_IDLE_S: Final = 30
 _KEEPALIVE_INTERVAL_S: Final = 10
@@ -81,6 +83,7 @@ def bare_router(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
     """The same, before bind(): whoever watches connections must watch from the first one on."""
     socket = _session_socket(context, zmq.ROUTER)
     socket.router_mandatory = True
+    socket.maxmsgsize = _MESSAGE_BYTES_ANSWERED
     socket.router_handover = False  # a peer must not take over another's connection by its routing id
     socket.backlog = _BACKLOG
     return socket

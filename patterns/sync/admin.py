@@ -26,7 +26,7 @@ class Admin(AdminRole[Driver], SyncRole):
 
     def status(self) -> dict[str, Any]:
         """What the broker holds and does: `streams`, `groups`, `services`, `subscriptions`, `sessions`, `counters`,
-        `journal`, `warnings`, and more.
+        `refused`, `guard`, `journal`, `warnings`, and more; SPEC.md 10.1 has what is counted.
 
         Raises:
             Unavailable: no broker answers.

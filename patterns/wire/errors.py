@@ -15,10 +15,12 @@ class ZbrokerError(Exception):
         code: an application's own code ("no_such_sku"); empty for errors of zbroker.
         retryable: the same call may succeed later.
         retry_after_ms: not before; 0 when nothing is known.
+        part: which part of a message is at fault, where one number covers several; for counters, not on the wire.
     """
 
     number: ClassVar[int] = 0
     name: ClassVar[str] = "ERROR"
+    part: ClassVar[str] = ""
     retryable: bool = False
 
     def __init__(
@@ -30,6 +32,11 @@ class ZbrokerError(Exception):
         self.retry_after_ms = retry_after_ms
         if retryable is not None:
             self.retryable = retryable
+
+    @property
+    def counted_as(self) -> str:
+        """Under which name `status` counts it: ours alone, never a peer's words, so there are only so many."""
+        return f"{self.name}.{self.part}" if self.part else self.name
 
 
 class SessionError(ZbrokerError):
@@ -87,6 +94,30 @@ class LocalProtocolError(ProtocolError):
 
 class RemoteProtocolError(ProtocolError):
     """The peer did what SPEC.md does not allow."""
+
+
+class BadFrames(RemoteProtocolError):
+    """Frames that are no message of ours: their number, or frame 1."""
+
+    part = "frames"
+
+
+class BadHeader(RemoteProtocolError):
+    """A header that is not one of its kind."""
+
+    part = "header"
+
+
+class BadColumns(RemoteProtocolError):
+    """Columns that are none, or not as long as their batch."""
+
+    part = "columns"
+
+
+class BadSize(RemoteProtocolError):
+    """A header or columns above their limit."""
+
+    part = "size"
 
 
 class VersionUnsupported(SessionError):
@@ -246,7 +277,7 @@ class HandlerFailed(RemoteError):
 
 
 def _leaves(root: type[ZbrokerError]) -> dict[int, type[ZbrokerError]]:
-    """Every numbered error under `root`; Local- and RemoteProtocolError share their parent's number and give way to it."""
+    """Every numbered error under `root`; those without a number of their own share their parent's."""
     found: dict[int, type[ZbrokerError]] = {}
     for child in root.__subclasses__():
         if "number" in vars(child):

@@ -7,7 +7,7 @@ from typing import Final, NoReturn, TypeVar
 
 import msgspec
 
-from patterns.wire.errors import RemoteProtocolError, UnknownCommand
+from patterns.wire.errors import BadColumns, BadFrames, BadHeader, BadSize, UnknownCommand
 from patterns.wire.limits import COLUMNS_BYTES_MAX, DEPTH_MAX, HEADER_BYTES_MAX
 from patterns.wire.messages import KINDS, Columns, Header
 
@@ -58,7 +58,7 @@ class Message(msgspec.Struct, gc=False):
         kind: one byte, a key of KINDS.
         key: what follows the kind in frame 1: a channel, a nonce, or nothing.
         columns: empty when there are none; columns_of() decodes them.
-        payload: the bodies in the header's codec.
+        payload: the bodies in the header's codec; a large PUBLISH may come as a memoryview, which leaves without a copy.
         form: how the peer writes, and wants to be written to.
     """
 
@@ -114,13 +114,13 @@ def parse(frames: Sequence[bytes]) -> Message:
         case [first, header, columns]:
             pass
         case _:
-            raise RemoteProtocolError(f"{len(frames)} frames; a message has two to four")
+            raise BadFrames(f"{len(frames)} frames; a message has two to four")
     key = b""
     kind = _PLAIN_FIRSTS.get(first)
     if kind is None:
         kind, key = _kind_and_key(first)
     if len(header) > HEADER_BYTES_MAX or len(columns) > COLUMNS_BYTES_MAX:
-        raise RemoteProtocolError(
+        raise BadSize(
             f"header of {len(header)} and columns of {len(columns)} bytes, at most {HEADER_BYTES_MAX} and {COLUMNS_BYTES_MAX}"
         )
     form = JSON if header.startswith(b"{") else MSGPACK
@@ -130,9 +130,9 @@ def parse(frames: Sequence[bytes]) -> Message:
             len(header) > DEPTH_MAX and _openings(header, form) > DEPTH_MAX and _is_deep(form.anything.decode(header))
         )
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        raise RemoteProtocolError(f"header of kind {kind!r}: {error}") from error
+        raise BadHeader(f"header of kind {kind!r}: {error}") from error
     if too_deep:
-        raise RemoteProtocolError(f"header of kind {kind!r} is nested deeper than {DEPTH_MAX}")
+        raise BadHeader(f"header of kind {kind!r} is nested deeper than {DEPTH_MAX}")
     return Message(kind, key, decoded, columns, payload, form)
 
 
@@ -140,13 +140,11 @@ def _kind_and_key(first: bytes) -> tuple[bytes, bytes]:
     """What frame 1 says, where it is not just the magic and a kind that we know."""
     kind, key = first[3:4], first[4:]
     if first[:3] != MAGIC or len(kind) != 1:
-        raise RemoteProtocolError(f"frame 1 begins with {first[:4]!r}, not with 'ZB1' and a kind")
+        raise BadFrames(f"frame 1 begins with {first[:4]!r}, not with 'ZB1' and a kind")
     if kind not in KINDS:
         raise UnknownCommand(f"kind {kind!r} is not in version 1 of ZB1")
     if len(key) != _KEY_BYTES.get(kind, 0):
-        raise RemoteProtocolError(
-            f"frame 1 of kind {kind!r} has {len(first)} bytes, {4 + _KEY_BYTES.get(kind, 0)} expected"
-        )
+        raise BadFrames(f"frame 1 of kind {kind!r} has {len(first)} bytes, {4 + _KEY_BYTES.get(kind, 0)} expected")
     return kind, key
 
 
@@ -184,11 +182,11 @@ def columns_of(message: Message, count: int) -> Columns:
     try:
         columns = message.form.columns.decode(message.columns)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        raise RemoteProtocolError(f"columns of kind {message.kind!r}: {error}") from error
+        raise BadColumns(f"columns of kind {message.kind!r}: {error}") from error
     for name in ("sizes", "topic", "keys", "headers", "ids", "delays", "offsets", "published"):
         column = getattr(columns, name)
         if column is not msgspec.UNSET and len(column) != count:
-            raise RemoteProtocolError(f"column {name!r} has {len(column)} items, the batch {count}")
+            raise BadColumns(f"column {name!r} has {len(column)} items, the batch {count}")
     _check_topics(columns)
     return columns
 
@@ -199,13 +197,13 @@ def _check_topics(columns: Columns) -> None:
             return
         case list() as topics, list() as indexes:
             if indexes and max(indexes) >= len(topics):
-                raise RemoteProtocolError(f"column 'topic' points at {max(indexes)}, there are {len(topics)} topics")
+                raise BadColumns(f"column 'topic' points at {max(indexes)}, there are {len(topics)} topics")
         case _:
             _refuse("columns 'topics' and 'topic' come together or not at all")
 
 
 def _refuse(why: str) -> NoReturn:
-    raise RemoteProtocolError(why)
+    raise BadColumns(why)
 
 
 def reform(columns: bytes, source: Form, target: Form) -> bytes:

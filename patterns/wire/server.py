@@ -12,7 +12,7 @@ import msgspec
 from patterns.wire.engine import Close, Effect, Link, PeerId, Send
 from patterns.wire.errors import (
     FeatureUnsupported,
-    ProtocolError,
+    NoSession,
     RemoteProtocolError,
     UnknownCommand,
     VersionUnsupported,
@@ -84,6 +84,9 @@ class Sessions:
         effects: where frames to send go; shared with the host.
         epoch: goes into NO_SESSION.
         kept_us: how long a role's session outlives its connection, by role; others end with it.
+
+    Attributes:
+        refused: refusals by ZbrokerError.counted_as; what is no refusal is in `counters`.
     """
 
     def __init__(self, host: Host, effects: list[Effect], epoch: int, kept_us: dict[Role, int] | None = None) -> None:
@@ -95,6 +98,7 @@ class Sessions:
         self._by_nonce: dict[bytes, Session] = {}
         self._strangers: dict[Peer, int] = {}
         self.counters: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
         self._next_sweep: int | None = None
 
     def __len__(self) -> int:
@@ -115,17 +119,14 @@ class Sessions:
         session = self._by_peer.get(peer)
         try:
             message = parse(frames)
-        except UnknownCommand as error:
-            self._refuse(peer, session, frames, error, "unknown_command", now)
-            return None
-        except RemoteProtocolError as error:
-            self._refuse(peer, session, frames, error, "malformed", now)
+        except (RemoteProtocolError, UnknownCommand) as error:
+            self._refuse(peer, session, frames, error, now)
             return None
         if message.kind == b"H":
             self._hello(peer, message, now)
             return None
         if session is None:
-            self.counters["no_session"] += 1
+            self.refused[NoSession.name] += 1
             self._to_stranger(peer, NoSessionHeader(self.epoch), message.form)
             return None
         session.heard_at = now
@@ -146,8 +147,9 @@ class Sessions:
                         message, kind=b"C", header=credit
                     )  # it wakes as credit does
             case CreditHeader():
-                session.out.raise_to(header.messages, header.bytes)
-                self.flush(session)
+                if not header.id:  # else it is a request's, for the host to act on
+                    session.out.raise_to(header.messages, header.bytes)
+                    self.flush(session)
                 return session, message
             case Goodbye():
                 self.answer(session, Goodbye())
@@ -176,9 +178,8 @@ class Sessions:
             session = self._session_for(peer, hello, message.form, now)
             ready = self._host.admit(session, hello, now)
         except ZbrokerError as error:
-            self.counters["refused"] += 1
             self._forget(peer, hello.nonce, now)
-            self._to_stranger(peer, error_header(error), message.form)
+            self._to_stranger(peer, self.refusal(error), message.form)
             return
         session.state = server_next(session.state, ServerEvent.HELLO)
         session.into.messages_max, session.into.bytes_max = ready.credit_messages, ready.credit_bytes
@@ -238,8 +239,12 @@ class Sessions:
 
     def refuse(self, session: Session, error: ZbrokerError, scope: str = "command", about: int = 0) -> None:
         """Answer with an error; of scope "session" also ends it, by end()."""
-        self.counters[error.name.lower()] += 1
-        self.answer(session, error_header(error, scope, about))
+        self.answer(session, self.refusal(error, scope, about))
+
+    def refusal(self, error: ZbrokerError, scope: str = "session", about: int = 0) -> ErrorHeader:
+        """An error of ours as it travels, counted: every one that a peer is told, or would be if it read, passes here."""
+        self.refused[error.counted_as] += 1
+        return error_header(error, scope, about)
 
     def post(self, session: Session, messages: int, size: int, frames: Frames) -> None:
         """Send a counted batch as soon as the client's credit admits it, in order."""
@@ -352,17 +357,15 @@ class Sessions:
         peer: Peer,
         session: Session | None,
         frames: Frames,
-        error: ProtocolError | UnknownCommand,
-        what: str,
+        error: RemoteProtocolError | UnknownCommand,
         now: int,
     ) -> None:
-        self.counters[what] += 1
         if session is None:
             form = JSON if len(frames) > 1 and frames[1].startswith(b"{") else MSGPACK  # as parse() tells them apart
-            self._to_stranger(peer, error_header(error), form)
+            self._to_stranger(peer, self.refusal(error), form)
         else:
             session.heard_at = now
-            self.answer(session, error_header(error, "command"))
+            self.refuse(session, error)
 
     def _to_stranger(self, peer: Peer, header: Header, form: Form) -> None:
         """Answer a connection without a session, a bounded number of times."""

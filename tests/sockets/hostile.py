@@ -106,6 +106,9 @@ class Target:
     def counters(self) -> dict[str, int]:
         return self.status()["counters"]
 
+    def refused(self) -> dict[str, int]:
+        return self.status()["refused"]
+
     def cuts(self) -> int:
         return sum(self.status()["guard"]["cuts"].values())
 

@@ -63,12 +63,16 @@ def columns(**found):
 
 def test_random_frames_are_counted_and_answered_so_often(target, peer):
     """In bursts that a guard does not take for a flood, however slow the broker's machine is: each one is counted."""
-    before = target.counters().get("malformed", 0)
+
+    def refused():
+        return sum(count for name, count in target.refused().items() if name.startswith("PROTOCOL_ERROR"))
+
+    before = refused()
     chance = random.Random(5)
     for sent in range(500, 5_001, 500):
         for _ in range(500):
             peer.socket.send_multipart([chance.randbytes(chance.randrange(60)) for _ in range(chance.randrange(1, 7))])
-        until(lambda sent=sent: target.counters().get("malformed", 0) == before + sent, what="counting them")
+        until(lambda sent=sent: refused() == before + sent, what="counting them")
     assert peer.receive("E")["number"] == 100
 
 
@@ -179,7 +183,7 @@ def test_a_requester_with_huge_credit_that_never_reads_costs_a_bound(target, pee
         peer.hello("requester", credit=(1 << 50, 1 << 50), codec="raw")
         for number in range(150):
             peer.send("Q", {"id": number, "service": service, "timeout_ms": 60_000, "codec": "raw"}, b"", b"x")
-        until(lambda: target.counters().get("overloaded", 0) > 50, what="refusing replies that nobody reads")
+        until(lambda: target.refused().get("OVERLOADED", 0) > 50, what="refusing replies that nobody reads")
     assert target.resident("VmHWM") < BUDGET
 
 
@@ -209,7 +213,9 @@ def test_a_flood_is_cut_and_its_memory_given_back(target, chunk, count, role):
         f"sent {flood.sent_bytes / MIB:.0f} MiB, {len(flood.cut_after_s)} cut, last after {max(flood.cut_after_s, default=-1):.2f} s"
     )
     if chunk is WHOLE_MESSAGES:
-        assert flood.cut_after_s or target.counters()["malformed"] > 0  # a loop that keeps up refuses one by one
+        assert (
+            flood.cut_after_s or target.refused()["PROTOCOL_ERROR.frames"] > 0
+        )  # a loop that keeps up refuses one by one
         return
     assert len(flood.cut_after_s) == count
     assert max(flood.cut_after_s) < CUT_S

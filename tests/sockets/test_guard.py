@@ -67,7 +67,7 @@ class Broker:
     def run(self, until: Callable[[], bool]) -> None:
         wait(until, self.turn)
 
-    def cut_count(self, reason: CutReason = CutReason.FLOOD) -> int:
+    def cut_count(self, reason: CutReason = CutReason.BEFORE_HELLO) -> int:
         return self.guard.report().cuts[reason]
 
 
@@ -209,7 +209,7 @@ def test_memory_over_budget_cuts_strangers_and_spares_sessions(start: Callable[.
     with Flood(broker.port, ENDLESS_MULTIPART, connection_count=4) as flood:
         wait(lambda: len(flood.cut_after_s) == 4)
     broker.run(lambda: len(broker.bodies) == 5)
-    assert broker.cut_count(CutReason.FLOOD) == 0
+    assert broker.cut_count(CutReason.BEFORE_HELLO) == 0
 
 
 def test_a_publisher_held_back_by_a_high_water_mark_is_not_cut(start: Callable[..., Broker]) -> None:

@@ -53,8 +53,21 @@ def lines_of(found: Mapping[str, Any]) -> Iterator[str]:
         yield from _rows(["subscriptions", "sessions"], [[name, str(n)] for name, n in subscriptions.items()])
     if journal:
         yield from _rows(["journal", ""], [[key, str(journal[key])] for key in _JOURNAL if key in journal])
+    if refused := found.get("refused"):
+        yield from _rows(["refused", ""], [[name, str(n)] for name, n in refused.items()])
+    if guard := {name: count for name, count in _connections(found.get("guard") or {}) if count}:
+        yield from _rows(["connections", ""], [[name, str(n)] for name, n in guard.items()])
     if counters := found.get("counters"):
         yield from _rows(["counters", ""], [[name, str(n)] for name, n in counters.items()])
+
+
+def _connections(guard: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """What became of connections; a cut and a failed handshake by kind."""
+    for name in ("connections", "accepted", "handshakes", "disconnected"):
+        yield name.replace("connections", "open"), guard.get(name, 0)
+    for section, prefix in (("handshakes_failed", "handshake failed"), ("cuts", "cut")):
+        for kind, count in (guard.get(section) or {}).items():
+            yield f"{prefix}: {kind.replace('_', ' ')}", count
 
 
 def _journal_warnings(journal: Mapping[str, Any]) -> Iterator[str]:

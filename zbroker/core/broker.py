@@ -353,6 +353,7 @@ class BrokerEngine:
             "subscriptions": self._topics.status(_STATUS_ROWS_MAX),
             "sessions": {"total": len(self._sessions), **dict(sorted(roles.items()))},
             "counters": dict(sorted(counters.items())),
+            "refused": dict(sorted(self._sessions.refused.items())),
             "journal": None,
             "warnings": list(self._warnings.values()),
         }

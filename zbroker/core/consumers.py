@@ -225,6 +225,7 @@ class Consumers:
             if self._recorder.failed:
                 raise StorageFailed("the broker's disk failed; what is settled now would be delivered again")
             stale = self._apply(session, header, now)
+            self._sessions.counters["stale_settles"] += stale > 0
         except ZbrokerError as error:
             self._sessions.refuse(session, error, "lease", header.lease)
             return

@@ -28,7 +28,7 @@ from patterns.wire.frames import Message, columns_of, pack, reform
 from patterns.wire.limits import BODY_BYTES_MAX, MIB, REPLIES_UNREAD_CUT
 from patterns.wire.messages import Cancel, Codec, ErrorHeader, Offer, Offered, Partial, Reply, Request, Role, Withdraw
 from patterns.wire.names import check_name
-from patterns.wire.server import Session, Sessions, error_header
+from patterns.wire.server import Session, Sessions
 from zbroker.core import translate
 from zbroker.core.requests import Pending, Replier, Requester, Service
 from zbroker.core.schedule import Schedule
@@ -330,8 +330,7 @@ class Services:
 
     def _fail(self, pending: Pending, error: ZbrokerError) -> None:
         """The outcome is an error of ours."""
-        self.counters[error.name.lower()] += 1
-        self._fail_with(pending, error_header(error, "request", pending.header.id))
+        self._fail_with(pending, self._sessions.refusal(error, "request", pending.header.id))
 
     def _fail_with(self, pending: Pending, header: ErrorHeader) -> None:
         requester = pending.requester

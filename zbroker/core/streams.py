@@ -49,7 +49,7 @@ class Streams:
         self._sessions = sessions
         self._recorder = Recorder(effects)
         self._timers = Timers()
-        self._tail = Tail(tail_bytes)
+        self._tail = Tail(tail_bytes, sessions.counters)
         self._dirty: dict[Group, None] = {}
         self._promises: deque[tuple[int, Session, Header, Callable[[], None] | None]] = deque()
         self._promises_of_turn: list[tuple[Session, Header]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -112,9 +113,14 @@ class Split:
 
 
 class Tail:
-    """Two queues of batches, oldest out first: those just appended, and those read back."""
+    """Two queues of batches, oldest out first: those just appended, and those read back.
 
-    def __init__(self, bytes_max: int = TAIL_BYTES) -> None:
+    Args:
+        counters: of the broker; batches that no translation can carry over are counted there.
+    """
+
+    def __init__(self, bytes_max: int = TAIL_BYTES, counters: Counter[str] | None = None) -> None:
+        self._counters = Counter() if counters is None else counters
         self._new: dict[Key, Batch] = {}
         self._loaded: dict[Key, Batch] = {}
         self._splits: dict[tuple[Key, Codec], Split] = {}
@@ -165,6 +171,7 @@ class Tail:
                 payload = translate.translate(batch.payload, batch.codec, target)
                 view = msgspec.structs.replace(batch, codec=target, payload=payload)
             except Untranslatable:
+                self._counters["stored_untranslated"] += 1
                 view = batch  # delivered as it is, labelled: the consumer may read it raw, or reject it
             self._views[key, target] = view
             _bound(self._views, _VIEWS)

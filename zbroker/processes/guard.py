@@ -26,6 +26,7 @@ from zbroker.processes.guard_account import (
     Cut,
     CutReason,
     GuardReport,
+    HandshakeFailure,
     memory_cuts,
 )
 from zbroker.processes.guard_kernel import Kernel, available, borrow, cookie_of, queued_bytes
@@ -65,7 +66,15 @@ to read; that the connection is writable makes it report the mark all the same."
 SWEEP_US: Final = 5_000_000
 """A connection whose send buffer is full may still slip by: all are measured this often."""
 
-MONITORED: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
+CONNECTIONS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
+"""Events that carry an fd; those of handshakes carry an errno or a number of libzmq's, and are only counted."""
+
+HANDSHAKE_FAILURES: Final = {
+    int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): HandshakeFailure.PROTOCOL,
+    int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL): HandshakeFailure.BROKEN_OFF,
+    int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): HandshakeFailure.AUTH,
+}
+MONITORED: Final = CONNECTIONS | zmq.EVENT_HANDSHAKE_SUCCEEDED | sum(HANDSHAKE_FAILURES)
 MONITOR_NUMBERS: Final = itertools.count(1)
 
 
@@ -132,6 +141,8 @@ class Guard:
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) if available else -1
         self._alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) if available else -1
         self._cuts = dict.fromkeys(CutReason, 0)
+        self._accepted = self._handshakes = self._disconnected = 0
+        self._handshakes_failed = dict.fromkeys(HandshakeFailure, 0)
         self._recent: deque[Cut] = deque(maxlen=RECENT_MAX)
         self._undelivered_peak = self._rss = self._rss_peak = 0
         self._settled_at = 0
@@ -204,6 +215,10 @@ class Guard:
                 available=available,
                 is_running=self._thread is not None and self._thread.is_alive(),
                 connections=len(self._accounts),
+                accepted=self._accepted,
+                handshakes=self._handshakes,
+                handshakes_failed=dict(self._handshakes_failed),
+                disconnected=self._disconnected,
                 cuts=dict(self._cuts),
                 recent=tuple(self._recent),
                 undelivered_bytes_peak=self._undelivered_peak,
@@ -274,7 +289,8 @@ class Guard:
                 if account is not None and not account.is_cut:
                     self._measure(account, now)
                     if account.exceeds(0):
-                        self._cut(account, CutReason.FLOOD, now)
+                        reason = CutReason.BEYOND_CREDIT if account.has_session else CutReason.BEFORE_HELLO
+                        self._cut(account, reason, now)
                     if account.is_hot:
                         self._hot.add(fd)
             self._watch_memory(now)
@@ -298,12 +314,24 @@ class Guard:
                 except zmq.Again:
                     break
                 kind, fd = struct.unpack("=HI", event)
-                if kind & MONITORED == 0:  # MONITOR_STOPPED comes unasked
+                self._tally(kind)
+                if kind & CONNECTIONS == 0:
                     continue
                 self._notices.append(Notice(fd, connected=kind == zmq.EVENT_ACCEPTED))
                 if self._poll is not None:
                     self._welcome(monitor, kind, fd, endpoint)
                     os.eventfd_write(self._bell, 1)  # after the append: else the loop finds nothing, and sleeps
+
+    def _tally(self, kind: int) -> None:
+        """Count an event; MONITOR_STOPPED, which comes unasked, is none."""
+        if kind == zmq.EVENT_ACCEPTED:
+            self._accepted += 1
+        elif kind == zmq.EVENT_DISCONNECTED:
+            self._disconnected += 1
+        elif kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self._handshakes += 1
+        elif kind in HANDSHAKE_FAILURES:
+            self._handshakes_failed[HANDSHAKE_FAILURES[kind]] += 1
 
     def _welcome(self, monitor: Monitor, kind: int, fd: int, endpoint: bytes) -> None:
         if kind == zmq.EVENT_ACCEPTED:
@@ -390,7 +418,7 @@ class Guard:
                     return False
                 kernel_bytes = queued_bytes(sock)
                 self._measure(account, now)
-                if reason is CutReason.FLOOD and not account.exceeds(kernel_bytes):
+                if reason is not CutReason.MEMORY and not account.exceeds(kernel_bytes):
                     return False
                 self._kernel.disconnect(sock)
             except OSError:  # the peer was faster

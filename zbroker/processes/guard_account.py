@@ -37,8 +37,19 @@ AMPLIFICATION_MAX: Final = 32
 
 
 class CutReason(Enum):
-    FLOOD = "flood"
-    MEMORY = "memory"
+    """Why a connection was cut. A message that never ends and one message after another are the same to who counts bytes."""
+
+    BEFORE_HELLO = "before_hello"  # more undelivered than a peer without a session may have
+    BEYOND_CREDIT = "beyond_credit"  # more than its session's credit
+    MEMORY = "memory"  # the broker was over its budget, and this one had most pending
+
+
+class HandshakeFailure(Enum):
+    """What libzmq's monitor says of a handshake that came to nothing."""
+
+    PROTOCOL = "protocol"  # bytes that are no ZMTP, or of another security mechanism
+    BROKEN_OFF = "broken_off"  # closed, or not done within HANDSHAKE_MS
+    AUTH = "auth"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +70,10 @@ class GuardReport:
     available: bool
     is_running: bool  # False after `start`: the thread has died, nobody is guarded
     connections: int
+    accepted: int
+    handshakes: int  # that succeeded
+    handshakes_failed: dict[HandshakeFailure, int]
+    disconnected: int
     cuts: dict[CutReason, int]
     recent: tuple[Cut, ...]
     undelivered_bytes_peak: int

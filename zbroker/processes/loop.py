@@ -388,7 +388,8 @@ class Loop:
         is_close = report["connections"] + _FILES_SPARE > self._files_max
         text = f"{report['connections']} connections, at most {self._files_max} open files: raise the limit (ulimit -n)"
         self._engine.warn("files", text if is_close else "")
-        report["cuts"] = {reason.value: count for reason, count in report["cuts"].items()}
+        for section in ("cuts", "handshakes_failed"):
+            report[section] = {kind.value: count for kind, count in report[section].items()}
         for cut in report["recent"]:
             cut["reason"] = cut["reason"].value
         self._engine.inform("guard", report)

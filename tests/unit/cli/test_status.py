@@ -26,8 +26,22 @@ def test_columns_are_aligned_and_unknown_keys_ignored() -> None:
 
 
 def test_subscriptions_counters_and_journal_are_lists() -> None:
-    found = {**EMPTY, "subscriptions": {"a.>": 2}, "counters": {"malformed": 1}, "journal": {"folder": "/d"}}
+    found = {**EMPTY, "subscriptions": {"a.>": 2}, "counters": {"published": 1}, "journal": {"folder": "/d"}}
     text = "\n".join(lines_of(found))
     assert "a.>" in text
-    assert "malformed" in text
+    assert "published" in text
     assert "/d" in text
+
+
+def test_refusals_handshakes_and_cuts_are_shown_by_kind() -> None:
+    guard = {
+        "connections": 2,
+        "accepted": 9,
+        "handshakes_failed": {"protocol": 3, "auth": 0},
+        "cuts": {"before_hello": 4},
+    }
+    text = list(lines_of({**EMPTY, "refused": {"PROTOCOL_ERROR.header": 5}, "guard": guard}))
+    assert "PROTOCOL_ERROR.header  5" in text
+    assert "handshake failed: protocol  3" in text
+    assert "cut: before hello           4" in text
+    assert not any("auth" in line for line in text)

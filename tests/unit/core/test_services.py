@@ -197,7 +197,7 @@ def test_a_requester_beyond_its_credit_is_cut_off(bench):
     errors = requester.take(ErrorHeader)
     assert [(error.name, error.scope) for error in errors] == [("CREDIT_EXCEEDED", "session")]
     requester.request(9)
-    assert bench.engine.status(bench.now)["counters"]["no_session"] == 1
+    assert bench.engine.status(bench.now)["refused"] == {"CREDIT_EXCEEDED": 1, "NO_SESSION": 1}
 
 
 def test_an_outcome_grants_the_request_again(bench):

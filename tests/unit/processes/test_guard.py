@@ -6,7 +6,7 @@ import pytest
 
 from zbroker.processes import guard as guard_module
 from zbroker.processes.guard import Guard, port_of
-from zbroker.processes.guard_account import CURVE_OVERHEAD_BYTES, CutReason
+from zbroker.processes.guard_account import CURVE_OVERHEAD_BYTES, CutReason, HandshakeFailure
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,8 @@ def test_a_guard_without_sockets_reports_zeros_and_closes_twice() -> None:
     assert (report.connections, report.recent) == (0, ())
     assert report.is_running == guard_module.available
     assert not guard.report().is_running
-    assert report.cuts == {CutReason.FLOOD: 0, CutReason.MEMORY: 0}
+    assert report.cuts == dict.fromkeys(CutReason, 0)
+    assert report.handshakes_failed == dict.fromkeys(HandshakeFailure, 0)
 
 
 def test_an_unknown_fd_gets_no_allowance_and_no_error() -> None:

@@ -11,7 +11,6 @@ from patterns.wire.limits import EXPIRY_MS, GRACE_MS, REPLIES_UNREAD_CUT, REPLIE
 from patterns.wire.messages import (
     Admin,
     Credit,
-    ErrorHeader,
     Goodbye,
     Hello,
     Limits,
@@ -182,10 +181,21 @@ def test_a_stranger_is_refused_in_the_form_that_it_wrote(house):
     assert [message.form for message in house.told()] == [JSON, MSGPACK]
 
 
-def test_malformed_frames_are_counted_and_answered(house):
-    house.sessions.receive(0, b"p1", [b"junk"], house.now)
-    assert [type(header) for header in house.headers()] == [ErrorHeader]
-    assert house.sessions.counters["malformed"] == 1
+@pytest.mark.parametrize(
+    ("frames", "counted_as"),
+    [
+        ([b"junk"], "PROTOCOL_ERROR.frames"),
+        ([b"JUNK", b"\x80"], "PROTOCOL_ERROR.frames"),
+        ([b"ZB1H", b'{"jsonrpc": "2.0"}'], "PROTOCOL_ERROR.header"),
+        ([b"ZB1H", bytes(70_000)], "PROTOCOL_ERROR.size"),
+        ([b"ZB1Z", b"\x80"], "UNKNOWN_COMMAND"),
+        ([b"ZB1I", b"\x80"], "NO_SESSION"),
+    ],
+)
+def test_each_refusal_is_answered_and_counted_by_its_kind(house, frames, counted_as):
+    house.sessions.receive(0, b"p1", frames, house.now)
+    assert len(house.headers()) == 1
+    assert house.sessions.refused == {counted_as: 1}
 
 
 def test_a_lost_connection_keeps_a_consumers_session_for_its_grace(house):
