@@ -22,6 +22,8 @@ _SRCFD: Final = int(zmq.SRCFD)
 _recv: Final[Any] = _Backend.recv
 _send: Final[Any] = _Backend.send
 
+_LENT_BYTES_MIN: Final = 4_096  # below, a copy costs less than a view
+_BEFORE_PAYLOAD: Final = 3  # frames; what comes before is looked at in any case
 _CAREFUL: Final = 3  # so many messages of a burst are looked for before they are taken; see receive_many()
 FD_UNKNOWN: Final = -1
 
@@ -31,12 +33,12 @@ class Routed(NamedTuple):
 
     Attributes:
         routing_id: of the connection that it came through.
-        frames: without the routing id.
+        frames: without the routing id; the fourth may be a view of libzmq's own memory, see receive_routed_many().
         fd: of that connection as the socket's monitor names it; FD_UNKNOWN for inproc.
     """
 
     routing_id: bytes
-    frames: list[bytes]
+    frames: list[Any]
     fd: int
 
 
@@ -91,51 +93,63 @@ def _take(socket: zmq.Socket[bytes]) -> list[bytes]:
     return frames
 
 
-def receive_routed(socket: zmq.Socket[bytes], known_readable: bool = False) -> Routed | None:
-    """One message of a ROUTER; None when nothing is there. See receive()."""
+def receive_routed(socket: zmq.Socket[bytes], known_readable: bool = False, lent: bytes | None = None) -> Routed | None:
+    """One message of a ROUTER; None when nothing is there. See receive() and receive_routed_many()."""
     if known_readable:
         try:
-            return _take_routed(socket)
+            return _take_routed(socket, lent)
         except zmq.Again:
             return None
     if not zmq_poll([(socket, _POLLIN)], 0):
         return None
-    return _take_routed(socket)
+    return _take_routed(socket, lent)
 
 
-def receive_routed_many(socket: zmq.Socket[bytes], limit: int, known_readable: bool = False) -> list[Routed]:
+def receive_routed_many(
+    socket: zmq.Socket[bytes], limit: int, known_readable: bool = False, lent: bytes | None = None
+) -> list[Routed]:
     """Up to `limit` messages of a ROUTER, oldest first; see receive_many().
 
     Args:
         socket: a ROUTER.
         limit: how many at most.
         known_readable: a poll has just said so; spares another one.
+        lent: how the first frame of a message begins whose fourth frame, when it is large, is wanted as a memoryview of
+            libzmq's memory; sent on whole, it is not copied at all.
     """
     messages: list[Routed] = []
     for _ in range(min(limit, _CAREFUL)):
         if not known_readable and not zmq_poll([(socket, _POLLIN)], 0):
             return messages
         known_readable = False
-        messages.append(_take_routed(socket))
+        messages.append(_take_routed(socket, lent))
     try:
         for _ in range(limit - _CAREFUL):
-            messages.append(_take_routed(socket))  # noqa: PERF401  as above
+            messages.append(_take_routed(socket, lent))  # noqa: PERF401  as above
     except zmq.Again:
         pass
     return messages
 
 
-def _take_routed(socket: zmq.Socket[bytes]) -> Routed:
+def _take_routed(socket: zmq.Socket[bytes], lent: bytes | None) -> Routed:
     frame = _recv(socket, _NOBLOCK, False)
     routing_id = frame.bytes
     try:
         fd = frame.get(_SRCFD)
     except zmq.ZMQError:  # inproc has no fd
         fd = FD_UNKNOWN
-    frames = []
+    frames: list[Any] = []
     while frame.more:
         frame = _recv(socket, _NOBLOCK, False)
-        frames.append(frame.bytes)
+        if (
+            lent is not None
+            and len(frames) == _BEFORE_PAYLOAD
+            and len(frame) >= _LENT_BYTES_MIN
+            and frames[0].startswith(lent)
+        ):
+            frames.append(frame.buffer)
+        else:
+            frames.append(frame.bytes)
     return Routed(routing_id, frames, fd)
 
 
@@ -162,9 +176,18 @@ def send_routed(socket: zmq.Socket[bytes], routing_id: bytes, frames: Sequence[b
         _send(socket, routing_id, _MORE)
         for frame in frames[:last]:
             _send(socket, frame, _MORE)
-        _send(socket, frames[last], _NOBLOCK)
+        payload = frames[last]
+        if type(payload) is memoryview:
+            payload = _own_frame(payload)
+        _send(socket, payload, _NOBLOCK)
     except zmq.ZMQError as error:
         if error.errno in (zmq.EHOSTUNREACH, zmq.EAGAIN):
             return error.errno
         raise
     return None
+
+
+def _own_frame(view: memoryview) -> Any:
+    """The libzmq message behind a view that was lent, which leaves without a copy; any other view as it is."""
+    owner = view.obj
+    return owner if isinstance(owner, zmq.Frame) and len(owner) == len(view) else view

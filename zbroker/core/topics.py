@@ -111,7 +111,7 @@ class _Batch:
         view = self.views.get(wanted)
         if view is None:
             try:
-                view = translate.translate(payload, used, wanted), wanted
+                view = translate.translate(bytes(payload), used, wanted), wanted
             except Untranslatable:
                 counters["live_untranslated"] += 1
                 view = payload, used
@@ -233,6 +233,8 @@ class Topics:
             raise RemoteProtocolError("`publisher` is not the nonce of this session")
         columns = columns_of(message, header.count)
         sizes = columns.sizes
+        if header.codec is Codec.JSON:
+            message.payload = bytes(message.payload)  # its door looks at text; of other codecs a view will do
         codec.check(header.codec, message.payload, header.count, None if sizes is msgspec.UNSET else sizes)
         if len(message.payload) > BODY_BYTES_MAX + 2 and header.count == 1:
             raise TooLarge(f"body of {len(message.payload)} bytes, at most {BODY_BYTES_MAX}")

@@ -23,6 +23,7 @@ from patterns.io import turn
 from patterns.io.journal import Journal
 from patterns.io.turn import Routed
 from patterns.wire.engine import Close, Send
+from patterns.wire.frames import PUBLISH_PREFIX
 from patterns.wire.limits import BATCH_BYTES_MAX, COLUMNS_BYTES_MAX, HEADER_BYTES_MAX
 from patterns.wire.records import Record
 from zbroker.core.broker import BrokerEngine
@@ -187,12 +188,12 @@ class Loop:
 
         What the first one leads to leaves before anybody looks for a second: who asks one thing at a time waits for it.
         """
-        first = turn.receive_routed(self._router, True)
+        first = turn.receive_routed(self._router, True, PUBLISH_PREFIX)
         if first is None:
             return 0
         self._hand_in(first, now)
         self._do(self._engine.effects(), now)
-        rest = turn.receive_routed_many(self._router, MESSAGES_PER_TURN - 1)
+        rest = turn.receive_routed_many(self._router, MESSAGES_PER_TURN - 1, lent=PUBLISH_PREFIX)
         for message in rest:
             self._hand_in(message, now)
         return 1 + len(rest)

@@ -37,6 +37,27 @@ def test_a_message_arrives_frame_by_frame_as_it_was_sent(router, dealer):
     assert turn.receive(dealer) == FRAMES
 
 
+def test_a_large_payload_may_be_lent_and_leaves_as_it_came(router, dealer):
+    turn.send(dealer, FRAMES)
+    routing_id, frames, _ = turn.receive_routed(router, lent=b"ZB1Q")
+    assert type(frames[3]) is memoryview
+    assert frames == FRAMES
+    for _ in range(2):  # to two subscribers, say
+        assert turn.send_routed(router, routing_id, frames) is None
+    assert turn.send_routed(router, routing_id, [*frames[:3], frames[3][7:]]) is None  # part of it: a copy of that part
+    assert turn.receive_many(dealer, 3) == [FRAMES, FRAMES, [*FRAMES[:3], FRAMES[3][7:]]]
+
+
+@pytest.mark.parametrize(
+    "frames", [[b"ZB1Q", b"header", b"", b"small"], [b"ZB1p", *FRAMES[1:]], FRAMES[1:], [b"x" * 9_000]]
+)
+def test_what_is_small_or_of_another_kind_or_shape_is_never_lent(router, dealer, frames):
+    turn.send(dealer, frames)
+    [(_, taken, _)] = turn.receive_routed_many(router, 9, lent=b"ZB1Q")
+    assert [type(frame) for frame in taken] == [bytes] * len(frames)
+    assert taken == frames
+
+
 def test_nothing_there_is_none_and_no_exception(router, dealer):
     assert turn.receive(dealer) is None
     assert turn.receive_routed(router) is None
