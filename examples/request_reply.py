@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 
 import msgspec
 
@@ -20,11 +21,14 @@ class Price(msgspec.Struct):
 
 
 STOCK = {7: 9.5, 8: 20.0}
+COUNTED_BY_HAND = 8
 
 
 def serve(replier: Replier) -> None:
     for request in replier:
         order = request.body  # an Order: what is not one was refused already
+        if order.sku == COUNTED_BY_HAND:
+            time.sleep(1.0)
         if order.sku in STOCK:
             request.reply(Price(order.sku, STOCK[order.sku] * order.quantity))
         else:
@@ -36,7 +40,7 @@ def main(address: str) -> None:
         replier.ready()
         threading.Thread(target=serve, args=(replier,), daemon=True).start()
         with Requester(address) as requester:
-            print(requester.request("price", Order(7, quantity=3), timeout_s=2.0, type=Price))
+            print(requester.request("price", Order(7, quantity=3), timeout_s=5.0, type=Price))
             try:
                 requester.request("price", {"sku": 99})
             except ApplicationError as error:
@@ -46,7 +50,7 @@ def main(address: str) -> None:
             except ValidationFailed as error:
                 print("not an order:", error.detail)
             try:
-                requester.request("price", {"sku": 8}, timeout_s=0.000_001)
+                requester.request("price", {"sku": COUNTED_BY_HAND}, timeout_s=0.1)
             except TimedOut as error:
                 print("too late:", error.detail)
 
