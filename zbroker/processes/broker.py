@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
+import sys
 import time
 from collections.abc import Callable
 from typing import Final
@@ -14,16 +16,22 @@ import zmq
 
 from patterns.io import sockets
 from patterns.io.journal import Journal
+from patterns.wire.limits import MIB
 from patterns.wire.server import Sessions
 from zbroker.config import Options
 from zbroker.core.broker import BrokerEngine
 from zbroker.core.effects import Effect
 from zbroker.core.streams import Streams
 from zbroker.processes.guard import Guard
+from zbroker.processes.logbook import Logbook
 from zbroker.processes.loop import Loop, now_us
+from zbroker.processes.news import News, news_of_cut
 from zbroker.store.journal import FileJournal
 from zbroker.store.os_disk import OsDisk
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_KEPT_BYTES: Final = 32 * MIB  # of freed memory, in each of two arenas
+_MAPPED_BYTES_MIN: Final = 4 * MIB  # above the largest batch
 _LINGER_MS: Final = 1_000  # for GOODBYE and the last outcomes; a peer that does not read must not hold us longer
 
 
@@ -44,10 +52,13 @@ def serve(options: Options, on_ready: Callable[[Serving], None]) -> None:
         JournalError: the data folder is locked or unusable.
     """
     _raise_files_limit()
+    _keep_freed_memory()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    guard = Guard(options.memory_bytes)
+    logbook = open_logbook(options)
+    guard = Guard(options.memory_bytes, on_cut=lambda cut: _log(logbook, news_of_cut(cut)))
     router = sockets.bare_router(context)
     journal: Journal | None = None
+    engine: BrokerEngine | None = None
     try:
         guard.watch(router)
         endpoint = sockets.bind(
@@ -60,14 +71,36 @@ def serve(options: Options, on_ready: Callable[[Serving], None]) -> None:
             journal = FileJournal(OsDisk(), folder, random_bytes=os.urandom, wall_ms=_wall_ms)
             engine = _recover(journal)
         guard.start()
-        loop = Loop(engine, router, guard, journal)
-        loop.run(lambda: on_ready(Serving(endpoint, folder, engine.epoch)))
+        serving = Serving(endpoint, folder, engine.epoch)
+        loop = Loop(engine, router, guard, journal, logbook)
+        loop.run(lambda: _announce(serving, on_ready, logbook))
     finally:
         guard.close()
         router.close(_LINGER_MS)
         context.term()  # returns when what lingers has left
-        if journal is not None:
-            journal.close()
+        try:
+            if journal is not None:
+                journal.close()
+            if engine is not None:
+                logbook.write("info", "stopped", uptime_ms=engine.uptime_ms(now_us()))
+        finally:
+            logbook.close()
+
+
+def open_logbook(options: Options) -> Logbook:
+    """The log as the settings want it, on standard error if there is one."""
+    descriptor = sys.stderr.fileno() if sys.stderr is not None else None  # else its number may be a journal's
+    return Logbook(options.log_format, options.log_level, descriptor, now_us, _wall_ms)
+
+
+def _announce(serving: Serving, on_ready: Callable[[Serving], None], logbook: Logbook) -> None:
+    logbook.write("info", "started", **msgspec.structs.asdict(serving), pid=os.getpid())
+    on_ready(serving)
+
+
+def _log(logbook: Logbook, news: News) -> None:
+    level, event, fields = news
+    logbook.write(level, event, **fields)
 
 
 def _raise_files_limit() -> None:
@@ -76,6 +109,17 @@ def _raise_files_limit() -> None:
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):  # macOS: unlimited is not to be had
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep what a burst of batches has freed for the next one, instead of giving it back page by page.
+
+    The guard's malloc_trim gives all of it back after a flood. Other C libraries have no such call.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES_MIN)
 
 
 def _recover(journal: Journal) -> BrokerEngine:
