@@ -30,7 +30,9 @@ from patterns.wire.limits import (
 from patterns.wire.messages import Admin, Codec, Hello, Limits, Ping, Ready, Result, Role
 from patterns.wire.records import Opened, Position, Record
 from patterns.wire.server import Session, Sessions
-from zbroker.core.effects import Effect
+from zbroker.core.effects import PLAIN_PUBLISHERS, PLAIN_SUBSCRIBERS, SESSIONS, Effect
+from zbroker.core.plain_publishers import PlainPublishers
+from zbroker.core.plain_subscribers import PlainSubscribers
 from zbroker.core.services import Services
 from zbroker.core.topics import Topics
 
@@ -79,15 +81,27 @@ class BrokerEngine:
         now: the instant of its start.
         epoch: of a broker without a journal; a journal's own comes with opened().
         make_streams: makes the streams over our sessions and effects; None: no journal, no streams.
+        nonce: names the broker as the publisher of what plain publishers send; 16 bytes, another one in each life.
+        plain_codec: what their bodies are labelled as.
     """
 
-    def __init__(self, cluster: str, now: int, epoch: int = 0, make_streams: MakeStreams | None = None) -> None:
+    def __init__(
+        self,
+        cluster: str,
+        now: int,
+        epoch: int = 0,
+        make_streams: MakeStreams | None = None,
+        nonce: bytes = bytes(16),
+        plain_codec: Codec = Codec.RAW,
+    ) -> None:
         self._cluster = cluster
         self._started_at = now
         self._effects: list[Effect] = []
         self._sessions = Sessions(self, self._effects, epoch, {Role.CONSUMER: GRACE_MS * 1_000})  # type: ignore[arg-type]
         self._services = Services(self._sessions)
-        self._topics = Topics(self._sessions)
+        self._plain_subscribers = PlainSubscribers(self._effects)
+        self._topics = Topics(self._sessions, self._plain_subscribers)
+        self._plain_publishers = PlainPublishers(self._topics, nonce, plain_codec)
         self._streams = make_streams(self._sessions, self._effects) if make_streams else None
         self._timed: tuple[Timed, ...] = (self._sessions, self._services)
         if self._streams is not None:
@@ -147,6 +161,12 @@ class BrokerEngine:
 
     def receive(self, link: Link, peer: PeerId, frames: Frames, now: int) -> None:
         """One message from a peer. Whatever a peer sent becomes an answer or a count, never an exception."""
+        if link != SESSIONS:
+            if link == PLAIN_PUBLISHERS:
+                self._plain_publishers.receive(frames)
+            else:
+                self._plain_subscribers.receive(peer, frames)
+            return
         found = self._sessions.receive(link, peer, frames, now)
         if found is None:
             return
@@ -161,9 +181,21 @@ class BrokerEngine:
         except ZbrokerError as error:
             self._sessions.refuse(session, error)
 
+    def connected(self, link: Link, peer: PeerId, now: int) -> None:
+        """A plain peer's connection has come. Of sessions, HELLO tells."""
+        if link == PLAIN_PUBLISHERS:
+            self._plain_publishers.connected(peer)
+        elif link == PLAIN_SUBSCRIBERS:
+            self._plain_subscribers.connected(peer)
+
     def disconnected(self, link: Link, peer: PeerId, now: int) -> None:
-        """A connection is proven gone."""
-        self._sessions.disconnected((link, peer), now)
+        """A connection is proven gone; of a plain peer, said to be."""
+        if link == SESSIONS:
+            self._sessions.disconnected((link, peer), now)
+        elif link == PLAIN_PUBLISHERS:
+            self._plain_publishers.disconnected(peer)
+        else:
+            self._plain_subscribers.disconnected(peer)
 
     def allowance(self, link: Link, peer: PeerId) -> tuple[int, int]:
         """Bytes and messages that a connection's session may have under way towards us; (0, 0) without a session.
@@ -186,6 +218,7 @@ class BrokerEngine:
 
     def turn(self, now: int) -> None:
         """Once a turn, after all that was there was received."""
+        self._plain_publishers.turn()
         self._topics.turn()
         if self._streams is not None:
             self._streams.turn(now)
@@ -343,6 +376,7 @@ class BrokerEngine:
         """All that `zbroker status` shows."""
         roles = Counter(session.role.value for session in self._sessions)
         counters = self._sessions.counters + self._services.counters + self._topics.counters
+        counters += self._plain_publishers.counters + self._plain_subscribers.counters
         status: dict[str, object] = {
             "epoch": self.epoch,
             "cluster": self._cluster,
@@ -351,6 +385,7 @@ class BrokerEngine:
             "groups": {},
             "services": self._services.status(_STATUS_ROWS_MAX),
             "subscriptions": self._topics.status(_STATUS_ROWS_MAX),
+            "plain": {**self._plain_publishers.status(), **self._plain_subscribers.status()},
             "sessions": {"total": len(self._sessions), **dict(sorted(roles.items()))},
             "counters": dict(sorted(counters.items())),
             "refused": dict(sorted(self._sessions.refused.items())),

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
-from patterns.wire.engine import Close, Send
+from patterns.wire.engine import Close, Link, Send
+from patterns.wire.frames import Frames
 from patterns.wire.records import Position, Record
+
+SESSIONS: Final[Link] = 0  # a peer is a routing id
+PLAIN_PUBLISHERS: Final[Link] = (
+    1  # a peer is the number of its connection's fd; nobody, when libzmq does not know it any more
+)
+PLAIN_SUBSCRIBERS: Final[Link] = 2  # likewise
 
 
 class Append(msgspec.Struct, frozen=True, gc=False):
@@ -21,4 +30,10 @@ class Read(msgspec.Struct, frozen=True, gc=False):
     positions: list[Position]
 
 
-Effect = Send | Close | Append | Read
+class Offer(msgspec.Struct, frozen=True, gc=False):
+    """Give these messages to the plain subscribers' socket; what it drops, nobody learns."""
+
+    messages: list[Frames]
+
+
+Effect = Send | Close | Append | Read | Offer

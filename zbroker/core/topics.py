@@ -34,6 +34,7 @@ from patterns.wire.messages import (
 from patterns.wire.names import channel_of, channels_of, check_pattern, check_topic
 from patterns.wire.server import Session, Sessions
 from zbroker.core import translate
+from zbroker.core.plain_subscribers import PlainSubscribers
 from zbroker.core.subscriptions import Subscriptions
 
 OUTBOX_BYTES_MAX: Final = 8 * MIB  # batches that one subscriber has given no credit for; the same as for replies
@@ -132,10 +133,12 @@ class Topics:
 
     Args:
         sessions: where frames leave.
+        plain: those who listen without a session.
     """
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, plain: PlainSubscribers) -> None:
         self._sessions = sessions
+        self._plain = plain
         self._subscribers: dict[Session, _Subscriber] = {}
         self._subscriptions: Subscriptions[_Subscriber] = Subscriptions()
         self._publishers: dict[Session, int] = {}  # and the audience that each was told last
@@ -285,7 +288,13 @@ class Topics:
                     subscriber.upstream = min(subscriber.upstream + gap, INTEGER_MAX)
                     self._account_due(subscriber)
 
+    def forward(self, message: Message, frames: Frames, columns: Columns, topics: list[str]) -> None:
+        """A batch that was checked elsewhere, to everybody with a matching pattern."""
+        self._fan_out(_Batch(message, frames, columns, topics))
+
     def _fan_out(self, batch: _Batch) -> None:
+        if self._plain:
+            self._plain.offer(batch.header, batch.columns, batch.topics, batch.message.payload)
         matching = self._subscriptions.matching
         topics = batch.topics
         listeners = matching(topics[0])

@@ -99,6 +99,7 @@ class Bench:
         self.now = 1 * S
         self.engine = BrokerEngine("test", self.now, epoch=7)
         self.clients: dict[bytes, Client] = {}
+        self.others: list[object] = []  # effects of the last settle() that no client receives
 
     def client(self, role: str, *, form: Form = MSGPACK, codec: Codec = Codec.MSGPACK, **hello: Any) -> Client:
         client = Client(self, Role(role), form, codec)
@@ -110,6 +111,7 @@ class Bench:
         """Let the engine do its turn, and hand out what it sends."""
         self.engine.turn(self.now)
         pings: list[tuple[Client, int]] = []
+        self.others = []
         for effect in self.engine.effects():
             if isinstance(effect, Send) and effect.peer in self.clients:
                 client = self.clients[effect.peer]
@@ -118,6 +120,8 @@ class Bench:
                 client.inbox.append(message)
                 if isinstance(message.header, Ping) and client.reads:
                     pings.append((client, message.header.token))
+            else:
+                self.others.append(effect)
         for client, token in pings:
             client.send(Pong(token))
 

@@ -1,0 +1,122 @@
+"""What plain subscribers listen to: prefixes of bytes, as an XPUB reports them. It decides whether a message is worth splitting
+out of its batch; who gets it, libzmq knows alone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+from patterns.wire.engine import PeerId
+from patterns.wire.limits import KIB, MIB
+
+PREFIX_BYTES_MAX: Final = 512 * KIB  # of one connection; libzmq's trie takes up to 32 bytes for each of them
+PREFIX_BYTES_MAX_OF_ALL: Final = 8 * MIB  # 256 MiB of trie at the worst
+_EACH_BYTES: Final = 16  # that a prefix costs besides its own, so that empty ones are not for nothing
+_COUNTED_MAX: Final = 524_288  # distinct prefixes; behind it we stop telling them apart
+_TOPICS_CACHED: Final = 65_536
+
+
+class Prefixes:
+    """The live prefixes, counted, and what each connection holds of them.
+
+    XPUB reports each subscription and each cancellation with the connection that it came from. When a connection ends, it reports
+    a cancellation for each of its prefixes, from nobody; these are true, whoever it was. A peer's own word is taken for
+    what it subscribed itself: else anybody could cancel everybody's.
+    """
+
+    def __init__(self) -> None:
+        self._live: Counter[bytes] = Counter()
+        self._lengths: Counter[int] = Counter()
+        self._held: dict[PeerId, Counter[bytes]] = {}
+        self._bytes: Counter[PeerId] = Counter()
+        self._bytes_of_all = 0
+        self._excluded: set[PeerId] = set()
+        self._is_beyond_count = False
+        self._heard: dict[str, bool] = {}
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __bool__(self) -> bool:
+        return bool(self._live) or self._is_beyond_count
+
+    def subscribe(self, peer: PeerId, prefix: bytes) -> PeerId | None:
+        """A prefix of a connection; from nobody, when it is not known.
+
+        Returns:
+            The connection that must be closed, since it holds too much; None if all is well. It is named once.
+        """
+        self._add(prefix)
+        if not peer or peer in self._excluded:
+            return None
+        self._held.setdefault(peer, Counter())[prefix] += 1
+        self._bytes[peer] += len(prefix) + _EACH_BYTES
+        self._bytes_of_all += len(prefix) + _EACH_BYTES
+        if self._bytes[peer] > PREFIX_BYTES_MAX:
+            return self._exclude(peer)
+        if self._bytes_of_all > PREFIX_BYTES_MAX_OF_ALL:
+            return self._exclude(max(self._bytes, key=self._bytes.__getitem__))
+        return None
+
+    def _exclude(self, peer: PeerId) -> PeerId:
+        """Its prefixes stay live until libzmq reports the end of each; who held them is not asked any more."""
+        self._excluded.add(peer)
+        self._forget(peer)
+        return peer
+
+    def cancel(self, peer: PeerId, prefix: bytes) -> bool:
+        """A prefix no longer. Returns False for what that connection does not hold, and changes nothing then."""
+        if peer:
+            held = self._held.get(peer)
+            if held is None or not held[prefix]:
+                return False
+            held[prefix] -= 1
+            if not held[prefix]:
+                del held[prefix]
+            self._bytes[peer] -= len(prefix) + _EACH_BYTES
+            self._bytes_of_all -= len(prefix) + _EACH_BYTES
+        self._remove(prefix)
+        return True
+
+    def gone(self, peer: PeerId) -> None:
+        """A connection has ended; libzmq reports its prefixes one by one, before this or after it."""
+        self._excluded.discard(peer)
+        self._forget(peer)
+
+    def _forget(self, peer: PeerId) -> None:
+        self._bytes_of_all -= self._bytes.pop(peer, 0)
+        self._held.pop(peer, None)
+
+    def _add(self, prefix: bytes) -> None:
+        if prefix not in self._live:
+            if len(self._live) >= _COUNTED_MAX:
+                self._is_beyond_count = True  # for good: everything is offered, and libzmq tells what is wanted
+                return
+            self._lengths[len(prefix)] += 1
+            self._heard.clear()
+        self._live[prefix] += 1
+
+    def _remove(self, prefix: bytes) -> None:
+        if prefix not in self._live:
+            return
+        self._live[prefix] -= 1
+        if not self._live[prefix]:
+            del self._live[prefix]
+            self._lengths[len(prefix)] -= 1
+            if not self._lengths[len(prefix)]:
+                del self._lengths[len(prefix)]
+            self._heard.clear()
+
+    def hears(self, topic: str) -> bool:
+        """Whether some prefix matches this topic."""
+        found = self._heard.get(topic)
+        if found is None:
+            if len(self._heard) >= _TOPICS_CACHED:
+                self._heard.clear()
+            found = self._heard[topic] = self._is_beyond_count or self._search(topic.encode())
+        return found
+
+    def _search(self, topic: bytes) -> bool:
+        live = self._live
+        return any(topic[:length] in live for length in self._lengths if length <= len(topic))
