@@ -556,8 +556,9 @@ export class Subscriber extends Session {
     if (kind === "s") {
       this.#answered.add(header.id);
       if (this.#answered.size === this.patterns.length) this.becomeReady();
-    } else if (kind === "l") this.lostNow = { messages: 0, upstream: 0, ...header };
-    else if (kind === "E" && header.scope === "subscription") this.#inbox.end(new ZbError(header));
+    } else if (kind === "l") {
+      for (const total in this.lostNow) this.lostNow[total] = Math.max(this.lostNow[total], header[total] ?? 0);
+    } else if (kind === "E" && header.scope === "subscription") this.#inbox.end(new ZbError(header));
     else if (kind === "P" && !canRead(header)) {
       this.unreadable += header.count;
       this.renew(this.sessions, header.count, size);

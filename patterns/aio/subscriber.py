@@ -20,6 +20,9 @@ class Subscriber(SubscriberRole[AioDriver], AioRole):
         codec: what it prefers; bodies are decoded from whatever they come in.
         type: what bodies are validated as; a message that is not of it has a `body` that raises.
         idle_timeout_s: iteration ends when nothing came for so long.
+        overflow: what it loses when it takes too slowly and the broker holds all that it may (8 MiB): "drop_newest",
+            "drop_oldest", both counted in `lost`, or "disconnect": what was sent arrives, then SlowSubscriber is raised.
+            Peer to peer libzmq drops the newest.
         security: not built yet.
 
     Raises:
@@ -33,10 +36,18 @@ class Subscriber(SubscriberRole[AioDriver], AioRole):
         codec: str = "msgpack",
         type: Any = Any,
         idle_timeout_s: float | None = None,
+        overflow: str = "drop_newest",
         security: object = None,
     ) -> None:
         super().__init__(
-            AioDriver, address, patterns, codec=codec, type=type, idle_timeout_s=idle_timeout_s, security=security
+            AioDriver,
+            address,
+            patterns,
+            codec=codec,
+            type=type,
+            idle_timeout_s=idle_timeout_s,
+            overflow=overflow,
+            security=security,
         )
         self._arrivals = Arrivals(self._more, idle_timeout_s)
 

@@ -23,6 +23,7 @@ from patterns.wire.messages import (
     ErrorHeader,
     Hello,
     Lost,
+    Overflow,
     Publish,
     Ready,
     Resume,
@@ -72,11 +73,11 @@ class Loss:
         return self.dropped + self.upstream
 
     def reported(self, messages: int, upstream: int) -> None:
-        """A LOST of this session: absolute totals."""
+        """A LOST of this session: absolute totals, which never fall."""
         before_messages, before_upstream = self._session
-        self.dropped += max(0, messages - before_messages)
-        self.upstream += max(0, upstream - before_upstream)
-        self._session = (messages, upstream)
+        self._session = max(messages, before_messages), max(upstream, before_upstream)
+        self.dropped += self._session[0] - before_messages
+        self.upstream += self._session[1] - before_upstream
 
     def session_began(self) -> None:
         """Totals count from zero again."""
@@ -150,13 +151,20 @@ class SubscriberEngine(ClientEngine):
     """Subscribes through a broker."""
 
     def __init__(
-        self, addresses: Sequence[Address], patterns: Sequence[str], nonce: bytes, codec: Codec, jitter: Jitter
+        self,
+        addresses: Sequence[Address],
+        patterns: Sequence[str],
+        nonce: bytes,
+        codec: Codec,
+        jitter: Jitter,
+        overflow: Overflow = Overflow.DROP_NEWEST,
     ) -> None:
         super().__init__(addresses, jitter)
         self._patterns = [check_pattern(pattern) for pattern in patterns]
         self._matches = matcher(self._patterns)
         self._nonce = nonce
         self._codec = codec
+        self._overflow = overflow
         self._confirmed: set[int] = set()
         self._epoch = 0
         self.loss = Loss()
@@ -169,6 +177,7 @@ class SubscriberEngine(ClientEngine):
             credit_messages=_MESSAGES_WINDOW,
             credit_bytes=_BYTES_WINDOW,
             resume=Resume(session.ready.epoch) if session.ready else None,
+            overflow=self._overflow,
         )
 
     @property

@@ -24,7 +24,16 @@ from patterns.roles.role import (
     refuse_security,
     resolve,
 )
-from patterns.wire.errors import BadArgument, BadBody
+from patterns.wire.errors import BadArgument, BadBody, NotInThisDeployment
+from patterns.wire.messages import Overflow
+
+
+def _overflow_of(overflow: str) -> Overflow:
+    """Raises BadArgument."""
+    try:
+        return Overflow(overflow)
+    except ValueError as error:
+        raise BadArgument(f"overflow={overflow!r}: one of {', '.join(Overflow)}") from error
 
 
 class SubscriberRole(Role[D]):
@@ -39,17 +48,24 @@ class SubscriberRole(Role[D]):
         codec: str,
         type: Any,
         idle_timeout_s: float | None,
+        overflow: str,
         security: object,
     ) -> None:
         refuse_security(security)
         addresses = resolve(address)
         if not patterns:
             raise BadArgument("a Subscriber needs at least one pattern; '>' is everything")
+        policy = _overflow_of(overflow)
         self._engine: SubscriberEngine | PeerSubscriberEngine
         if addresses[0].brokered:
-            self._engine = SubscriberEngine(addresses, patterns, new_nonce(), codec_of(codec), jitter)
+            self._engine = SubscriberEngine(addresses, patterns, new_nonce(), codec_of(codec), jitter, policy)
             kind, binding = SocketKind.DEALER, False
         else:
+            if policy is not Overflow.DROP_NEWEST:
+                raise NotInThisDeployment(
+                    f"overflow={policy.value!r} needs a broker: peer to peer libzmq drops the newest at its high-water mark;"
+                    " use a zb:// address, or leave overflow out"
+                )
             self._engine = PeerSubscriberEngine(addresses, patterns, new_nonce())
             kind, binding = SocketKind.SUB, binds(addresses[0], default=False)
         self._bodies = Bodies(type)

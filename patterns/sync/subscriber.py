@@ -22,6 +22,9 @@ class Subscriber(SubscriberRole[Driver], SyncRole):
         codec: what it prefers; bodies are decoded from whatever they come in.
         type: what bodies are validated as; a message that is not of it has a `body` that raises.
         idle_timeout_s: iteration ends when nothing came for so long.
+        overflow: what it loses when it takes too slowly and the broker holds all that it may (8 MiB): "drop_newest",
+            "drop_oldest", both counted in `lost`, or "disconnect": what was sent arrives, then SlowSubscriber is raised.
+            Peer to peer libzmq drops the newest.
         security: not built yet.
 
     Raises:
@@ -35,12 +38,20 @@ class Subscriber(SubscriberRole[Driver], SyncRole):
         codec: str = "msgpack",
         type: Any = Any,
         idle_timeout_s: float | None = None,
+        overflow: str = "drop_newest",
         security: object = None,
     ) -> None:
         self._messages: Iterator[Message] | None = None
         self._arriving: Arriving[Iterable[Message]]
         super().__init__(
-            Driver, address, patterns, codec=codec, type=type, idle_timeout_s=idle_timeout_s, security=security
+            Driver,
+            address,
+            patterns,
+            codec=codec,
+            type=type,
+            idle_timeout_s=idle_timeout_s,
+            overflow=overflow,
+            security=security,
         )
 
     def ready(self, timeout_s: float = 5.0) -> None:

@@ -244,6 +244,10 @@ class ShuttingDown(LoadError):
     number, name = 403, "SHUTTING_DOWN"
 
 
+class SlowSubscriber(LoadError):
+    number, name, retryable = 404, "SLOW_SUBSCRIBER", False
+
+
 class StorageFailed(StorageError):
     number, name = 500, "STORAGE_FAILED"
 

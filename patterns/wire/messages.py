@@ -31,6 +31,14 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
+class Overflow(StrEnum):
+    """What a subscriber loses when more waits for it than the broker holds."""
+
+    DROP_NEWEST = "drop_newest"
+    DROP_OLDEST = "drop_oldest"
+    DISCONNECT = "disconnect"
+
+
 class Header(Struct, omit_defaults=True, gc=False):
     """A header: fields at their default are left out, unknown ones ignored."""
 
@@ -54,6 +62,7 @@ class Hello(Header, kw_only=True):
     user: str = ""
     client: str = ""
     resume: Resume | None = None
+    overflow: Overflow = Overflow.DROP_NEWEST
 
 
 class ProducerIdentity(Header):

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from patterns.wire.errors import BadName
 from patterns.wire.limits import CHANNELS, NAME_BYTES_MAX
+from patterns.wire.subscriptions import Subscriptions
 
 _NAME_REFUSED = re.compile(r"[\x00-\x20\x7f-\xa0\s/\\*>]")
 _TOKEN_REFUSED = re.compile(r"[\x00-\x20\x7f-\xa0\s*>]")
@@ -72,22 +73,13 @@ def channels_of(pattern: str) -> int | None:
 
 
 def matcher(patterns: Iterable[str]) -> Callable[[str], bool]:
-    """A cached test whether any of the patterns matches a topic."""
-    alternatives = "|".join(_expression(pattern) for pattern in patterns)
-    if not alternatives:
-        return lambda topic: False
-    match = re.compile(f"(?:{alternatives})\\Z").match
+    """A cached test whether any of the patterns matches a topic. Ten thousand of them cost as little as one."""
+    subscriptions: Subscriptions[None] = Subscriptions()
+    for pattern in patterns:
+        subscriptions.add(pattern, None)
 
     @lru_cache(maxsize=65_536)
     def matches(topic: str) -> bool:
-        return match(topic) is not None
+        return bool(subscriptions.search(topic))
 
     return matches
-
-
-def _expression(pattern: str) -> str:
-    tokens = pattern.split(".")
-    parts = [r"[^.]+" if token == "*" else re.escape(token) for token in tokens]
-    if tokens[-1] == ">":
-        parts[-1] = r".+"  # topics have no empty tokens, so one or more of anything is one or more tokens
-    return r"\.".join(parts)

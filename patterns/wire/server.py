@@ -25,6 +25,7 @@ from patterns.wire.messages import ErrorHeader, Goodbye, Header, Hello, NoSessio
 from patterns.wire.session import Credit, ProvenCredit, ServerEvent, ServerState, server_next
 
 Peer = tuple[Link, PeerId]
+Waiting = tuple[int, int, Frames, object]  # messages, bytes that credit counts, frames, and what the host knows of them
 _OWN_KINDS: Final = frozenset(kind_of(header) for header in (Ping, Pong, CreditHeader, Goodbye))
 _PEERS_REMEMBERED: Final = 4_096  # connections without a session whose unread answers we count; oldest forgotten first
 
@@ -36,7 +37,7 @@ class Session:
         peer: link and routing id of the connection that it has now.
         into: the credit that we gave it.
         out: the credit that it gave us.
-        outbox: (messages, bytes, frames) that wait for `out`.
+        outbox: batches that wait for `out`.
         unread: answers given that it has not proven to have read.
         probe: the token of the PING whose PONG will prove that it read all before it; 0: none is under way.
         probed: `unread` and `out.sent` when that left.
@@ -57,13 +58,32 @@ class Session:
         self.state = ServerState.NEW
         self.into = into
         self.out = ProvenCredit(hello.credit_messages, hello.credit_bytes)
-        self.outbox: deque[tuple[int, int, Frames]] = deque()
+        self.outbox: deque[Waiting] = deque()
         self.outbox_bytes = 0
         self.unread = 0
         self.probe = 0
         self.probed = (0, 0)
         self.heard_at = now
         self.started_at = now
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether a batch that is posted now would wait."""
+        return bool(self.outbox) or not self.out.is_open or self.state is not ServerState.READY
+
+    def hold(self, waiting: Waiting, *, first: bool = False) -> None:
+        """Put a batch at the end of the outbox, or in front of all others."""
+        if first:
+            self.outbox.appendleft(waiting)
+        else:
+            self.outbox.append(waiting)
+        self.outbox_bytes += sum(map(len, waiting[2]))  # memory, the header included; credit counts columns and payload
+
+    def take_back(self, *, last: bool = False) -> Waiting:
+        """Take the oldest batch, or the newest, out of the outbox."""
+        waiting = self.outbox.pop() if last else self.outbox.popleft()
+        self.outbox_bytes -= sum(map(len, waiting[2]))
+        return waiting
 
 
 class Host(Protocol):
@@ -245,13 +265,10 @@ class Sessions:
         self.refused[error.counted_as] += 1
         return error_header(error, scope, about)
 
-    def post(self, session: Session, messages: int, size: int, frames: Frames) -> None:
-        """Send a counted batch as soon as the client's credit admits it, in order."""
-        if session.outbox or not session.out.is_open or session.state is not ServerState.READY:
-            session.outbox.append((messages, size, frames))
-            session.outbox_bytes += sum(
-                map(len, frames)
-            )  # memory, the header included; credit counts columns and payload
+    def post(self, session: Session, messages: int, size: int, frames: Frames, known: object = None) -> None:
+        """Send a counted batch as soon as the client's credit admits it, in order. `known`: for the host, while it waits."""
+        if session.must_wait:
+            session.hold((messages, size, frames, known))
             return
         session.out.spend(messages, size)
         link, peer_id = session.peer
@@ -263,8 +280,7 @@ class Sessions:
         """Send what waits, as far as credit goes."""
         link, peer_id = session.peer
         while session.outbox and session.out.is_open:
-            messages, size, frames = session.outbox.popleft()
-            session.outbox_bytes -= sum(map(len, frames))
+            messages, size, frames, _known = session.take_back()
             session.out.spend(messages, size)
             self._effects.append(Send(link, peer_id, frames))
             if session.out.wants_proof and not session.probe:

@@ -22,7 +22,7 @@ BROKEN_PIPE: Final = 141  # 128 + SIGPIPE: what `head` leaves behind of `yes`
 _STATUSES: Final[tuple[tuple[int, tuple[type[ZbrokerError], ...]], ...]] = (
     (TIMED_OUT, (errors.TimedOut,)),
     (USAGE, (errors.BadName, errors.BadAddress, errors.BadArgument)),
-    (FAILED, (errors.CreditExceeded, errors.Damaged)),  # faults, and no other try will help
+    (FAILED, (errors.CreditExceeded, errors.SlowSubscriber, errors.Damaged)),  # and no other try will help
     (
         UNAVAILABLE,
         (errors.Unavailable, errors.NoSession, errors.NoReplier, errors.LoadError, errors.StorageError),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from patterns.wire.errors import ZbrokerError
+from patterns.wire.messages import Overflow
 from patterns.wire.names import check_pattern
 from zbroker.cli.bodies import codec_for
 from zbroker.cli.command import (
@@ -33,7 +34,15 @@ _CONNECT_S = 5.0
 @client_options
 @count_option("Exit after so many messages.")
 @timeout_option("Exit after so many seconds: with status 75 if --count was not reached, else with 0.")
-def sub(url: str, pattern: str, as_json: bool, raw: bool, count: int | None, timeout_s: float | None) -> None:
+@click.option(
+    "--overflow",
+    type=click.Choice(list(Overflow)),
+    default=Overflow.DROP_NEWEST,
+    help="What to lose when this is too slow for the broker: drop_newest (default), drop_oldest, or disconnect, which fails.",
+)
+def sub(
+    url: str, pattern: str, as_json: bool, raw: bool, count: int | None, timeout_s: float | None, overflow: str
+) -> None:
     """Print each message whose topic matches PATTERN: `*` is one token, a last `>` is the rest.
 
     Peer to peer it connects, and waits for publishers that are not there yet. Without --json a line is the topic and
@@ -46,7 +55,7 @@ def sub(url: str, pattern: str, as_json: bool, raw: bool, count: int | None, tim
 
     until = Until(count, timeout_s)
     printer = Printer(as_json=as_json, raw=raw)
-    with closing(Subscriber(url, pattern, codec=codec_for(raw))) as subscriber:
+    with closing(Subscriber(url, pattern, codec=codec_for(raw), overflow=overflow)) as subscriber:
         if is_brokered(url):
             subscriber.ready(until.at_most(_CONNECT_S))
         try:

@@ -219,7 +219,7 @@ class BrokerEngine:
     def turn(self, now: int) -> None:
         """Once a turn, after all that was there was received."""
         self._plain_publishers.turn()
-        self._topics.turn()
+        self._topics.turn(now)
         if self._streams is not None:
             self._streams.turn(now)
 

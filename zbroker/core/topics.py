@@ -16,7 +16,6 @@ from patterns.wire.limits import (
     CREDIT_BYTES,
     CREDIT_MESSAGES,
     INTEGER_MAX,
-    MIB,
     REPLIES_UNREAD_CUT,
 )
 from patterns.wire.messages import (
@@ -24,7 +23,7 @@ from patterns.wire.messages import (
     Codec,
     Columns,
     Hello,
-    Lost,
+    Overflow,
     Publish,
     Role,
     Subscribe,
@@ -33,47 +32,20 @@ from patterns.wire.messages import (
 )
 from patterns.wire.names import channel_of, channels_of, check_pattern, check_topic
 from patterns.wire.server import Session, Sessions
+from patterns.wire.subscriptions import Subscriptions
 from zbroker.core import translate
 from zbroker.core.plain_subscribers import PlainSubscribers
-from zbroker.core.subscriptions import Subscriptions
+from zbroker.core.subscribers import Subscriber
 
-OUTBOX_BYTES_MAX: Final = 8 * MIB  # batches that one subscriber has given no credit for; the same as for replies
 _TOPICS_CHECKED_MAX: Final = 65_536
 _PUBLISHERS_REMEMBERED: Final = 4_096  # gone ones, whose next batch tells what was missed in between
 _PATTERNS_MAX: Final = 65_536  # of one session
 
 
-class _Subscriber:
-    """A subscriber's patterns by its own ids, and its account of losses."""
-
-    __slots__ = ("channels", "listens_to_all", "lost", "lost_frames", "owes_account", "patterns", "session", "upstream")
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.patterns: dict[int, str] = {}
-        self.channels: Counter[int] = Counter()
-        self.listens_to_all = 0
-        self.lost = 0
-        self.upstream = 0
-        self.owes_account = False
-        self.lost_frames: Frames = []
-
-    def listens(self, pattern: str, step: int) -> None:
-        """Note a pattern's channels, or forget them."""
-        channel = channels_of(pattern)
-        if channel is None:
-            self.listens_to_all += step
-        else:
-            self.channels[channel] += step
-
-    def hears(self, channel: int) -> bool:
-        return self.listens_to_all > 0 or self.channels[channel] > 0
-
-
 class _Batch:
     """A batch on its way out, in as many writings as its subscribers need; each is made once."""
 
-    __slots__ = ("columns", "frames", "header", "message", "topics", "views", "written")
+    __slots__ = ("columns", "frames", "header", "matched", "message", "topics", "views", "written")
 
     def __init__(self, message: Message, frames: Frames, columns: Columns, topics: list[str]) -> None:
         assert isinstance(message.header, Publish)
@@ -82,6 +54,7 @@ class _Batch:
         self.frames = frames
         self.columns = columns
         self.topics = topics
+        self.matched: Counter[Subscriber] | None = None
         self.views: dict[Codec, tuple[bytes, Codec]] = {}
         self.written: dict[tuple[str, Codec], Frames] = {}
 
@@ -119,13 +92,27 @@ class _Batch:
             self.views[wanted] = view
         return view
 
-    def messages_for(self, subscriber: _Subscriber, subscriptions: Subscriptions[_Subscriber]) -> int:
-        """How many of its messages this subscriber would have been handed."""
-        matched = [subscriber in subscriptions.matching(topic) for topic in self.topics]
+    def messages_for(self, subscriber: Subscriber, subscriptions: Subscriptions[Subscriber]) -> int:
+        """How many of its messages this subscriber, who hears the batch, would have been handed."""
         index = self.columns.topic
         if isinstance(index, msgspec.UnsetType):
-            return self.header.count if matched[0] else 0
-        return sum(matched[place] for place in index)
+            return self.header.count
+        if self.matched is None:
+            self.matched = self._match(index, subscriptions)
+        return self.matched[subscriber]
+
+    def _match(self, index: list[int], subscriptions: Subscriptions[Subscriber]) -> Counter[Subscriber]:
+        """Messages by subscriber, for all at once: a thousand slow ones ask about each batch."""
+        by_answer: dict[int, tuple[int, tuple[Subscriber, ...]]] = {}
+        for place, count in Counter(index).items():
+            listeners = subscriptions.matching(self.topics[place])  # one tuple for all topics with the same listeners
+            before = by_answer.get(id(listeners), (0, ()))[0]
+            by_answer[id(listeners)] = before + count, listeners
+        matched: Counter[Subscriber] = Counter()
+        for count, listeners in by_answer.values():
+            for subscriber in listeners:
+                matched[subscriber] += count
+        return matched
 
 
 class Topics:
@@ -139,22 +126,26 @@ class Topics:
     def __init__(self, sessions: Sessions, plain: PlainSubscribers) -> None:
         self._sessions = sessions
         self._plain = plain
-        self._subscribers: dict[Session, _Subscriber] = {}
-        self._subscriptions: Subscriptions[_Subscriber] = Subscriptions()
+        self._subscribers: dict[Session, Subscriber] = {}
+        self._subscriptions: Subscriptions[Subscriber] = Subscriptions()
         self._publishers: dict[Session, int] = {}  # and the audience that each was told last
         self._sequences: dict[bytes, dict[int, int]] = {}  # by publisher, by channel: the next message's
         self._open_starts: set[bytes] = set()  # publishers that began elsewhere: any first sequence will do
         self._gone: dict[bytes, None] = {}
         self._channels_checked: dict[str, int] = {}
+        self._listening: dict[int | None, Counter[Subscriber]] = {}  # by channel, None: all; values count patterns
         self._audience = 0
         self._audience_changed = False
-        self._in_debt: set[_Subscriber] = set()
+        self._in_debt: set[Subscriber] = set()
+        self._too_slow: dict[Subscriber, None] = {}  # sessions that end with this turn
         self.counters: Counter[str] = Counter()
 
     # -- sessions ------------------------------------------------------------------------------------------------
 
     def admit(self, session: Session, hello: Hello) -> None:
         """A publisher's or subscriber's HELLO was accepted."""
+        if session.role is Role.SUBSCRIBER:
+            self._subscribers[session] = Subscriber(session, hello.overflow)
         if session.role is not Role.PUBLISHER:
             return
         self._publishers[session] = -1
@@ -170,8 +161,9 @@ class Topics:
         subscriber = self._subscribers.pop(session, None)
         if subscriber is not None:
             for pattern in subscriber.patterns.values():
-                self._subscriptions.remove(pattern, subscriber)
+                self._stop_hearing(subscriber, pattern)
             self._in_debt.discard(subscriber)
+            self._too_slow.pop(subscriber, None)
             self._count_audience(subscriber, was_heard=bool(subscriber.patterns), is_heard=False)
         if self._publishers.pop(session, None) is not None:
             self._gone[session.nonce] = None
@@ -181,7 +173,7 @@ class Topics:
                 self._sequences.pop(oldest, None)
                 self._open_starts.discard(oldest)
 
-    def _count_audience(self, subscriber: _Subscriber, *, was_heard: bool, is_heard: bool) -> None:
+    def _count_audience(self, subscriber: Subscriber, *, was_heard: bool, is_heard: bool) -> None:
         if was_heard is not is_heard:
             self._audience += 1 if is_heard else -1
             self._audience_changed = True
@@ -192,9 +184,7 @@ class Topics:
         """SUBSCRIBE: a pattern under the subscriber's own id."""
         header = message.header
         assert isinstance(header, Subscribe)
-        subscriber = self._subscribers.get(session)
-        if subscriber is None:
-            subscriber = self._subscribers[session] = _Subscriber(session)
+        subscriber = self._subscribers[session]
         try:
             check_pattern(header.pattern)
             if header.id in subscriber.patterns:
@@ -206,7 +196,7 @@ class Topics:
             return
         self._count_audience(subscriber, was_heard=bool(subscriber.patterns), is_heard=True)
         subscriber.patterns[header.id] = header.pattern
-        subscriber.listens(header.pattern, 1)
+        self._listening.setdefault(channels_of(header.pattern), Counter())[subscriber] += 1
         self._subscriptions.add(header.pattern, subscriber)
         self._sessions.answer(session, Subscribed(header.id))
 
@@ -214,12 +204,19 @@ class Topics:
         """UNSUBSCRIBE: an unknown id changes nothing."""
         header = message.header
         assert isinstance(header, Unsubscribe)
-        subscriber = self._subscribers.get(session)
-        pattern = subscriber.patterns.pop(header.id, None) if subscriber else None
-        if subscriber is not None and pattern is not None:
-            subscriber.listens(pattern, -1)
-            self._subscriptions.remove(pattern, subscriber)
+        subscriber = self._subscribers[session]
+        pattern = subscriber.patterns.pop(header.id, None)
+        if pattern is not None:
+            self._stop_hearing(subscriber, pattern)
             self._count_audience(subscriber, was_heard=True, is_heard=bool(subscriber.patterns))
+
+    def _stop_hearing(self, subscriber: Subscriber, pattern: str) -> None:
+        self._subscriptions.remove(pattern, subscriber)
+        channel = channels_of(pattern)
+        listening = self._listening[channel]
+        listening[subscriber] -= 1
+        if not listening[subscriber]:
+            del listening[subscriber]
 
     # -- publishers ----------------------------------------------------------------------------------------------
 
@@ -283,10 +280,10 @@ class Topics:
         sequences[channel] = header.sequence + header.count
         if gap:
             self.counters["upstream_gaps"] += 1
-            for subscriber in self._subscribers.values():
-                if subscriber.hears(channel):
-                    subscriber.upstream = min(subscriber.upstream + gap, INTEGER_MAX)
-                    self._account_due(subscriber)
+            for subscriber in {**self._listening.get(channel, {}), **self._listening.get(None, {})}:
+                subscriber.upstream = min(subscriber.upstream + gap, INTEGER_MAX)
+                subscriber.owes_account = True
+                self._in_debt.add(subscriber)
 
     def forward(self, message: Message, frames: Frames, columns: Columns, topics: list[str]) -> None:
         """A batch that was checked elsewhere, to everybody with a matching pattern."""
@@ -305,44 +302,41 @@ class Topics:
         for subscriber in listeners:
             self._deliver(batch, subscriber)
 
-    def _deliver(self, batch: _Batch, subscriber: _Subscriber) -> None:
-        session = subscriber.session
-        if session.outbox_bytes > OUTBOX_BYTES_MAX:
-            messages = batch.messages_for(subscriber, self._subscriptions)
-            subscriber.lost += messages
-            self.counters["live_dropped"] += messages
-            self._account(subscriber)
-            return
+    def _deliver(self, batch: _Batch, subscriber: Subscriber) -> None:
         if subscriber.owes_account:
             self._account(subscriber)
+        session = subscriber.session
+        if subscriber.is_full and subscriber.overflow is not Overflow.DROP_OLDEST:
+            self._overflow(batch, subscriber)
+            return
         frames = batch.for_session(session, self.counters)
-        self._sessions.post(session, batch.header.count, sum(map(len, frames[2:])), frames)
+        size = sum(map(len, frames[2:]))
+        if not (subscriber.counts_what_waits and session.must_wait):
+            self._sessions.post(session, batch.header.count, size, frames)
+            return
+        session.hold((batch.header.count, size, frames, batch.messages_for(subscriber, self._subscriptions)))
+        if subscriber.overflow is Overflow.DROP_OLDEST and subscriber.is_full:
+            self.counters["live_dropped"] += subscriber.drop_oldest()
+
+    def _overflow(self, batch: _Batch, subscriber: Subscriber) -> None:
+        """No room for the newest: it is dropped, and at the end of the turn so is the subscriber, if it wants that."""
+        messages = batch.messages_for(subscriber, self._subscriptions)
+        self.counters["live_dropped"] += messages
+        subscriber.lost += messages
+        self._account(subscriber)
+        if subscriber.overflow is Overflow.DISCONNECT:
+            self._too_slow[subscriber] = None
 
     # -- accounts and audience -----------------------------------------------------------------------------------
 
-    def _account_due(self, subscriber: _Subscriber) -> None:
-        subscriber.owes_account = True
-        self._in_debt.add(subscriber)
-
-    def _account(self, subscriber: _Subscriber) -> None:
-        """LOST, in its place: behind the batches that wait already, in front of the next.
-
-        As long as one waits at the end of the outbox, it is brought up to date there; so a stalled subscriber holds no
-        more of them than it holds batches.
-        """
-        session = subscriber.session
-        subscriber.owes_account = False
+    def _account(self, subscriber: Subscriber) -> None:
         self._in_debt.discard(subscriber)
-        frames = pack(Lost(messages=subscriber.lost, upstream=subscriber.upstream), form=session.form)
-        if session.outbox and session.outbox[-1][2] is subscriber.lost_frames:
-            session.outbox_bytes += len(frames[1]) - len(subscriber.lost_frames[1])
-            subscriber.lost_frames[1] = frames[1]
-            return
-        subscriber.lost_frames = frames
-        self._sessions.post(session, 0, 0, frames)
+        subscriber.account(self._sessions)
 
-    def turn(self) -> None:
-        """Once a turn: accounts that no batch took along, and a changed audience."""
+    def turn(self, now: int) -> None:
+        """Once a turn: the end of who is too slow, accounts that no batch took along, and a changed audience."""
+        for subscriber in list(self._too_slow):
+            self.counters["live_dropped"] += subscriber.disconnect(self._sessions, now)
         for subscriber in list(self._in_debt):
             self._account(subscriber)
         if not self._audience_changed:

@@ -4,9 +4,21 @@ import pytest
 
 from patterns.core.subscribe import Loss, PeerSubscriberEngine, Received, SubscriberEngine
 from patterns.wire.engine import Close
-from patterns.wire.errors import BadName, Unavailable
+from patterns.wire.errors import BadName, SlowSubscriber, Unavailable
 from patterns.wire.frames import MSGPACK, pack_columns
-from patterns.wire.messages import Codec, Columns, Credit, Echo, ErrorHeader, Lost, Publish, Subscribe, Subscribed
+from patterns.wire.messages import (
+    Codec,
+    Columns,
+    Credit,
+    Echo,
+    ErrorHeader,
+    Hello,
+    Lost,
+    Overflow,
+    Publish,
+    Subscribe,
+    Subscribed,
+)
 from patterns.wire.names import channel_of
 from tests.unit.core_clients.wire import BROKER, NONCE, PEER, PEERS, Wire, calm
 
@@ -148,6 +160,30 @@ def test_a_gap_in_a_publishers_sequence_is_counted_exactly(peer):
     publish(peer, 0, 10)
     publish(peer, 15, 5)
     assert peer.engine.loss.upstream == 5
+
+
+def test_a_total_that_is_lower_than_one_before_says_nothing(wire):
+    wire.say(Lost(messages=10))
+    wire.say(Lost(messages=4, upstream=2))
+    wire.say(Lost(messages=11))
+    assert (wire.engine.loss.dropped, wire.engine.loss.upstream) == (11, 2)
+
+
+def test_each_hello_says_what_to_lose():
+    wire = Wire(SubscriberEngine(BROKER, ["a"], NONCE, Codec.MSGPACK, calm, Overflow.DROP_OLDEST))
+    wire.greet()
+    wire.back()
+    assert [hello.overflow for hello in wire.sent(Hello)] == [Overflow.DROP_OLDEST] * 2
+
+
+def test_a_session_that_ended_for_being_slow_is_not_opened_again_and_its_losses_count(wire):
+    publish(wire, 0)
+    wire.say(Lost(messages=9))
+    wire.say(ErrorHeader(number=404, name="SLOW_SUBSCRIBER", detail="8 MiB waited"))
+    assert isinstance(wire.engine.error, SlowSubscriber)
+    assert wire.engine.closed
+    assert wire.engine.loss.lost == 9
+    assert len(wire.heard(Received)) == 1
 
 
 def test_what_was_filtered_out_is_no_loss(peer):
