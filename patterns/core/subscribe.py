@@ -11,7 +11,6 @@ import msgspec
 from patterns.core.backoff import Jitter
 from patterns.core.client import ClientEngine, ClientSession, error_of
 from patterns.wire.address import Address
-from patterns.wire.codec import check
 from patterns.wire.engine import Close, Effect, Link, Listen, Open, PeerId
 from patterns.wire.errors import BadBody, ProtocolError, TooLarge, Unavailable, ZbrokerError
 from patterns.wire.frames import ECHO_PREFIX, PUBLISH_PREFIX, Frames, Message, columns_of, parse
@@ -120,8 +119,6 @@ def received(message: Message, header: Publish, matches: Callable[[str], bool]) 
     """The batch in a PUBLISH, checked; None when none of it is wanted. Raises ProtocolError, BadBody, TooLarge."""
     columns = columns_of(message, header.count)
     sizes = None if isinstance(columns.sizes, msgspec.UnsetType) else columns.sizes
-    if header.codec is Codec.RAW:
-        check(header.codec, message.payload, header.count, sizes)  # others are checked by decoding them
     headers = None if isinstance(columns.headers, msgspec.UnsetType) else columns.headers
     topics: list[str] | None = None
     wanted: list[int] | None = None

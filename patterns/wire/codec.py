@@ -93,7 +93,7 @@ def encode_only(codec: Codec, body: Any) -> bytes:
 def _encode_raw(bodies: Sequence[Any], bytes_max: int) -> list[Encoded]:
     try:
         payload = b"".join(bodies)
-        sizes = [len(body) for body in bodies]
+        sizes = list(map(len, bodies))
     except TypeError as error:
         raise BadBody(f"codec raw takes bytes: {error}") from error
     if (
