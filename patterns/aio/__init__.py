@@ -5,7 +5,7 @@ from patterns.aio.consumer import Batch, Consumer, Delivery
 from patterns.aio.producer import Posted, Producer, Receipt, Receipts, SendManyError
 from patterns.aio.publisher import Publisher
 from patterns.aio.replier import IncomingRequest, Replier
-from patterns.aio.requester import Requester
+from patterns.aio.requester import Requester, StreamedReply
 from patterns.aio.subscriber import Subscriber
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "Replier",
     "Requester",
     "SendManyError",
+    "StreamedReply",
     "Subscriber",
 ]

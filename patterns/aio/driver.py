@@ -230,6 +230,13 @@ class AioDriver:
         """Call user code soon."""
         self._loop.call_soon(call)
 
+    def abandon(self, call: Callable[[], None]) -> None:
+        """Call it soon; for finalizers, which may run in any thread, and after the loop."""
+        try:
+            self._loop.call_soon_threadsafe(call)
+        except RuntimeError:  # the loop is closed: nobody is told anything any more
+            pass
+
     # -- the end -------------------------------------------------------------------------------------------------
 
     async def close(self, timeout_s: float) -> bool:

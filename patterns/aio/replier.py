@@ -6,14 +6,30 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor
-from typing import Any
+from types import AsyncGeneratorType, GeneratorType
+from typing import Any, Final
 
 from patterns.aio.driver import AioDriver
 from patterns.aio.role import AioRole, Arrivals
-from patterns.roles.replier import Handler, IncomingRequest, ReplierRole
+from patterns.roles.replier import Handler, IncomingRequestRole, ReplierRole
 from patterns.wire.errors import BadArgument, Closed, ShuttingDown
 
 __all__ = ["Handler", "IncomingRequest", "Replier"]
+_END: Final = object()  # instead of a part; None is one
+
+
+class IncomingRequest(IncomingRequestRole):
+    __doc__ = IncomingRequestRole.__doc__
+
+    async def send_part(self, body: Any, headers: dict[str, str] | None = None) -> None:
+        """Send the next part of the reply, as soon as the requester lets it come; end() or reply() follows the last.
+
+        Raises:
+            Cancelled: nobody waits any more.
+            BadArgument: one reply was asked for; see `takes_parts`.
+            BadBody, TooLarge.
+        """
+        await self._replier._driver.drive(self._send_part(body, headers))
 
 
 class Replier(ReplierRole[AioDriver], AioRole):
@@ -22,7 +38,10 @@ class Replier(ReplierRole[AioDriver], AioRole):
     Args:
         address: one that it binds, or `zb://` of brokers. None: ZBROKER_URL.
         service: the name, or several.
-        handler: takes a body and returns one, or an awaitable of one; for serve_forever().
+        handler: takes a body and returns one, or an awaitable of one; for serve_forever(). The items of an async generator, or
+            of a generator, are the parts of a streamed reply: it runs as far as the requester takes them, and is closed
+            when that one leaves. A coroutine is cancelled then. A handler with two parameters gets the IncomingRequest
+            as well: `is_cancelled`, `remaining_s`, `headers`.
         codec: of the replies.
         type: what request bodies are validated as; a request that is not of it gets VALIDATION_FAILED by itself.
         idle_timeout_s: iteration ends when no request came for so long.
@@ -34,6 +53,8 @@ class Replier(ReplierRole[AioDriver], AioRole):
     Raises:
         BadAddress, BadName, BadArgument, NotInThisDeployment; Unavailable when the address cannot be bound.
     """
+
+    _incoming = IncomingRequest
 
     def __init__(
         self,
@@ -66,6 +87,7 @@ class Replier(ReplierRole[AioDriver], AioRole):
             concurrency=concurrency,
         )
         self._arrivals = Arrivals(self._more, idle_timeout_s)
+        self._stopped: set[int] = set()  # tokens of handlers whose tasks we have cancelled
 
     async def ready(self, timeout_s: float = 5.0) -> None:
         """Return when the services are offered. Raises TimedOut, Unavailable."""
@@ -86,7 +108,7 @@ class Replier(ReplierRole[AioDriver], AioRole):
     async def serve_forever(self) -> None:
         """Answer requests with the handler until close(). An exception of the handler is an error reply, never the end.
 
-        Handlers that are under way when this is cancelled, or at close(), are cancelled, too.
+        close() lets those under way finish while its timeout lasts, and cancels them then; cancelling this cancels them at once.
 
         Raises:
             BadArgument: there is no handler.
@@ -107,7 +129,7 @@ class Replier(ReplierRole[AioDriver], AioRole):
                 task.add_done_callback(tasks.discard)
                 while len(tasks) >= self._concurrency:
                     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if tasks and not self.closed:  # idle
+            if tasks and not self.closed:  # idle, or close() waits for them
                 await asyncio.wait(tasks)
         finally:
             for task in tasks:
@@ -115,19 +137,73 @@ class Replier(ReplierRole[AioDriver], AioRole):
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, request: IncomingRequest, handler: Handler) -> None:
+        token, task = request._token, asyncio.current_task()
+        assert task is not None
+        cancelling = task.cancelling()
+        self._serving[token] = task
         try:
-            try:
-                request.reply(await self._call(handler, request.body))
-            except asyncio.CancelledError:
-                self._fail(request._token, ShuttingDown("the replier was cancelled"))
+            await self._answer(request, handler)
+        except asyncio.CancelledError:
+            if token not in self._stopped or task.cancelling() > cancelling + 1:  # by whoever owns the task
+                if not self.closed:
+                    self._fail(token, ShuttingDown("the replier was cancelled"))
                 raise
-            except Exception as error:  # noqa: BLE001  around a user's handler: an error reply, not the end of the service
-                self._answer_failure(request, error)
+            if token in self._cancelled:
+                self._settled(token)
         except Closed:
             pass  # nobody can be answered any more
+        finally:
+            if token in self._stopped:
+                self._stopped.discard(token)
+                task.uncancel()
+            self._served(token)
 
-    async def _call(self, handler: Handler, body: Any) -> Any:
+    async def _answer(self, request: IncomingRequest, handler: Handler) -> None:
+        try:
+            found = await self._call(handler, request)
+            if type(found) is AsyncGeneratorType or type(found) is GeneratorType:
+                await self._serve_parts(request, found)
+            else:
+                request.reply(found)
+        except Exception as error:  # noqa: BLE001  around a user's handler: an error reply, not the end of the service
+            self._answer_failure(request, error)
+
+    async def _call(self, handler: Handler, request: IncomingRequest) -> Any:
+        arguments = (request.body, request) if self._wants_request else (request.body,)
         if self._executor is not None:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, handler, body)
-        found = handler(body)
+            return await asyncio.get_running_loop().run_in_executor(self._executor, handler, *arguments)
+        found = handler(*arguments)
         return await found if inspect.isawaitable(found) else found
+
+    async def _serve_parts(self, request: IncomingRequest, parts: Any) -> None:
+        """As far as the requester lets them come; a generator is closed where it stands when nobody waits any more."""
+        try:
+            while await self._driver.drive(request._room()):
+                body = await self._next_part(parts)
+                if body is _END:
+                    request.end()
+                    return
+                self._part(request._token, body, None)
+            self._settled(request._token)
+        finally:
+            if type(parts) is AsyncGeneratorType:
+                await parts.aclose()
+            else:
+                parts.close()
+
+    async def _next_part(self, parts: Any) -> Any:
+        if type(parts) is AsyncGeneratorType:
+            return await anext(parts, _END)
+        if self._executor is not None:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, next, parts, _END)
+        return next(parts, _END)
+
+    def _stop(self, token: int) -> None:
+        """Cancel what can be: a thread of an executor cannot, and looks at `is_cancelled`."""
+        task = self._serving.get(token)
+        if task is not None and self._executor is None and token not in self._stopped:
+            self._stopped.add(token)
+            task.cancel()
+
+    def _me(self) -> asyncio.Task[Any] | None:
+        return asyncio.current_task()

@@ -321,7 +321,7 @@ class ClientEngine:
                 session.send(Pong(token), now)
             case Pong():
                 pass
-            case CreditHeader(messages=messages, bytes=size):
+            case CreditHeader(messages=messages, bytes=size, id=0):
                 session.out.raise_to(messages, size)
                 session.flush(now)
                 self.on_credit(session, now)

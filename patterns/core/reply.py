@@ -24,14 +24,17 @@ from patterns.wire.messages import (
     Limits,
     Offer,
     Offered,
+    Partial,
     Ready,
     Reply,
     Request,
     Resume,
     Role,
+    Withdraw,
 )
 from patterns.wire.messages import Credit as CreditHeader
 from patterns.wire.server import Session, Sessions, error_header
+from patterns.wire.session import Credit
 
 _MS: Final = 1_000
 _REQUESTS_WINDOW: Final = 1_024  # requests that one requester may have outstanding here
@@ -39,7 +42,13 @@ _REPLY_BYTES_HELD: Final = 8 * 1024 * 1024  # for a requester that does not read
 
 
 class Requested(msgspec.Struct, gc=False):
-    """A request to answer. `token` names it towards reply() and fail(); `deadline` is on the engine's clock."""
+    """A request to answer.
+
+    Attributes:
+        token: names it towards reply() and fail().
+        deadline: on the engine's clock.
+        takes_parts: whether part() and end() may be used.
+    """
 
     token: int
     service: str
@@ -47,9 +56,10 @@ class Requested(msgspec.Struct, gc=False):
     payload: bytes
     headers: dict[str, str] | None
     deadline: int
+    takes_parts: bool = False
 
 
-class Cancelled(msgspec.Struct, gc=False):
+class RequestCancelled(msgspec.Struct, gc=False):
     """Nobody waits for this request's answer any more."""
 
     token: int
@@ -64,7 +74,10 @@ class ServiceReady(msgspec.Struct, gc=False):
 def _requested(token: int, header: Request, message: Message, now: int) -> Requested:
     headers = columns_of(message, 1).headers if message.columns else None
     first = headers[0] if isinstance(headers, list) else None
-    return Requested(token, header.service, header.codec, message.payload, first, now + header.timeout_ms * _MS)
+    deadline = now + header.timeout_ms * _MS
+    return Requested(
+        token, header.service, header.codec, message.payload, first, deadline, header.credit_messages > 0
+    )  # fmt: skip
 
 
 class ReplierEngine(ClientEngine):
@@ -85,6 +98,7 @@ class ReplierEngine(ClientEngine):
         self._codec = codec
         self._concurrency = concurrency
         self._open: dict[int, int] = {}  # token -> the request's id of this session
+        self._parts: dict[int, Credit] = {}  # token -> what the requester lets come, and how much went
         self._tokens = count(1)
         self.offered: set[str] = set()
 
@@ -113,8 +127,9 @@ class ReplierEngine(ClientEngine):
 
     def on_lost(self, session: ClientSession, now: int) -> None:
         self.offered.clear()
-        self._events.extend(Cancelled(token) for token in self._open)
+        self._events.extend(RequestCancelled(token) for token in self._open)
         self._open.clear()
+        self._parts.clear()
 
     def on_message(self, session: ClientSession, message: Message, now: int) -> None:
         match message.header:
@@ -126,6 +141,10 @@ class ReplierEngine(ClientEngine):
                 self._events.append(ServiceReady(service))
             case Cancel(id=number):
                 self._cancel(number)
+            case CreditHeader(id=number, messages=messages, bytes=size):
+                token = self._token_of(number)
+                if token in self._parts:
+                    self._parts[token].raise_to(messages, size)
             case _:
                 self.counters["unexpected"] += 1
 
@@ -140,20 +159,57 @@ class ReplierEngine(ClientEngine):
             session.send(error_header(error, "request", header.id), now)
             return
         self._open[token] = header.id
+        if header.credit_messages:
+            self._parts[token] = Credit(header.credit_messages, header.credit_bytes)
         self._events.append(event)
 
+    def _token_of(self, number: int) -> int:
+        """Of a request that is open; 0: of none."""
+        return next((token for token, held in self._open.items() if held == number), 0)
+
     def _cancel(self, number: int) -> None:
-        for token, held in self._open.items():
-            if held == number:
-                self._events.append(Cancelled(token))
-                return
+        token = self._token_of(number)
+        if token:
+            self._parts.pop(token, None)
+            self._events.append(RequestCancelled(token))
+
+    def withdraw(self, now: int) -> None:
+        """No more requests, please; those that came are still answered."""
+        session = self.sessions[0]
+        if session.is_ready:
+            for service in self._services:
+                session.send(Withdraw(service), now)
+
+    def has_room(self, token: int) -> bool:
+        """Whether another part may be sent: the requester takes parts, waits, and has given credit."""
+        credit = self._parts.get(token)
+        return credit is not None and credit.is_open
+
+    def part(self, token: int, codec: Codec, payload: bytes, columns: bytes, now: int) -> None:
+        """Send a part of the reply, for which there is room; nothing happens if nobody waits any more."""
+        credit = self._parts.get(token)
+        if credit is None:
+            self.counters["late_replies"] += 1
+            return
+        header = Partial(id=self._open[token], sequence=credit.messages_used, codec=codec)
+        credit.spend(1, len(columns) + len(payload))
+        self.sessions[0].send(header, now, columns=columns, payload=payload)
 
     def reply(self, token: int, codec: Codec, payload: bytes, columns: bytes, now: int) -> None:
         """Answer; nothing happens if nobody waits any more."""
-        self._send(token, lambda number: Reply(id=number, codec=codec), now, columns=columns, payload=payload)
+        parts = _sent(self._parts, token)
+        self._send(
+            token, lambda number: Reply(id=number, codec=codec, parts=parts), now, columns=columns, payload=payload
+        )
+
+    def end(self, token: int, now: int) -> None:
+        """The reply was in the parts."""
+        parts = _sent(self._parts, token)
+        self._send(token, lambda number: Reply(id=number, count=0, parts=parts), now)
 
     def fail(self, token: int, error: ZbrokerError, now: int) -> None:
         """Answer with an error."""
+        self._parts.pop(token, None)
         self._send(token, lambda number: error_header(error, "request", number), now)
 
     def _send(self, token: int, header: object, now: int, *, columns: bytes = b"", payload: bytes = b"") -> None:
@@ -164,6 +220,12 @@ class ReplierEngine(ClientEngine):
             return
         assert callable(header)
         session.send(header(number), now, columns=columns, payload=payload)
+
+
+def _sent(streams: dict[int, Credit], token: int) -> int:
+    """How many parts this reply had; there are no more."""
+    credit = streams.pop(token, None) if streams else None
+    return credit.messages_used if credit is not None else 0
 
 
 class _Asked(msgspec.Struct, gc=False):
@@ -184,6 +246,7 @@ class PeerReplierEngine:
         self._events: list[object] = []
         self._sessions = Sessions(self, self._effects, epoch)
         self._open: dict[int, _Asked] = {}
+        self._parts: dict[int, Credit] = {}  # token -> what the requester lets come, and how much went
         self._tokens = count(1)
         self._closed = False
         self.error: ZbrokerError | None = None
@@ -220,8 +283,10 @@ class PeerReplierEngine:
                 self._asked(session, header, message, now)
             case Cancel(id=number):
                 self._cancel(session, number)
-            case CreditHeader():
-                pass
+            case CreditHeader(id=number, messages=messages, bytes=size):
+                token = self._token_of(session, number) if number else 0
+                if token in self._parts:
+                    self._parts[token].raise_to(messages, size)
             case _:
                 error = WrongRole(f"kind {message.kind!r} is not for a {session.role} to send to a replier")
                 self._sessions.refuse(session, error)
@@ -285,8 +350,7 @@ class PeerReplierEngine:
     def ended(self, session: Session, reason: str, now: int) -> None:
         for token, asked in list(self._open.items()):
             if asked.session is session:
-                del self._open[token]
-                self._events.append(Cancelled(token))
+                self._gone(token)
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -310,15 +374,45 @@ class PeerReplierEngine:
             self._sessions.refuse(session, error, "request", header.id)
             return
         self._open[token] = _Asked(session, header.id, size)
+        if header.credit_messages:
+            self._parts[token] = Credit(header.credit_messages, header.credit_bytes)
         self._events.append(event)
 
-    def _cancel(self, session: Session, number: int) -> None:
+    def _token_of(self, session: Session, number: int) -> int:
+        """Of a request that is open; 0: of none."""
         for token, asked in self._open.items():
             if asked.session is session and asked.number == number:
-                session.into.renew(1, asked.size)  # CANCEL gives the credit back at both ends (SPEC.md 6)
-                del self._open[token]
-                self._events.append(Cancelled(token))
-                return
+                return token
+        return 0
+
+    def _cancel(self, session: Session, number: int) -> None:
+        token = self._token_of(session, number)
+        if token:
+            session.into.renew(1, self._open[token].size)  # CANCEL gives the credit back at both ends (SPEC.md 6)
+            self._gone(token)
+
+    def _gone(self, token: int) -> None:
+        del self._open[token]
+        self._parts.pop(token, None)
+        self._events.append(RequestCancelled(token))
+
+    def withdraw(self, now: int) -> None:
+        """The shell refuses what comes from now on; there is nobody to tell."""
+
+    def has_room(self, token: int) -> bool:
+        """Whether another part may be sent: the requester takes parts, waits, has given credit and reads."""
+        credit = self._parts.get(token)
+        return credit is not None and credit.is_open and not self._open[token].session.outbox
+
+    def part(self, token: int, codec: Codec, payload: bytes, columns: bytes, now: int) -> None:
+        """Send a part of the reply, for which there is room; nothing happens if nobody waits any more."""
+        credit = self._parts.get(token)
+        if credit is None:
+            self.counters["late_replies"] += 1
+            return
+        asked = self._open[token]
+        header = Partial(id=asked.number, sequence=credit.messages_used, codec=codec)
+        credit.spend(1, self._post(asked.session, header, columns, payload))
 
     def codec_to(self, token: int) -> Codec:
         """The codec for a reply: the requester's, because nobody translates between us; `raw` is never changed."""
@@ -329,10 +423,15 @@ class PeerReplierEngine:
 
     def reply(self, token: int, codec: Codec, payload: bytes, columns: bytes, now: int) -> None:
         """Answer; nothing happens if nobody waits any more."""
-        self._answer(token, Reply(id=0, codec=codec), columns, payload)
+        self._answer(token, Reply(id=0, codec=codec, parts=_sent(self._parts, token)), columns, payload)
+
+    def end(self, token: int, now: int) -> None:
+        """The reply was in the parts."""
+        self._answer(token, Reply(id=0, count=0, parts=_sent(self._parts, token)), b"", b"")
 
     def fail(self, token: int, error: ZbrokerError, now: int) -> None:
         """Answer with an error."""
+        self._parts.pop(token, None)
         self._answer(token, error_header(error, "request", 0), b"", b"")
 
     def _answer(self, token: int, header: Reply | ErrorHeader, columns: bytes, payload: bytes) -> None:
@@ -347,11 +446,17 @@ class PeerReplierEngine:
         answer.id = asked.number
         session.into.renew(1, asked.size)
         if isinstance(answer, Reply):
-            columns = reform(columns, MSGPACK, session.form)  # the handler's side writes msgpack only
-            frames = pack(answer, columns=columns, payload=payload, form=session.form)
-            self._sessions.post(session, 1, len(columns) + len(payload), frames)
+            self._post(session, answer, columns, payload)
         else:
             self._sessions.answer(session, answer)
 
+    def _post(self, session: Session, header: Reply | Partial, columns: bytes, payload: bytes) -> int:
+        """Send what counts against the requester's credit; how much that is, in bytes."""
+        columns = reform(columns, MSGPACK, session.form)  # the handler's side writes msgpack only
+        frames = pack(header, columns=columns, payload=payload, form=session.form)
+        size = len(columns) + len(payload)
+        self._sessions.post(session, 1, size, frames)
+        return size
 
-__all__ = ["Cancelled", "Failed", "Header", "PeerReplierEngine", "ReplierEngine", "Requested", "ServiceReady"]
+
+__all__ = ["Failed", "Header", "PeerReplierEngine", "ReplierEngine", "RequestCancelled", "Requested", "ServiceReady"]

@@ -12,7 +12,16 @@ import msgspec
 from patterns.core.backoff import Jitter
 from patterns.core.client import ClientEngine, ClientSession, error_of
 from patterns.wire.address import Address
-from patterns.wire.errors import NoReplier, OutcomeUnknown, ProtocolError, ReplierLost, TimedOut, ZbrokerError
+from patterns.wire.errors import (
+    CreditExceeded,
+    NoReplier,
+    OutcomeUnknown,
+    ProtocolError,
+    RemoteProtocolError,
+    ReplierLost,
+    TimedOut,
+    ZbrokerError,
+)
 from patterns.wire.frames import Message, columns_of, pack
 from patterns.wire.limits import CREDIT_BYTES, SERVICE_WAIT_MS
 from patterns.wire.messages import (
@@ -20,12 +29,15 @@ from patterns.wire.messages import (
     Codec,
     ErrorHeader,
     Hello,
+    Partial,
     Ready,
     Reply,
     Request,
     Resume,
     Role,
 )
+from patterns.wire.messages import Credit as CreditHeader
+from patterns.wire.session import Credit
 
 _MS: Final = 1_000
 _REPLIES_WINDOW: Final = 4_096  # replies on their way to one requester; their bytes are the closer bound
@@ -33,17 +45,34 @@ _REPLY_BYTES_WINDOW: Final = 2 * CREDIT_BYTES
 
 
 class Outcome(msgspec.Struct, gc=False):
-    """The one outcome of a request: an error, or a body still encoded."""
+    """The one outcome of a request: an error, or a body still encoded; a streamed reply may end without one."""
 
     id: int
     error: ZbrokerError | None
     codec: Codec = Codec.MSGPACK
     payload: bytes = b""
     headers: dict[str, str] | None = None
+    has_body: bool = True
+
+
+class PartReceived(msgspec.Struct, gc=False):
+    """The next part of a streamed reply, still encoded. `size` is what counts against the request's credit."""
+
+    id: int
+    codec: Codec
+    payload: bytes
+    headers: dict[str, str] | None
+    size: int
 
 
 class _Pending(msgspec.Struct, gc=False):
-    """A request without an outcome. `asked` is where it was dispatched to, `refused_by` who does not offer the service."""
+    """A request without an outcome.
+
+    Attributes:
+        asked: where it was dispatched to.
+        refused_by: who does not offer the service.
+        parts: of a streamed reply: the credit that we gave, and what came; None: one reply is wanted.
+    """
 
     header: Request
     columns: bytes
@@ -52,6 +81,12 @@ class _Pending(msgspec.Struct, gc=False):
     wait_until: int
     asked: ClientSession | None = None
     refused_by: list[ClientSession] = []
+    parts: Credit | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a part has come: then nobody else may be asked, for he would begin anew."""
+        return self.parts is not None and self.parts.messages_used > 0
 
     @property
     def size(self) -> int:
@@ -92,20 +127,35 @@ class RequesterEngine(ClientEngine):
         timeout_us: int,
         wait_ms: int = SERVICE_WAIT_MS,
         idempotent: bool = False,
+        parts: tuple[int, int] | None = None,
         now: int,
     ) -> int:
-        """Ask, now or as soon as somebody can be asked; the id that the Outcome will have."""
+        """Ask, now or as soon as somebody can be asked; the id that the Outcome will have.
+
+        With `parts`, messages and bytes, the reply may come in parts: as many as that, and what widen() adds.
+        """
         number = next(self._ids)
         header = Request(
             id=number, service=service, timeout_ms=0, wait_ms=wait_ms, idempotent=idempotent, codec=codec
         )  # fmt: skip
         deadline = now + timeout_us
         pending = _Pending(header, columns, payload, deadline, now + wait_ms * _MS)
+        if parts is not None:
+            header.credit_messages, header.credit_bytes = parts
+            pending.parts = Credit(*parts)
         self._pending[number] = pending
         heapq.heappush(self._deadlines, (deadline, number))
         if not self._dispatch(pending, now):
             self._waiting[number] = None
         return number
+
+    def widen(self, number: int, messages: int, size: int, now: int) -> None:
+        """Let so many parts come in all: totals since the request, as all credit."""
+        pending = self._pending.get(number)
+        if pending is None or pending.parts is None or pending.asked is None or not pending.asked.is_ready:
+            return
+        pending.parts.raise_to(messages, size)
+        pending.asked.send(CreditHeader(messages, size, number), now)
 
     def forget(self, number: int, now: int) -> None:
         """The caller has left: no Outcome follows. B returns the credit by CREDIT (SPEC.md 6)."""
@@ -171,31 +221,64 @@ class RequesterEngine(ClientEngine):
         match message.header:
             case Reply() as reply:
                 self._replied(session, reply, message, now)
+            case Partial() as part:
+                self._part_came(session, part, message, now)
             case ErrorHeader(scope="request", id=number) as header:
                 self._failed(session, number, error_of(header), now)
             case _:
                 self.counters["unexpected"] += 1
 
-    def _replied(self, session: ClientSession, reply: Reply, message: Message, now: int) -> None:
+    def _count(self, session: ClientSession, size: int, now: int) -> None:
+        """A reply or a part came: grant again before the window is used up."""
         into = session.into
-        into.spend(1, message.size)
+        into.spend(1, size)
         if into.messages_left < _REPLIES_WINDOW // 2 or into.bytes_max - into.bytes_used < _REPLY_BYTES_WINDOW // 2:
             session.grant(into.messages_used + _REPLIES_WINDOW, into.bytes_used + _REPLY_BYTES_WINDOW, now)
-        if self._settle(session, reply.id, now) is None:
+
+    def _replied(self, session: ClientSession, reply: Reply, message: Message, now: int) -> None:
+        self._count(session, message.size, now)
+        pending = self._settle(session, reply.id, now)
+        if pending is None:
             return
         try:
-            headers = columns_of(message, 1).headers if message.columns else None
+            if pending.parts is not None or reply.count != 1 or reply.parts:
+                _check_end(reply, pending.parts)
+            headers = columns_of(message, reply.count).headers if message.columns else None
         except ProtocolError as error:
             self.counters["malformed"] += 1
             self._events.append(Outcome(reply.id, error))  # one outcome, even of a reply that cannot be read
             return
-        self._events.append(
-            Outcome(reply.id, None, reply.codec, message.payload, headers[0] if isinstance(headers, list) else None)
-        )
+        first = headers[0] if isinstance(headers, list) and headers else None
+        self._events.append(Outcome(reply.id, None, reply.codec, message.payload, first, reply.count == 1))
+
+    def _part_came(self, session: ClientSession, part: Partial, message: Message, now: int) -> None:
+        self._count(session, message.size, now)
+        pending = self._pending.get(part.id)
+        if pending is None or pending.asked is not session:
+            self.counters["late_replies"] += 1
+            return
+        try:
+            _check_part(part, pending.parts)
+            headers = columns_of(message, 1).headers if message.columns else None
+        except ZbrokerError as error:
+            self.counters["malformed"] += 1
+            self.forget(part.id, now)  # with a hole it is no reply; who sends it is told to stop
+            self._events.append(Outcome(part.id, error))
+            return
+        assert pending.parts is not None
+        pending.parts.spend(1, message.size)
+        first = headers[0] if isinstance(headers, list) else None
+        self._events.append(PartReceived(part.id, part.codec, message.payload, first, message.size))
 
     def _failed(self, session: ClientSession, number: int, error: ZbrokerError, now: int) -> None:
         pending = self._pending.get(number)
-        if pending is not None and pending.asked is session and isinstance(error, NoReplier) and not self.brokered:
+        if (
+            pending is not None
+            and pending.asked is session
+            and isinstance(error, NoReplier)
+            and not self.brokered
+            and not pending.has_begun
+        ):
             session.out.renew(1, pending.size)
             pending.asked = None
             pending.refused_by = [*pending.refused_by, session]
@@ -224,7 +307,7 @@ class RequesterEngine(ClientEngine):
             if pending.asked is not session:
                 continue
             pending.asked = None
-            if pending.header.idempotent:
+            if pending.header.idempotent and not pending.has_begun:
                 pending.wait_until = pending.deadline  # whoever comes back is asked again while its time lasts
                 self._waiting[number] = None
             else:
@@ -300,3 +383,22 @@ class RequesterEngine(ClientEngine):
     def _no_replier(self, pending: _Pending) -> ZbrokerError:
         asked = ", ".join(session.address.endpoint for session in self.sessions)
         return NoReplier(f"service {pending.header.service!r} is offered by none of {asked}")
+
+
+def _check_end(reply: Reply, parts: Credit | None) -> None:
+    """Raises RemoteProtocolError when a reply does not say of its parts what we saw."""
+    came = parts.messages_used if parts is not None else 0
+    if reply.parts != came:
+        raise RemoteProtocolError(f"the reply says that {reply.parts} parts came before it, {came} did")
+    if reply.count > 1 or (reply.count == 0 and parts is None):
+        raise RemoteProtocolError(f"a reply of {reply.count} bodies, where one was asked for")
+
+
+def _check_part(part: Partial, parts: Credit | None) -> None:
+    """Raises RemoteProtocolError, CreditExceeded when a part must not come, or not now."""
+    if parts is None:
+        raise RemoteProtocolError("a part of a reply came, and parts were not asked for")
+    if part.sequence != parts.messages_used or part.count != 1:
+        raise RemoteProtocolError(f"part {part.sequence} of a reply came, part {parts.messages_used} is the next")
+    if not parts.is_open:
+        raise CreditExceeded(f"part {part.sequence} is beyond {parts.messages_max} parts and {parts.bytes_max} bytes")

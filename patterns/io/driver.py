@@ -11,6 +11,7 @@ import logging
 import os
 import select
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -119,7 +120,7 @@ class Driver:
         self._leader: Callable[[], bool] | None = None  # the wait of who leads
         self._sleeps_until = 0
         self._followers: list[_Follower] = []
-        self._deferred: list[Callable[[], None]] = []
+        self._deferred: deque[Callable[[], None]] = deque()
         self._has_complained = False
         self.kicked = False
         self.bursts = 0  # full batches that callers sent by themselves
@@ -208,7 +209,7 @@ class Driver:
                 else:
                     self._follow(done, deadline, now)
                 if self._deferred:
-                    self._run_deferred()
+                    self.run_deferred()
             return True
         finally:
             if self._leader is None:
@@ -225,13 +226,18 @@ class Driver:
         """Call user code soon, without the lock; under the lock."""
         self._deferred.append(call)
 
-    def _run_deferred(self) -> None:
+    def abandon(self, call: Callable[[], None]) -> None:
+        """Call it soon, without the lock; for finalizers, which may run in any thread and at any point of it."""
+        self._deferred.append(call)
+        self.kick()
+
+    def run_deferred(self) -> None:
+        """Call what was deferred; under the lock, which is let go meanwhile."""
         while self._deferred:
-            calls, self._deferred = self._deferred, []
+            call = self._deferred.popleft()
             self.lock.release()
             try:
-                for call in calls:
-                    call()
+                call()
             finally:
                 self.lock.acquire()
 
@@ -313,7 +319,7 @@ class Driver:
             if self._followers or self._leader is not None:
                 self._ring_the_done()
             if self._deferred:
-                self._run_deferred()
+                self.run_deferred()
             if self._leader is not None:
                 if self._links.is_readable():  # the send may have swallowed the edge that the leader sleeps on
                     self._wake.ring()

@@ -76,6 +76,7 @@ class Keeper:
                 with driver.lock:
                     if not driver.is_led:
                         driver.turn()
+                        driver.run_deferred()
             elif wanted and not led and driver.entries == seen:
                 self._lead()
             else:
@@ -95,6 +96,7 @@ class Keeper:
         with self._driver.lock:
             if not self._driver.is_led and not self._driver.is_closed:
                 self._driver.turn()
+                self._driver.run_deferred()
 
     def _lead(self) -> None:
         self.leads = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from patterns.core.reply import Cancelled, PeerReplierEngine, ReplierEngine, Requested
+from patterns.core.reply import PeerReplierEngine, ReplierEngine, RequestCancelled, Requested
 from patterns.io.clock import clock
 from patterns.io.links import SocketKind
 from patterns.io.waiting import Steps, Wait
@@ -33,26 +34,34 @@ from patterns.wire.errors import (
     ApplicationError,
     BadAddress,
     BadArgument,
+    Cancelled,
     Closed,
     HandlerFailed,
+    ShuttingDown,
     TimedOut,
     ZbrokerError,
 )
 from patterns.wire.frames import MSGPACK, pack_columns
-from patterns.wire.messages import Columns
+from patterns.wire.messages import Codec, Columns
 from patterns.wire.names import check_name
 
 _log = logging.getLogger("zbroker.replier")
-Handler = Callable[[Any], Any]
+Handler = Callable[..., Any]
+_LOOK_US = 1_000  # a request that waited here so long may have been cancelled; a look costs 5 us
 
 
-class IncomingRequest:
+class _OneReplyWanted(BadArgument):
+    """Parts for a requester that takes none: its mistake, and it is told so."""
+
+
+class IncomingRequestRole:
     """A request to answer, once; with patterns.sync from any thread.
 
     Attributes:
         service: which one was asked.
         body: decoded, and validated if the Replier has a `type`.
         headers: str to str, or None.
+        takes_parts: whether the reply may come in parts, by send_part() and end(): it was asked for by stream().
     """
 
     def __init__(self, replier: ReplierRole[Any], event: Requested, body: Any) -> None:
@@ -62,6 +71,7 @@ class IncomingRequest:
         self.service = event.service
         self.body = body
         self.headers = event.headers
+        self.takes_parts = event.takes_parts
 
     @property
     def remaining_s(self) -> float:
@@ -69,21 +79,55 @@ class IncomingRequest:
         return (self._deadline - clock()) / 1e6
 
     @property
-    def cancelled(self) -> bool:
-        """Whether the requester has given up or left."""
-        return self._token in self._replier._cancelled
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits any more: the requester has given up or left, or it is too late. Looks at the sockets."""
+        replier = self._replier
+        if self._token not in replier._cancelled:
+            replier._look()
+        return self._token in replier._cancelled or self._deadline <= clock()
 
     def reply(self, body: Any, headers: dict[str, str] | None = None) -> None:
-        """Answer. Raises BadBody, TooLarge; nothing happens when nobody waits any more."""
+        """Answer; behind parts, it is the last one. Raises BadBody, TooLarge; nothing happens when nobody waits any more."""
         self._replier._reply(self._token, body, headers)
 
     def fail(self, code: str, detail: str = "") -> None:
         """Answer with an application error: the requester's call raises ApplicationError with this code and detail."""
         self._replier._fail(self._token, ApplicationError(detail or code, code=code))
 
+    def end(self) -> None:
+        """The reply was in the parts, or it is empty. Raises BadArgument when one reply was asked for."""
+        self._must_take_parts()
+        self._replier._end(self._token)
+
+    def _must_take_parts(self) -> None:
+        if not self.takes_parts:
+            raise _OneReplyWanted(
+                f"service {self.service!r} replies in parts: ask it with stream(), not with request()"
+            )
+
+    def _room(self) -> Steps[bool]:
+        """Wait until the requester lets another part come; False when nobody waits any more."""
+        self._must_take_parts()
+        replier, token, engine = self._replier, self._token, self._replier._engine
+        gone, driver = replier._cancelled, replier._driver
+        done = yield Wait(
+            lambda: token in gone or engine.has_room(token) or driver.is_closed or engine.error is not None,
+            self._deadline,
+            fresh=replier._looks_again(),
+        )
+        driver.check()
+        return done and token not in gone and engine.has_room(token)
+
+    def _send_part(self, body: Any, headers: dict[str, str] | None) -> Steps[None]:
+        if not (yield from self._room()):
+            raise Cancelled(f"nobody waits for this reply of service {self.service!r} any more")
+        self._replier._part(self._token, body, headers)
+
 
 class ReplierRole(Role[D]):
     """See patterns.sync.Replier."""
+
+    _incoming: type[IncomingRequestRole]
 
     def __init__(
         self,
@@ -104,11 +148,15 @@ class ReplierRole(Role[D]):
         if not services:
             raise BadArgument("a Replier needs at least one service")
         self._handler = handler
+        self._wants_request = handler is not None and _takes_two(handler)
         self._codec = codec_of(codec)
         self._bodies = BodyDecoder(type)
         self._idle_timeout_s = idle_timeout_s
         self._requests: dict[int, Requested] = {}  # not begun with, by token, oldest first
         self._cancelled: set[int] = set()  # begun with, and nobody waits any more
+        self._serving: dict[int, Any] = {}  # by token, the thread or task in which a handler works on it
+        self._is_leaving = False
+        self._looked_at = 0
         self._engine: ReplierEngine | PeerReplierEngine
         if addresses[0].brokered:
             self._engine = ReplierEngine(addresses, services, new_nonce(), self._codec, jitter, concurrency)
@@ -139,15 +187,43 @@ class ReplierRole(Role[D]):
         for event in events:
             if isinstance(event, Requested):
                 self._requests[event.token] = event
-            elif isinstance(event, Cancelled):
+                if self._is_leaving:
+                    self._driver.defer(self._refuse_waiting)
+            elif isinstance(event, RequestCancelled):
                 self._cancel(event.token)
 
     def _cancel(self, token: int) -> None:
         """Forget a request that waits here, so that asking and cancelling in a loop fills nothing."""
         if self._requests.pop(token, None) is None:
             self._cancelled.add(token)
+            self._stop(token)
         else:
             self._driver.defer(lambda: self._settled(token))
+
+    def _stop(self, token: int) -> None:
+        """Nobody waits for what a handler works on: a shell that can interrupt it, does."""
+
+    def _served(self, token: int) -> None:
+        """The handler has ended."""
+        del self._serving[token]
+        self._cancelled.discard(token)
+        if self._is_leaving:
+            self._driver.run()  # wakes who waits in close()
+
+    def _look(self) -> None:
+        """Take in what is there; nothing to do where a loop drives."""
+
+    def _me(self) -> Any:
+        """The thread or task that runs."""
+        raise AssertionError("each shell says it")
+
+    def _looks_again(self) -> bool:
+        """Whether it is time to see if somebody has given up."""
+        now = clock()
+        due = now - self._looked_at > _LOOK_US
+        if due:
+            self._looked_at = now
+        return due
 
     @property
     def address(self) -> str:
@@ -166,19 +242,26 @@ class ReplierRole(Role[D]):
             )
         raise_error(engine)
 
-    def _next(self, timeout_s: float | None) -> Steps[IncomingRequest | None]:
+    def _next(self, timeout_s: float | None) -> Steps[Any]:
         """The next request; None when none came in time, or after close()."""
         driver, requests = self._driver, self._requests
         deadline = deadline_of(timeout_s)
         while True:
-            if driver.is_over():
+            if self._is_leaving or driver.is_over():
                 return None
-            if not requests and not (yield Wait(self._has_news, deadline)):
-                return None
+            is_new = not requests
+            if is_new:
+                if not (yield Wait(self._has_news, deadline)):
+                    return None
+            elif self._looks_again():  # what has waited here while a handler worked
+                yield Wait(at_once, None, fresh=True)
             event = self._oldest()
             if event is None:
                 continue
-            if event.deadline <= clock():
+            now = clock()
+            if is_new:
+                self._looked_at = now
+            if event.deadline <= now:
                 self._settled(event.token)
                 continue
             try:
@@ -186,7 +269,7 @@ class ReplierRole(Role[D]):
             except ZbrokerError as error:
                 self._fail(event.token, error)
                 continue
-            return IncomingRequest(self, event, body)
+            return self._incoming(self, event, body)
 
     def _oldest(self) -> Requested | None:
         with self._driver.lock:
@@ -195,29 +278,51 @@ class ReplierRole(Role[D]):
         return None
 
     def _has_news(self) -> bool:
-        return bool(self._requests) or self._driver.is_closed or self._engine.closed or self._engine.error is not None
+        return (
+            bool(self._requests)
+            or self._is_leaving
+            or self._driver.is_closed
+            or self._engine.closed
+            or self._engine.error is not None
+        )
 
     def _must_have_handler(self) -> Handler:
         if self._handler is None:
             raise BadArgument("serve_forever() needs the handler that Replier(address, service, handler) takes")
         return self._handler
 
-    def _answer_failure(self, request: IncomingRequest, error: Exception) -> None:
+    def _answer_failure(self, request: IncomingRequestRole, error: Exception) -> None:
         """What the handler, or the encoding of what it returned, has raised: an error reply."""
-        if isinstance(error, (ApplicationError, Closed)):  # others of ours, of a nested request maybe, say nothing here
-            self._fail(request._token, error)
+        if request._token in self._cancelled:
+            self._settled(request._token)  # what a handler says of being stopped, it says to nobody
+            return
+        if isinstance(error, (ApplicationError, Closed, _OneReplyWanted)):
+            self._fail(request._token, error)  # others of ours, of a nested request maybe, say nothing here
             return
         _log.error("the handler of service %r failed", request.service, exc_info=error)
         self._fail(request._token, HandlerFailed(f"{type(error).__name__}: {error}"))
 
-    def _reply(self, token: int, body: Any, headers: dict[str, str] | None) -> None:
+    def _written(self, token: int, body: Any, headers: dict[str, str] | None) -> tuple[Codec, bytes, bytes]:
+        """Codec, payload and columns of a reply or a part."""
         self._driver.check()
         # what is encoded already can only go as it is, and is labelled so
         codec = self._codec if isinstance(body, msgspec.Raw) else self._engine.codec_to(token)
         payload = encode_only(codec, body)
         check_headers(headers)
-        columns = pack_columns(Columns(headers=[headers]), MSGPACK) if headers else b""
+        return codec, payload, pack_columns(Columns(headers=[headers]), MSGPACK) if headers else b""
+
+    def _reply(self, token: int, body: Any, headers: dict[str, str] | None) -> None:
+        codec, payload, columns = self._written(token, body, headers)
         self._driver.run(lambda now: self._engine.reply(token, codec, payload, columns, now))
+        self._cancelled.discard(token)
+
+    def _part(self, token: int, body: Any, headers: dict[str, str] | None) -> None:
+        codec, payload, columns = self._written(token, body, headers)
+        self._driver.run(lambda now: self._engine.part(token, codec, payload, columns, now))
+
+    def _end(self, token: int) -> None:
+        self._driver.check()
+        self._driver.run(lambda now: self._engine.end(token, now))
         self._cancelled.discard(token)
 
     def _fail(self, token: int, error: ZbrokerError) -> None:
@@ -227,6 +332,54 @@ class ReplierRole(Role[D]):
 
     def _settled(self, token: int) -> None:
         """Nobody waits: take it off the engine's books."""
-        if self._driver.is_closed:  # deferred, and then came close()
+        if self._driver.is_closed or self._engine.error is not None:  # deferred, and then came the end
             return
-        self._fail(token, TimedOut("nobody waits for this reply any more"))
+        self._fail(token, Cancelled("nobody waits for this reply any more"))
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def _last(self, timeout_s: float) -> Steps[None]:
+        """Take nothing new, and wait for the handlers of serve_forever() that are under way; say what was not answered."""
+        self._is_leaving = True
+        if self._engine.error is not None:
+            return
+        self._driver.run(self._engine.withdraw)
+        yield Wait(at_once, None, fresh=True)
+        self._refuse_waiting()
+        yield Wait(self._all_served, deadline_of(timeout_s))
+        late = [token for token, who in self._serving.items() if who != self._me()]
+        if late:
+            _log.warning("closed while %d requests had no reply; their requesters hear REPLIER_LOST", len(late))
+        for token in late:
+            self._stop(token)
+
+    def _all_served(self) -> bool:
+        """But for what the caller itself is working on: a handler may close its replier."""
+        me = self._me()
+        return all(who == me for who in list(self._serving.values()))
+
+    def _refuse_waiting(self) -> None:
+        """What no handler has begun with is certainly not done."""
+        while (event := self._oldest()) is not None and not self._driver.is_closed:
+            self._fail(
+                event.token, ShuttingDown(f"the replier of service {event.service!r} is leaving; it was not begun")
+            )
+
+
+def at_once() -> bool:
+    """Wait for nothing: just look."""
+    return True
+
+
+def _takes_two(handler: Handler) -> bool:
+    """Whether a handler wants the request beside the body: it has two parameters without a default."""
+    try:
+        found = inspect.signature(handler).parameters.values()
+    except (TypeError, ValueError):  # some that are written in C have none
+        return False
+    required = [
+        one
+        for one in found
+        if one.default is one.empty and one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)
+    ]
+    return len(required) == 2

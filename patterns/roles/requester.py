@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
+from weakref import ref
 
-from patterns.core.request import Outcome, RequesterEngine
+from patterns.core.request import Outcome, PartReceived, RequesterEngine
 from patterns.io.clock import clock
 from patterns.io.links import SocketKind
 from patterns.io.waiting import Steps, Wait
+from patterns.roles.parts import StreamedReplyRole
 from patterns.roles.role import (
     D,
     MakeDriver,
@@ -22,9 +25,12 @@ from patterns.roles.role import (
 from patterns.wire.codec import BodyDecoder, encode_only
 from patterns.wire.errors import BadAddress, BadArgument, TooLarge
 from patterns.wire.frames import MSGPACK, pack_columns
+from patterns.wire.limits import PART_BYTES_WINDOW, PARTS_WINDOW
 from patterns.wire.messages import Columns
 from patterns.wire.names import check_name
 
+_S = TypeVar("_S", bound=StreamedReplyRole[Any])
+_FOREVER_S = 1e8  # three years; a deadline that no program lives to see
 _SERVICES_REMEMBERED = 10_000
 _GRACE_US = (
     1_000_000  # the engine gives each request its outcome by its deadline; this only guards against our own mistakes
@@ -42,6 +48,7 @@ class RequesterRole(Role[D]):
         self._codec = codec_of(codec)
         self._engine = RequesterEngine(addresses, new_nonce(), self._codec, jitter)
         self._outcomes: dict[int, Outcome] = {}
+        self._streams: dict[int, ref[StreamedReplyRole[D]]] = {}  # weak: who lets go of one, leaves it
         self._known: set[str] = set()  # names that were checked
         self._decoders: dict[Any, BodyDecoder] = {}
         self._driver = make(self._engine, SocketKind.DEALER, self._take, in_background=self._wants_keeper)
@@ -54,6 +61,21 @@ class RequesterRole(Role[D]):
         for event in events:
             if isinstance(event, Outcome):
                 self._outcomes[event.id] = event
+                if self._streams:
+                    self._hand_on(event)
+            elif isinstance(event, PartReceived):
+                self._hand_on(event)
+
+    def _hand_on(self, event: Outcome | PartReceived) -> None:
+        """To the streamed reply that it belongs to, if anybody still holds that."""
+        held = self._streams.get(event.id)
+        stream = held() if held is not None else None
+        if stream is None:
+            return
+        if isinstance(event, Outcome):
+            stream._outcome = self._outcomes.pop(event.id)
+        else:
+            stream._parts.append(event)
 
     def _request(
         self,
@@ -66,17 +88,8 @@ class RequesterRole(Role[D]):
         type: Any,
     ) -> Steps[Any]:
         driver, engine, outcomes = self._driver, self._engine, self._outcomes
-        driver.check()
-        if service not in self._known:
-            self._remember(service)
-        if not timeout_s > 0:
-            raise BadArgument(f"timeout_s={timeout_s!r}: a request needs a number of seconds above 0")
-        payload = encode_only(self._codec, body)
-        if len(payload) > engine.sessions[0].limits.batch_bytes_max:
-            raise TooLarge(f"request body of {len(payload)} bytes is above the limit of the other end")
-        check_headers(headers)
-        columns = pack_columns(Columns(headers=[headers]), MSGPACK) if headers else b""
-        timeout_us = int(min(timeout_s, 1e8) * 1e6)
+        payload, columns = self._written(service, body, timeout_s, headers)
+        timeout_us = int(min(timeout_s, _FOREVER_S) * 1e6)
         wait_ms = int(min(wait_s, timeout_s) * 1_000)
         with driver.lock:
             now = clock()
@@ -104,6 +117,68 @@ class RequesterRole(Role[D]):
         if outcome.error is not None:
             raise outcome.error
         return self._decoder(type).only(outcome.codec, outcome.payload)
+
+    def _written(
+        self, service: str, body: Any, timeout_s: float, headers: dict[str, str] | None
+    ) -> tuple[bytes, bytes]:
+        """Payload and columns of a request that passed every check of ours."""
+        self._driver.check()
+        if service not in self._known:
+            self._remember(service)
+        if not timeout_s > 0:
+            raise BadArgument(f"timeout_s={timeout_s!r}: a request needs a number of seconds above 0")
+        payload = encode_only(self._codec, body)
+        if len(payload) > self._engine.sessions[0].limits.batch_bytes_max:
+            raise TooLarge(f"request body of {len(payload)} bytes is above the limit of the other end")
+        check_headers(headers)
+        return payload, pack_columns(Columns(headers=[headers]), MSGPACK) if headers else b""
+
+    def _stream(
+        self,
+        kind: Callable[[RequesterRole[D], str, int, BodyDecoder, int], _S],
+        service: str,
+        body: Any,
+        timeout_s: float | None,
+        part_timeout_s: float,
+        wait_s: float,
+        idempotent: bool,
+        headers: dict[str, str] | None,
+        type: Any,
+    ) -> _S:
+        """Ask at once; what comes is waited for by whoever takes it."""
+        limit_s = _FOREVER_S if timeout_s is None else timeout_s
+        if not part_timeout_s > 0:
+            raise BadArgument(f"part_timeout_s={part_timeout_s!r}: a number of seconds above 0")
+        payload, columns = self._written(service, body, limit_s, headers)
+        timeout_us = int(min(limit_s, _FOREVER_S) * 1e6)
+        decoder = self._decoder(type)
+        made: list[_S] = []
+
+        def ask(now: int) -> None:
+            number = self._engine.request(
+                service,
+                self._codec,
+                payload,
+                columns,
+                timeout_us=timeout_us,
+                wait_ms=int(min(wait_s, limit_s) * 1_000),
+                idempotent=idempotent,
+                parts=(PARTS_WINDOW, PART_BYTES_WINDOW),
+                now=now,
+            )
+            made.append(kind(self, service, number, decoder, int(min(part_timeout_s, _FOREVER_S) * 1e6)))
+            self._streams[number] = ref(made[0])
+
+        self._driver.run(ask)
+        return made[0]
+
+    def _leave_stream(self, number: int) -> None:
+        """Nobody takes it any more."""
+        driver, engine = self._driver, self._engine
+        if not driver.is_closed and not driver.forked:
+            driver.run(lambda now: engine.forget(number, now))
+        self._streams.pop(number, None)
+        self._outcomes.pop(number, None)
 
     def _remember(self, service: str) -> None:
         check_name(service, "service")

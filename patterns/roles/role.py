@@ -59,6 +59,9 @@ class RoleDriver(Protocol):
     def defer(self, call: Callable[[], None]) -> None:
         """Call user code soon, without the lock; under the lock."""
 
+    def abandon(self, call: Callable[[], None]) -> None:
+        """Call it soon, without the lock; for finalizers, which may run in any thread and at any point of it."""
+
 
 D = TypeVar("D", bound=RoleDriver)
 _D_co = TypeVar("_D_co", bound=RoleDriver, covariant=True)

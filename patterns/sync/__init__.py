@@ -5,7 +5,7 @@ from patterns.sync.consumer import Batch, Consumer, Delivery
 from patterns.sync.producer import Posted, Producer, Receipt, Receipts, SendManyError
 from patterns.sync.publisher import Publisher
 from patterns.sync.replier import IncomingRequest, Replier
-from patterns.sync.requester import Requester
+from patterns.sync.requester import Requester, StreamedReply
 from patterns.sync.subscriber import Subscriber
 
 __all__ = [
@@ -22,5 +22,6 @@ __all__ = [
     "Replier",
     "Requester",
     "SendManyError",
+    "StreamedReply",
     "Subscriber",
 ]

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from types import GeneratorType
 from typing import Any
 
 from patterns.io.driver import Driver
-from patterns.roles.replier import Handler, IncomingRequest, ReplierRole
+from patterns.roles.replier import Handler, IncomingRequestRole, ReplierRole, at_once
 from patterns.sync.role import SyncRole
 from patterns.wire.errors import Closed
 
 __all__ = ["Handler", "IncomingRequest", "Replier"]
+
+
+class IncomingRequest(IncomingRequestRole):
+    __doc__ = IncomingRequestRole.__doc__
+
+    def send_part(self, body: Any, headers: dict[str, str] | None = None) -> None:
+        """Send the next part of the reply, as soon as the requester lets it come; end() or reply() follows the last.
+
+        Raises:
+            Cancelled: nobody waits any more.
+            BadArgument: one reply was asked for; see `takes_parts`.
+            BadBody, TooLarge.
+        """
+        self._replier._driver.drive(self._send_part(body, headers))
 
 
 class Replier(ReplierRole[Driver], SyncRole):
@@ -19,7 +36,9 @@ class Replier(ReplierRole[Driver], SyncRole):
     Args:
         address: one that it binds, or `zb://` of brokers. None: ZBROKER_URL.
         service: the name, or several.
-        handler: takes a body and returns one; for serve_forever().
+        handler: takes a body and returns one; for serve_forever(). A generator's items are the parts of a streamed reply: it
+            runs as far as the requester takes them, and is closed when that one leaves. A handler with two parameters
+            gets the IncomingRequest as well: `is_cancelled`, `remaining_s`, `headers`.
         codec: of the replies.
         type: what request bodies are validated as; a request that is not of it gets VALIDATION_FAILED by itself.
         idle_timeout_s: iteration ends when no request came for so long.
@@ -28,6 +47,8 @@ class Replier(ReplierRole[Driver], SyncRole):
     Raises:
         BadAddress, BadName, BadArgument, NotInThisDeployment; Unavailable when the address cannot be bound.
     """
+
+    _incoming = IncomingRequest
 
     def __init__(
         self,
@@ -56,10 +77,13 @@ class Replier(ReplierRole[Driver], SyncRole):
 
     def receive(self, timeout_s: float | None = None) -> IncomingRequest | None:
         """The next request; None when none came in time, or after close()."""
-        return self._driver.drive(self._next(timeout_s))
+        found: IncomingRequest | None = self._driver.drive(self._next(timeout_s))
+        return found
 
     def serve_forever(self) -> None:
         """Answer requests with the handler until close(). An exception of the handler is an error reply, never the end.
+
+        close(), from another thread, lets the request under way finish while its timeout lasts.
 
         Raises:
             BadArgument: there is no handler.
@@ -72,7 +96,33 @@ class Replier(ReplierRole[Driver], SyncRole):
             pass
 
     def _serve(self, request: IncomingRequest, handler: Handler) -> None:
+        token = request._token
+        self._serving[token] = threading.get_ident()
         try:
-            request.reply(handler(request.body))
+            found = handler(request.body, request) if self._wants_request else handler(request.body)
+            if type(found) is GeneratorType:
+                self._serve_parts(request, found)
+            else:
+                request.reply(found)
         except Exception as error:  # noqa: BLE001  around a user's handler: an error reply, not the end of the service
             self._answer_failure(request, error)
+        finally:
+            self._served(token)
+
+    def _serve_parts(self, request: IncomingRequest, parts: Generator[Any, None, None]) -> None:
+        """As far as the requester lets them come; a generator is closed where it stands when nobody waits any more."""
+        with closing(parts):
+            while self._driver.drive(request._room()):
+                try:
+                    body = next(parts)
+                except StopIteration:
+                    request.end()
+                    return
+                self._part(request._token, body, None)
+        self._settled(request._token)
+
+    def _look(self) -> None:
+        self._driver.wait(at_once, None, fresh=True)
+
+    def _me(self) -> int:
+        return threading.get_ident()

@@ -272,6 +272,10 @@ class TimedOut(OutcomeError, TimeoutError):
     number, name = 602, "TIMED_OUT"
 
 
+class Cancelled(OutcomeError):
+    number, name = 603, "CANCELLED"
+
+
 class ApplicationError(RemoteError):
     number, name = 700, "APPLICATION_ERROR"
 

@@ -29,6 +29,10 @@ SERVICE_WAIT_MS: Final = 1_000  # a request waits so long for a first replier
 
 CREDIT_MESSAGES: Final = 65_536  # what B grants a session at first, and keeps open
 CREDIT_BYTES: Final = 4 * MIB  # two of the largest commits; 100 clients may hold 400 MiB at the worst
+PARTS_WINDOW: Final = 128  # parts of a streamed reply that a requester of ours lets come ahead of who takes them
+PART_BYTES_WINDOW: Final = 256 * KIB  # likewise; a replier's generator stands still meanwhile
+PARTS_AHEAD_MAX: Final = 1_024  # what a requester may ask for: a broker's guard reckons with it for each request
+PART_BYTES_AHEAD_MAX: Final = 1 * MIB
 REPLIES_UNREAD_MAX: Final = 256  # answers to a peer that shows no sign of reading
 REPLIES_UNREAD_CUT: Final = 1_024
 UNREAD_BYTES_MAX: Final = 8 * MIB  # under way to a peer that has not proven to read: twice what our own clients grant

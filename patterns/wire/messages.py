@@ -122,6 +122,7 @@ class ErrorHeader(Header, kw_only=True):
 class Credit(Header):
     messages: Count
     bytes: Count
+    id: Count = 0
 
 
 class Offer(Header):
@@ -143,7 +144,8 @@ class Request(Header, kw_only=True):
     timeout_ms: Count
     wait_ms: Count = 1_000
     idempotent: bool = False
-    partial: bool = False
+    credit_messages: Count = 0
+    credit_bytes: Count = 0
     codec: Codec = Codec.MSGPACK
     count: Count = 1
 
@@ -152,6 +154,7 @@ class Reply(Header, kw_only=True):
     id: Count
     codec: Codec = Codec.MSGPACK
     count: Count = 1
+    parts: Count = 0
 
 
 class Partial(Header, kw_only=True):

@@ -167,8 +167,9 @@ class Sessions:
                         message, kind=b"C", header=credit
                     )  # it wakes as credit does
             case CreditHeader():
-                session.out.raise_to(header.messages, header.bytes)
-                self.flush(session)
+                if not header.id:  # else it is a request's, for the host to act on
+                    session.out.raise_to(header.messages, header.bytes)
+                    self.flush(session)
                 return session, message
             case Goodbye():
                 self.answer(session, Goodbye())

@@ -28,11 +28,13 @@ SPELLED = {
 WAITS = {
     "Admin": {"status", "close"},
     "Consumer": {"ready", "receive", "close"},
+    "IncomingRequest": {"send_part"},
     "Posted": {"result"},
     "Producer": {"send", "send_many", "flush", "close", "room"},
     "Publisher": {"publish", "flush", "wait_for_subscribers", "close"},
     "Replier": {"ready", "receive", "serve_forever", "close"},
     "Requester": {"request", "close"},
+    "StreamedReply": set(),
     "Subscriber": {"ready", "receive", "close"},
 }
 

@@ -26,8 +26,10 @@ from patterns.wire.limits import (
     EXPIRY_MS,
     GRACE_MS,
     HEARTBEAT_MS,
+    PART_BYTES_AHEAD_MAX,
+    PARTS_AHEAD_MAX,
 )
-from patterns.wire.messages import Admin, Codec, Hello, Limits, Ping, Ready, Result, Role
+from patterns.wire.messages import Admin, Codec, Credit, Hello, Limits, Ping, Ready, Result, Role
 from patterns.wire.records import Opened, Position, Record
 from patterns.wire.server import Session, Sessions
 from zbroker.core.effects import PLAIN_PUBLISHERS, PLAIN_SUBSCRIBERS, SESSIONS, Effect
@@ -207,7 +209,8 @@ class BrokerEngine:
             return 0, 0
         if session.role is Role.REPLIER:
             messages = min(session.out.messages_max, _REPLIES_UNDER_WAY_MAX)
-            return messages * BODY_BYTES_MAX, messages
+            size = messages * (BODY_BYTES_MAX + PART_BYTES_AHEAD_MAX)  # each may be the end of a streamed one
+            return size, messages * (1 + PARTS_AHEAD_MAX)
         return session.into.bytes_max - session.into.bytes_used, max(1, session.into.messages_left)
 
     def suspect(self, link: Link, peer: PeerId) -> None:
@@ -333,7 +336,11 @@ class BrokerEngine:
 
     def _credit(self, session: Session, message: Message, frames: Frames, now: int) -> None:
         """The totals are noted already; here it wakes what waited for them."""
-        if session.role is Role.REPLIER:
+        header = message.header
+        assert isinstance(header, Credit)
+        if header.id:
+            self._services.widen(session, message, now)
+        elif session.role in (Role.REPLIER, Role.REQUESTER):
             self._services.credit(session, now)
         elif session.role is Role.CONSUMER:
             self._to_streams(session, message, frames, now)

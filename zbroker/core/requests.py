@@ -9,6 +9,7 @@ import msgspec
 from patterns.wire.frames import Form
 from patterns.wire.messages import Request
 from patterns.wire.server import Session
+from zbroker.core.flow import Flow
 from zbroker.core.schedule import Schedule
 
 
@@ -21,6 +22,7 @@ class Pending(msgspec.Struct, eq=False, gc=True):
         given_bytes: the same as the replier counts them; another number after a translation.
         replier: None while it waits for one.
         waits_until: when NO_REPLIER is due, while the service has no replier.
+        flow: of a reply that may come in parts.
     """
 
     requester: Requester | None
@@ -34,17 +36,23 @@ class Pending(msgspec.Struct, eq=False, gc=True):
     waits_until: int
     given_bytes: int = 0
     replier: Replier | None = None
+    flow: Flow | None = None
 
 
 class Requester:
-    """What a requester has under way: by its own ids, and the sizes of requests that ended without a word from us."""
+    """What a requester has under way: by its own ids, and the sizes of requests that ended without a word from us.
 
-    __slots__ = ("pending", "session", "silent")
+    Attributes:
+        held: streamed replies whose repliers hear of its credit when it has read what waits for it; by our own ids.
+    """
+
+    __slots__ = ("held", "pending", "session", "silent")
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.pending: dict[int, Pending] = {}
         self.silent: dict[int, int] = {}
+        self.held: dict[int, Pending] = {}
 
 
 class Replier:

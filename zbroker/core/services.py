@@ -11,30 +11,36 @@ from typing import Final
 
 import msgspec
 
-from patterns.wire import codec
 from patterns.wire.errors import (
-    BadBody,
     CreditExceeded,
     NoReplier,
     Overloaded,
     RemoteProtocolError,
     ReplierLost,
     ShuttingDown,
-    TooLarge,
     Untranslatable,
     ZbrokerError,
 )
-from patterns.wire.frames import Message, columns_of, pack, reform
-from patterns.wire.limits import BODY_BYTES_MAX, MIB, REPLIES_UNREAD_CUT
-from patterns.wire.messages import Cancel, Codec, ErrorHeader, Offer, Offered, Partial, Reply, Request, Role, Withdraw
+from patterns.wire.frames import Message, pack, reform
+from patterns.wire.limits import REPLIES_UNREAD_CUT
+from patterns.wire.messages import (
+    Cancel,
+    ErrorHeader,
+    Offer,
+    Offered,
+    Reply,
+    Request,
+    Role,
+    Withdraw,
+)
 from patterns.wire.names import check_name
 from patterns.wire.server import Session, Sessions
-from zbroker.core import translate
+from zbroker.core.flow import Flow
+from zbroker.core.parts import Parts
+from zbroker.core.replies import OUTBOX_BYTES_MAX, check_one_body, for_requester, in_codec_of, overloaded
 from zbroker.core.requests import Pending, Replier, Requester, Service
 from zbroker.core.schedule import Schedule
 
-OUTBOX_BYTES_MAX: Final = 8 * MIB  # replies or batches that one client has given no credit for
-_ARRAY_BYTES: Final = 2  # what makes one body an array: "[]" in JSON, one byte in msgpack
 _RETRY_MS: Final = 1_000
 _US: Final = 1_000  # microseconds in a millisecond
 
@@ -57,6 +63,7 @@ class Services:
         self._changes = 0
         self.is_draining = False
         self.counters: Counter[str] = Counter()
+        self._parts = Parts(sessions, self._requesters, self._repliers, self.counters, self._stop)
 
     # -- repliers ------------------------------------------------------------------------------------------------
 
@@ -95,10 +102,12 @@ class Services:
         self._tidy(service)
 
     def credit(self, session: Session, now: int) -> None:
-        """CREDIT from a replier has widened its window."""
+        """CREDIT, or a PONG, has widened what may be sent to a replier, or to a requester."""
         replier = self._repliers.get(session)
         if replier is not None:
             self._freed(replier, now)
+            return
+        self._parts.read(session)
 
     def _freed(self, replier: Replier, now: int) -> None:
         """Give a replier what waits, and note how ready it is after that."""
@@ -143,6 +152,8 @@ class Services:
         self._live += 1
         try:
             service = self._admit(message, header)
+            if header.credit_messages:
+                pending.flow = Flow(header.credit_messages, header.credit_bytes)
         except ZbrokerError as error:
             self._fail(pending, error)
             return
@@ -158,7 +169,7 @@ class Services:
         """The service of a request that passed every check at the door."""
         if self.is_draining:
             raise _shutting_down()
-        _check_one_body(message, header.codec, header.count)
+        check_one_body(message, header.codec, header.count)
         return self._services.get(header.service) or self._service(check_name(header.service, "service"))
 
     def _service(self, name: str) -> Service:
@@ -198,7 +209,7 @@ class Services:
             return
         asked = pending.header
         try:
-            payload, used = _in_codec_of(session, asked.codec, pending.payload)
+            payload, used = in_codec_of(session, asked.codec, pending.payload)
         except Untranslatable as error:
             self._fail(pending, error)
             return
@@ -207,9 +218,10 @@ class Services:
             service=asked.service,
             timeout_ms=remaining_ms,
             idempotent=asked.idempotent,
-            partial=asked.partial,
             codec=used,
         )
+        if pending.flow is not None:
+            header.credit_messages, header.credit_bytes = self._parts.begin(pending, pending.flow)
         columns = reform(pending.columns, pending.form, session.form)
         frames = pack(header, columns=columns, payload=payload, form=session.form)
         pending.replier = replier
@@ -218,6 +230,21 @@ class Services:
         if not asked.idempotent:
             pending.payload = pending.columns = b""  # never sent twice
         self._sessions.post(session, 1, size, frames)
+
+    def partial(self, session: Session, message: Message, now: int) -> None:
+        """PARTIAL from a replier: the next part of a reply. Raises CreditExceeded, which ends the session."""
+        self._parts.partial(session, message, now)
+
+    def widen(self, session: Session, message: Message, now: int) -> None:
+        """CREDIT of a requester for the parts of one reply."""
+        self._parts.widen(session, message)
+
+    def _stop(self, pending: Pending, error: ZbrokerError) -> None:
+        """The outcome of a request that a replier works on."""
+        self._tell_replier(pending)
+        self._fail(pending, error)
+
+    # -- outcomes ------------------------------------------------------------------------------------------------
 
     def cancel(self, session: Session, message: Message, now: int) -> None:
         """CANCEL: the requester is no longer interested. It renews the credit, at both ends; unknown ids had an outcome."""
@@ -239,8 +266,6 @@ class Services:
         if pending.replier is not None:
             self._sessions.tell(pending.replier.session, Cancel(pending.own_id))
 
-    # -- outcomes ------------------------------------------------------------------------------------------------
-
     def reply(self, session: Session, message: Message, now: int) -> None:
         """REPLY from a replier: the request's outcome."""
         header = message.header
@@ -260,10 +285,11 @@ class Services:
             return
         requester = pending.requester.session
         try:
-            _check_one_body(message, header.codec, header.count)
-            frames, size = _for_requester(requester, header, pending.header.id, message)
+            if header.count or message.payload or pending.flow is None:  # else the parts were all of it
+                check_one_body(message, header.codec, header.count)
+            frames, size = for_requester(requester, header, pending.header.id, message)
             if requester.outbox_bytes + size > OUTBOX_BYTES_MAX:
-                raise _overloaded(requester, size)
+                raise overloaded(requester, size)
         except (Untranslatable, Overloaded) as error:
             self._fail(pending, error)
             return
@@ -273,31 +299,6 @@ class Services:
             return
         self._forget(pending)
         requester.into.renew(1, pending.asked_bytes)
-        self._sessions.post(requester, 1, size, frames)
-
-    def partial(self, session: Session, message: Message, now: int) -> None:
-        """PARTIAL from a replier: passed on if it was asked for."""
-        header = message.header
-        assert isinstance(header, Partial)
-        replier = self._repliers.get(session)
-        pending = replier.working.get(header.id) if replier else None
-        if pending is None or pending.requester is None or now >= pending.deadline:
-            self.counters["late_replies"] += 1
-            return
-        if not pending.header.partial:
-            error = RemoteProtocolError("PARTIAL for a request that did not say partial: true")
-            self._sessions.refuse(session, error, "request", header.id)
-            return
-        requester = pending.requester.session
-        try:
-            _check_one_body(message, header.codec, header.count)
-            frames, size = _for_requester(requester, header, pending.header.id, message)
-            if requester.outbox_bytes + size > OUTBOX_BYTES_MAX:
-                raise _overloaded(requester, size)
-        except ZbrokerError as error:
-            self._tell_replier(pending)
-            self._fail(pending, error)  # a stream with a hole is no reply
-            return
         self._sessions.post(requester, 1, size, frames)
 
     def error(self, session: Session, message: Message, now: int) -> None:
@@ -342,7 +343,10 @@ class Services:
             return
         self._forget(pending)
         requester.session.into.renew(1, pending.asked_bytes)
-        self._sessions.answer(requester.session, header)
+        if pending.flow is not None and requester.session.outbox:  # not before the parts that came before it
+            self._sessions.post(requester.session, 0, 0, pack(header, form=requester.session.form))
+        else:
+            self._sessions.answer(requester.session, header)
 
     def _silent(self, pending: Pending) -> None:
         """Nothing is sent for this request any more. The requester's CANCEL, come or to come, renews its credit."""
@@ -355,6 +359,7 @@ class Services:
         """Nobody waits for it. If a replier works on it, its size stays on that replier's account until it answers."""
         if pending.requester is not None:
             pending.requester.pending.pop(pending.header.id, None)
+            pending.requester.held.pop(pending.own_id, None)
             pending.requester = None
             self._live -= 1
         pending.payload = pending.columns = b""
@@ -389,7 +394,7 @@ class Services:
                 continue
             if pending.deadline <= now:
                 self._silent(pending)
-            elif pending.header.idempotent:
+            elif pending.header.idempotent and not (pending.flow and pending.flow.has_begun):
                 self.counters["redispatched"] += 1
                 self._place(pending, self._service(pending.header.service), now)
             else:
@@ -442,41 +447,6 @@ class Services:
         return sum(
             pending.requester is not None for replier in self._repliers.values() for pending in replier.working.values()
         )
-
-
-def _check_one_body(message: Message, used: Codec, count: int) -> None:
-    """What we owe at the door for a single body."""
-    if count != 1:
-        raise BadBody(f"count {count}: a request and a reply hold one body")
-    if len(message.payload) > BODY_BYTES_MAX + _ARRAY_BYTES:
-        raise TooLarge(f"body of {len(message.payload)} bytes, at most {BODY_BYTES_MAX}")
-    sizes: list[int] | None = None
-    if message.columns:
-        found = columns_of(message, 1).sizes
-        sizes = None if found is msgspec.UNSET else found
-    codec.check(used, message.payload, 1, sizes)
-
-
-def _in_codec_of(session: Session, used: Codec, payload: bytes) -> tuple[bytes, Codec]:
-    """A payload as this client wants it, and the codec that it is in then."""
-    if not translate.needed(used, session.codec):
-        return payload, used
-    return translate.translate(payload, used, session.codec), session.codec
-
-
-def _overloaded(requester: Session, size: int) -> Overloaded:
-    held = f"{requester.outbox_bytes} of at most {OUTBOX_BYTES_MAX} bytes wait for the requester's credit"
-    return Overloaded(f"reply of {size} bytes dropped: {held}; grant credit as replies are read")
-
-
-def _for_requester(
-    requester: Session, header: Reply | Partial, asked_id: int, message: Message
-) -> tuple[list[bytes], int]:
-    """The frames of a REPLY or PARTIAL in the requester's form, codec and numbering; and the size that credit counts."""
-    payload, used = _in_codec_of(requester, header.codec, message.payload)
-    changed = msgspec.structs.replace(header, id=asked_id, codec=used)
-    columns = reform(message.columns, message.form, requester.form)
-    return pack(changed, columns=columns, payload=payload, form=requester.form), len(columns) + len(payload)
 
 
 def _shutting_down() -> ShuttingDown:

@@ -167,9 +167,9 @@ def test_a_handlers_failure_reaches_the_requester_as_it_is(bench):
     assert (error.number, error.id, error.code, error.detail) == (700, 5, "no_such_sku", "sku 7")
 
 
-def test_partials_pass_only_when_the_request_asked_for_them(bench):
+def test_parts_pass_only_when_the_request_gave_credit_for_them(bench):
     requester, replier = pair(bench)
-    requester.request(1, partial=True)
+    requester.request(1, credit_messages=9, credit_bytes=1_000)
     requester.request(2)
     first, second = replier.take(Request)
     for asked in (first, second):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from patterns.core.reply import Cancelled, PeerReplierEngine, ReplierEngine, Requested, ServiceReady
+from patterns.core.reply import PeerReplierEngine, ReplierEngine, RequestCancelled, Requested, ServiceReady
 from patterns.wire.engine import Send
 from patterns.wire.errors import ApplicationError
 from patterns.wire.frames import JSON, MSGPACK, columns_of, pack, pack_columns, parse
@@ -131,7 +131,7 @@ def test_a_lost_connection_cancels_what_is_open(wire):
     wire.say(request(77))
     token = wire.heard(Requested)[0].token
     wire.back()
-    assert wire.heard(Cancelled) == [Cancelled(token)]
+    assert wire.heard(RequestCancelled) == [RequestCancelled(token)]
     wire.engine.reply(token, Codec.MSGPACK, b"\x91\x02", b"", wire.now)
     wire.settle()
     assert wire.sent(Reply) == []
@@ -142,7 +142,7 @@ def test_cancel_is_told(wire):
     token = wire.heard(Requested)[0].token
     wire.say(Cancel(78))
     wire.say(Cancel(77))
-    assert wire.heard(Cancelled) == [Cancelled(token)]
+    assert wire.heard(RequestCancelled) == [RequestCancelled(token)]
 
 
 def test_a_bound_replier_names_its_services_in_ready():
@@ -198,7 +198,7 @@ def test_requests_beyond_the_credit_end_the_session(bound):
         bound.say(request(number))
     last = bound.told()[-1].header
     assert (last.name, last.scope) == ("CREDIT_EXCEEDED", "session")
-    assert len(bound.heard(Cancelled)) == 1_024
+    assert len(bound.heard(RequestCancelled)) == 1_024
 
 
 def test_cancelled_requests_give_their_credit_back(bound):
@@ -207,14 +207,14 @@ def test_cancelled_requests_give_their_credit_back(bound):
         bound.say(Cancel(number))
     assert bound.told() == []
     events = bound.engine.events()
-    assert sum(isinstance(event, Cancelled) for event in events) == 3_000
+    assert sum(isinstance(event, RequestCancelled) for event in events) == 3_000
 
 
 def test_a_requester_that_leaves_cancels_what_it_asked(bound):
     bound.say(request(5))
     (asked,) = bound.heard(Requested)
     bound.say(Goodbye())
-    assert bound.heard(Cancelled) == [Cancelled(asked.token)]
+    assert bound.heard(RequestCancelled) == [RequestCancelled(asked.token)]
     bound.engine.reply(asked.token, Codec.MSGPACK, b"", b"", bound.now)
     assert [type(message.header) for message in bound.told()] == [Goodbye]
 
@@ -222,7 +222,7 @@ def test_a_requester_that_leaves_cancels_what_it_asked(bound):
 def test_a_requester_that_cannot_be_reached_is_forgotten(bound):
     bound.say(request(5))
     bound.engine.peer_gone(1, b"p1", bound.now)
-    assert len(bound.heard(Cancelled)) == 1
+    assert len(bound.heard(RequestCancelled)) == 1
 
 
 def test_replies_that_nobody_reads_give_way_to_errors():

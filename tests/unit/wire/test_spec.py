@@ -96,6 +96,11 @@ def test_every_role_of_the_spec_is_in_the_code_and_the_reverse():
         ("errors, PONGs and RESULTs that a peer has not read", "256,", limits.REPLIES_UNREAD_MAX == 256),
         ("errors, PONGs and RESULTs that a peer has not read", "1,024 ", limits.REPLIES_UNREAD_CUT == 1_024),
         ("HELLOs on one connection", "256", limits.REPLIES_UNREAD_MAX == 256),
+        (
+            "parts of one reply ahead of what C had",
+            "1,024 and 1 MiB",
+            (limits.PARTS_AHEAD_MAX, limits.PART_BYTES_AHEAD_MAX) == (1_024, limits.MIB),
+        ),
         ("batches that a peer has not read", "8 MiB", limits.UNREAD_BYTES_MAX == 8 * limits.MIB),
     ],
 )
@@ -105,7 +110,7 @@ def test_a_limit_of_the_spec_is_the_codes(name, stated, value):
 
 
 def test_the_spec_lists_no_limit_that_this_test_forgets():
-    assert len(spec.rows("| limit |")) - 1 == 10
+    assert len(spec.rows("| limit |")) - 1 == 11
 
 
 @pytest.mark.parametrize(

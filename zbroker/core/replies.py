@@ -1,0 +1,56 @@
+"""What the broker owes a single body: the check at the door, the codec and form of who reads it, and a bound on what waits."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from patterns.wire import codec
+from patterns.wire.errors import BadBody, Overloaded, TooLarge
+from patterns.wire.frames import Message, columns_of, pack, reform
+from patterns.wire.limits import BODY_BYTES_MAX, MIB
+from patterns.wire.messages import Codec, Partial, Reply
+from patterns.wire.server import Session
+from zbroker.core import translate
+
+OUTBOX_BYTES_MAX: Final = 8 * MIB  # replies or batches that one client has given no credit for
+_ARRAY_BYTES: Final = 2  # what makes one body an array: "[]" in JSON, one byte in msgpack
+
+
+def check_one_body(message: Message, used: Codec, count: int) -> None:
+    """What we owe at the door for a single body."""
+    if count != 1:
+        raise BadBody(f"count {count}: a request and a reply hold one body")
+    if len(message.payload) > BODY_BYTES_MAX + _ARRAY_BYTES:
+        raise TooLarge(f"body of {len(message.payload)} bytes, at most {BODY_BYTES_MAX}")
+    sizes: list[int] | None = None
+    if message.columns:
+        found = columns_of(message, 1).sizes
+        sizes = None if found is msgspec.UNSET else found
+    codec.check(used, message.payload, 1, sizes)
+
+
+def in_codec_of(session: Session, used: Codec, payload: bytes) -> tuple[bytes, Codec]:
+    """A payload as this client wants it, and the codec that it is in then."""
+    if not translate.needed(used, session.codec):
+        return payload, used
+    return translate.translate(payload, used, session.codec), session.codec
+
+
+def overloaded(requester: Session, size: int) -> Overloaded:
+    held = f"{requester.outbox_bytes} of at most {OUTBOX_BYTES_MAX} bytes wait for the requester's credit"
+    return Overloaded(f"reply of {size} bytes dropped: {held}; grant credit as replies are read")
+
+
+def for_requester(
+    requester: Session, header: Reply | Partial, asked_id: int, message: Message
+) -> tuple[list[bytes], int]:
+    """The frames of a REPLY or PARTIAL in the requester's form, codec and numbering; and the size that credit counts."""
+    if header.count:
+        payload, used = in_codec_of(requester, header.codec, message.payload)
+    else:
+        payload, used = b"", header.codec
+    changed = msgspec.structs.replace(header, id=asked_id, codec=used)
+    columns = reform(message.columns, message.form, requester.form)
+    return pack(changed, columns=columns, payload=payload, form=requester.form), len(columns) + len(payload)
