@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -16,7 +16,10 @@ from zbroker.core.producers import Producer
 from zbroker.core.settled import merged
 
 _RANGES_A_RECORD: Final = 8_192  # about 64 KiB: one turn's fragmented acks must not become one record of 100 MiB
+_ATTEMPTS_ITEMS: Final = 3  # first and last offset, and how often they were delivered
+_Number = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 _encode = msgspec.msgpack.Encoder().encode
+_decode_operations = msgspec.msgpack.Decoder(list[tuple[str, int, int, list[list[_Number]] | _Number]]).decode
 
 
 class Recorder:
@@ -152,5 +155,14 @@ def _operations(groups: Iterable[Group]) -> Iterator[tuple[list[object], int]]:
 
 
 def decode_operations(payload: bytes) -> list[tuple[str, int, int, list[list[int]] | int]]:
-    """(what, stream id, group id, ranges or offset) of an OPS payload."""
-    return msgspec.msgpack.decode(payload, type=list[tuple[str, int, int, list[list[int]] | int]])
+    """(what, stream id, group id, ranges or offset) of an OPS payload.
+
+    Raises:
+        msgspec.MsgspecError, UnicodeError, RecursionError: these bytes are none, or hold a range that is none.
+    """
+    found = _decode_operations(payload)
+    for what, _, _, value in found:
+        items = _ATTEMPTS_ITEMS if what == "attempts" else 2
+        if isinstance(value, list) and any(len(item) != items or item[0] > item[1] for item in value):
+            raise msgspec.ValidationError(f"operation {what[:16]!r} with a range that is none")
+    return found

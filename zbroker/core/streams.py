@@ -26,6 +26,11 @@ from zbroker.core.producers import Accepted
 from zbroker.core.tail import TAIL_BYTES, Tail, stored_of
 from zbroker.core.timers import Timers
 
+_UNREADABLE: Final = (
+    msgspec.MsgspecError,
+    UnicodeError,
+    RecursionError,
+)  # a string that is no UTF-8 is not msgspec's error
 LAZY_US: Final = 10_000  # "delivered" and attempts alone wait so long for a record that goes to disk anyway
 
 
@@ -82,7 +87,7 @@ class Streams:
                             group.recover(what, value)
                 case RecordKind.LOST:
                     self._recover_lost(record)
-        except msgspec.MsgspecError:
+        except _UNREADABLE:
             self._anomalies += 1
 
     def _recover_batch(self, record: Record, position: Position) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from google_crc32c import extend as _extend
 from google_crc32c import value as _value
 
+from patterns.wire.limits import INTEGER_MAX
 from patterns.wire.records import Record, RecordKind
 
 MAGIC = b"ZBR1"
@@ -101,7 +102,7 @@ def parse_header(data: bytes, at: int, salt_crc: int) -> Header | None:
     if len(data) < at + HEADER_BYTES or data[at : at + 4] != MAGIC:
         return None
     header = Header._make(HEADER.unpack_from(data, at))
-    if _extend(salt_crc, data[at + 8 : at + HEADER_BYTES]) != header.header_crc:
+    if _extend(salt_crc, data[at + 8 : at + HEADER_BYTES]) != header.header_crc or header.record_index > INTEGER_MAX:
         return None
     return header
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from patterns.wire.limits import INTEGER_MAX
 from zbroker.store.disk import Disk
 from zbroker.store.record import crc32c
 
@@ -74,6 +75,8 @@ def unpack_header(block: bytes) -> SegmentHeader | None:
         return None
     fields = _HEADER.unpack_from(block)
     header = SegmentHeader(*fields[4:])
+    if max(header.number, header.last_covered, header.first_index, header.durable_index) > INTEGER_MAX:
+        return None  # nobody wrote so much; the index after it would fit no record
     return msgspec.structs.replace(header, format=fields[1], reader_min=fields[2], crc=crc)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
+import pytest
+
 from patterns.wire.errors import CreditExceeded
 from patterns.wire.messages import Codec, Columns, Credit, Join, Leave, Lost, Ready, Resume, Role
 from patterns.wire.records import Damage, LostRange, Record, RecordKind, encode_lost
@@ -345,6 +348,27 @@ def test_nothing_in_a_journal_stops_the_broker() -> None:
     junk = [Record(n, kind, 9, 0, 1, b"\xc1", b"\xc1") for n, kind in enumerate((1, 2, 4, 7), start=1)]
     rig = Durable(junk)
     assert rig.streams.status(1_000)["anomalies"] == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload"),
+    [
+        (RecordKind.CATALOG, b"\x92\xa6stream\xa1\xff"),
+        (RecordKind.OPS, b"\x91\x94\xa1\xff\x01\x02\x03"),
+        (RecordKind.OPS, msgspec.msgpack.encode([["acked", 1, 2, [[5]]]])),
+        (RecordKind.OPS, msgspec.msgpack.encode([["acked", 1, 2, [[5, 4]]]])),
+        (RecordKind.OPS, msgspec.msgpack.encode([["attempts", 1, 2, [[1, 2]]]])),
+        (RecordKind.OPS, msgspec.msgpack.encode([["delivered", 1, 2, 1 << 60]])),
+        (RecordKind.LOST, b"\x91" * 100_000),
+    ],
+)
+def test_a_record_that_says_what_nobody_writes_is_an_anomaly(kind: RecordKind, payload: bytes) -> None:
+    known = [["stream", "s"], ["group", 1, "g", 0]]
+    records = [
+        Record(n, RecordKind.CATALOG, 0, 0, 0, b"", msgspec.msgpack.encode(one)) for n, one in enumerate(known, 1)
+    ]
+    rig = Durable([*records, Record(3, kind, 0, 0, 0, b"", payload)])
+    assert rig.streams.status(1_000)["anomalies"] == 1
 
 
 def test_published_at_never_falls_within_a_stream() -> None:

@@ -62,6 +62,11 @@ def test_a_cut_header_is_none(length: int) -> None:
     assert parse_header(whole()[:length], 0, SALT_CRC) is None
 
 
+def test_a_header_with_an_index_that_nobody_reaches_is_none() -> None:
+    vast = Record(1 << 53, RecordKind.OPS, stream_id=0, base_offset=0, count=0)
+    assert parse_header(whole(vast), 0, SALT_CRC) is None
+
+
 def test_columns_longer_than_the_body_are_damage_even_under_a_right_crc() -> None:
     body = (100).to_bytes(4, "big") + b"short"
     assert parse_body(body, 0, len(body), value(body)) is None

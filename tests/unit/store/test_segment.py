@@ -2,6 +2,7 @@
 
 from random import Random
 
+import msgspec
 import pytest
 
 from zbroker.store.segment import (
@@ -36,6 +37,11 @@ def test_a_header_reads_back_as_it_was_packed() -> None:
     found = unpack_header(block)
     assert found is not None
     assert (found.number, found.first_index, found.salt, found.crc) == (5, 100, b"s" * 16, crc)
+
+
+@pytest.mark.parametrize("name", ["number", "first_index", "durable_index", "last_covered"])
+def test_a_header_with_a_number_that_nobody_reaches_is_none(name: str) -> None:
+    assert unpack_header(pack_header(msgspec.structs.replace(HEADER, **{name: 1 << 53}))[0]) is None
 
 
 def test_fields_lie_where_the_format_draws_them() -> None:
