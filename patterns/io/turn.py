@@ -176,7 +176,7 @@ def send_routed(socket: zmq.Socket[bytes], routing_id: bytes, frames: Sequence[b
         _send(socket, routing_id, _MORE)
         for frame in frames[:last]:
             _send(socket, frame, _MORE)
-        payload = frames[last]
+        payload: Any = frames[last]
         if type(payload) is memoryview:
             payload = _own_frame(payload)
         _send(socket, payload, _NOBLOCK)
