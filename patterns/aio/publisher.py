@@ -46,8 +46,10 @@ class Publisher(PublisherRole[AioDriver], AioRole):
         Raises:
             BadName: no topic.
             Overloaded: the broker has not taken what was published before within `timeout_s`.
-            BadBody, TooLarge: of this message or an earlier one, which was left out.
+            BadBody, TooLarge: an earlier message could not be sent and was left out.
             Closed, Forked, Unavailable.
+
+        A call that raises, or is cancelled, has not taken its message; what earlier calls took stays and leaves in order.
         """
         try:
             lane = self._lane_of[topic]
@@ -56,17 +58,17 @@ class Publisher(PublisherRole[AioDriver], AioRole):
         if headers is not None:
             check_headers(headers)
         items = lane.items
-        items += (topic, body, headers)  # a quarter off extend()
         self._stretch += 1
         if len(items) >= lane.limit:
             self._stretch = 0
-            await self._driver.drive(self._send())
+            await self._driver.drive(self._make_room())
             await asyncio.sleep(0)
-        elif not self._driver.kicked:
-            self._driver.kick()
         elif self._stretch >= _STRETCH:
             self._stretch = 0
             await asyncio.sleep(0)
+        items += (topic, body, headers)  # a quarter off extend()
+        if not self._driver.kicked:
+            self._driver.kick()
 
     async def flush(self, timeout_s: float = 10.0) -> None:
         """Return when everything published was handed to the network. Raises TimedOut, and what publish() raises."""

@@ -22,22 +22,25 @@ from patterns.wire.names import channel_of, check_topic
 _LANE_MESSAGES: Final = 128  # before a lane has seen how large its messages are
 _LANE_MESSAGES_MAX: Final = 8_192  # of 8 bytes each they fill a batch
 FIELDS: Final = 3  # a message in a lane is three items in one flat list: topic, body, headers
-OUTBOX_BYTES_MAX: Final = 2 * CREDIT_BYTES  # batches that wait for the broker's credit; beyond, publish() blocks
+OUTBOX_BYTES_MAX: Final = 2 * CREDIT_BYTES  # batches that wait for the broker's credit; beyond, lanes keep theirs and publish() waits
 
 
 class Lane:
     """The messages of one channel that have not left.
 
-    One flat list, so that a message costs one `extend`, which no other thread can cut in two; `limit` is the length at
-    which a batch of about 64 KiB is full.
+    One flat list, so that a message costs one `extend`, which no other thread can cut in two.
+
+    Attributes:
+        full: the length at which a batch of about 64 KiB is full.
+        limit: at which publish() must not just append: `full`, or 0 as long as the broker has no room.
     """
 
-    __slots__ = ("channel", "items", "limit", "sequence")
+    __slots__ = ("channel", "full", "items", "limit", "sequence")
 
     def __init__(self, channel: int) -> None:
         self.channel = channel
         self.items: list[Any] = []
-        self.limit = _LANE_MESSAGES * FIELDS
+        self.full = self.limit = _LANE_MESSAGES * FIELDS
         self.sequence = 0
 
 
@@ -50,6 +53,7 @@ class Lanes:
         self._by_channel: dict[int, Lane] = {}
         self.body_bytes_max = BODY_BYTES_MAX
         self.batches = 0  # made so far
+        self._is_open = True
         self.errors: list[ZbrokerError] = []  # of bodies that could not be encoded; the next call raises them
 
     def lane(self, topic: str) -> Lane:
@@ -57,8 +61,18 @@ class Lanes:
         channel = channel_of(check_topic(topic))
         found = self._by_channel.get(channel)
         if found is None:
-            found = self._by_channel[channel] = Lane(channel)
+            found = Lane(channel)
+            if not self._is_open:
+                found.limit = 0
+            self._by_channel[channel] = found
         return found
+
+    def admit(self, is_open: bool) -> None:
+        """Let messages in, or have each publish() stop and wait for room first."""
+        if is_open is not self._is_open:
+            self._is_open = is_open
+            for lane in list(self._by_channel.values()):
+                lane.limit = lane.full if is_open else 0
 
     @property
     def is_empty(self) -> bool:
@@ -116,7 +130,9 @@ class Lanes:
         self.batches += 1
         size = len(part.payload)
         fitting = part.count * BATCH_BYTES_TARGET // max(size, 1)
-        lane.limit = FIELDS * min(max(fitting, 1), _LANE_MESSAGES_MAX)
+        lane.full = FIELDS * min(max(fitting, 1), _LANE_MESSAGES_MAX)
+        if self._is_open:
+            lane.limit = lane.full
         plain = same and columns.headers is msgspec.UNSET and part.sizes is None
         packed = b"" if plain else pack_columns(columns, MSGPACK)
         frames = pack(header, columns=packed, payload=part.payload, key=bytes((lane.channel,)))

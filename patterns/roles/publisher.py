@@ -73,9 +73,13 @@ class PublisherRole(Role[D]):
         """The audience is read from the engine."""
 
     def _drain(self, now: int) -> None:
-        batches = self._lanes.drain_all()
-        if batches:
-            self._engine.publish(batches, now)
+        """Make batches of what was published, as long as the broker has room for more."""
+        engine, lanes = self._engine, self._lanes
+        if engine.room:
+            batches = lanes.drain_all()
+            if batches:
+                engine.publish(batches, now)
+        lanes.admit(engine.room)
 
     @property
     def address(self) -> str:
@@ -90,15 +94,16 @@ class PublisherRole(Role[D]):
         self._lane_of[topic] = lane
         return lane
 
-    def _send(self) -> Steps[None]:
-        """A batch is full: send it from here, and wait if the broker is slow."""
+    def _make_room(self) -> Steps[None]:
+        """A batch is full: send it from here; wait first if the broker is slow. What this raises has taken no message."""
         driver = self._driver
+        driver.check()
+        if not self._engine.room and not (yield Wait(self._has_room, deadline_of(self._timeout_s))):
+            raise self._overloaded()
         driver.check()
         driver.burst()
         if self._lanes.errors:
             raise self._lanes.errors.pop(0)
-        if not self._engine.room and not (yield Wait(self._has_room, deadline_of(self._timeout_s))):
-            raise self._overloaded()
 
     def _has_room(self) -> bool:
         return self._engine.room or self._driver.is_closed or self._engine.error is not None
@@ -106,7 +111,8 @@ class PublisherRole(Role[D]):
     def _overloaded(self) -> Exception:
         if not self._engine.is_ready:
             return self._engine.unavailable()
-        return Overloaded(f"the broker has not taken {self._engine.unsent} published bytes within {self._timeout_s} s")
+        held = f"the broker has not taken {self._engine.unsent} bytes that were published before within {self._timeout_s} s"
+        return Overloaded(f"{held}; this message was not taken: publish it again later, or slower")
 
     def _flush(self, timeout_s: float) -> Steps[None]:
         self._driver.check()

@@ -42,8 +42,10 @@ class Publisher(PublisherRole[Driver], SyncRole):
         Raises:
             BadName: no topic.
             Overloaded: the broker has not taken what was published before within `timeout_s`.
-            BadBody, TooLarge: of this message or an earlier one, which was left out.
+            BadBody, TooLarge: an earlier message could not be sent and was left out.
             Closed, Forked, Unavailable.
+
+        A call that raises has not taken its message; what earlier calls took stays and leaves in order.
         """
         try:
             lane = self._lane_of[topic]
@@ -52,10 +54,10 @@ class Publisher(PublisherRole[Driver], SyncRole):
         if headers is not None:
             check_headers(headers)
         items = lane.items
-        items += (topic, body, headers)  # in one step, which no other thread can cut in two; a quarter off extend()
         if len(items) >= lane.limit:
-            self._driver.drive(self._send())
-        elif not self._driver.kicked:
+            self._driver.drive(self._make_room())
+        items += (topic, body, headers)  # in one step, which no other thread can cut in two; a quarter off extend()
+        if not self._driver.kicked:
             self._driver.kick()
 
     def flush(self, timeout_s: float = 10.0) -> None:

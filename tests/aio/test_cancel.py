@@ -68,17 +68,17 @@ async def test_publish_and_flush(place: Place) -> None:
         async with Publisher(place.bind) as publisher, Subscriber(place.of(publisher), ">") as subscriber:
             await subscriber.ready()
 
-            begun: list[int] = []
+            taken: list[int] = []
 
-            async def publish(publisher: Publisher = publisher, begun: list[int] = begun) -> None:
+            async def publish(publisher: Publisher = publisher, taken: list[int] = taken) -> None:
                 for number in range(3_000):
-                    begun.append(number)
                     await publisher.publish("n.x", number)
+                    taken.append(number)
                 await publisher.flush()
 
             await attempt(publish())
-            await publisher.flush()
-            assert [(await subscriber.receive(IDLE_S)).body for _ in begun] == begun
+            await publisher.publish("n.x", "end")
+            assert [(await subscriber.receive(IDLE_S)).body for _ in [*taken, "end"]] == [*taken, "end"]
 
 
 @in_a_loop

@@ -101,6 +101,19 @@ def test_a_lanes_limit_follows_the_size_of_its_messages():
     assert lane.limit == 8_192 * FIELDS
 
 
+def test_without_room_every_lane_stops_the_next_message_and_goes_on_as_before():
+    lanes = filled(Codec.RAW, *[("a", b"x" * 1_000, None)] * 10)
+    lane = lanes.lane("a")
+    lanes.drain(lane)
+    lanes.admit(False)
+    assert (lane.limit, lanes.lane("b").limit) == (0, 0)
+    lane.items.extend(("a", b"x" * 2_000, None))
+    lanes.drain(lane)
+    assert lane.limit == 0
+    lanes.admit(True)
+    assert (lane.limit, lanes.lane("b").limit) == (32 * FIELDS, 128 * FIELDS)
+
+
 def test_a_bad_topic_has_no_lane():
     with pytest.raises(BadName):
         Lanes(NONCE, Codec.RAW).lane("a..b")
