@@ -33,7 +33,8 @@ check: .venv/installed-test     ## format, lint, types, import arrows, fast test
 test: check .venv/node/installed         ## every kind of test, the slow kinds sampled
 	$(BIN)/python -m pytest -q -rs tests --ignore=tests/architecture --ignore=tests/unit --ignore=tests/property
 
-test-long: check .venv/node/installed    ## every kind of test, whole
+test-long: check .venv/node/installed    ## every kind of test, whole; each decoder is fuzzed for ZBROKER_FUZZ_S seconds, 60 by default
+	-$(BIN)/pip install --quiet --disable-pip-version-check -e '.[fuzz]'   # no wheel for this Python: those tests are skipped, and say so
 	ZBROKER_TEST_LONG=1 $(BIN)/python -m pytest -q -rs tests --ignore=tests/architecture --ignore=tests/unit
 
 bench: .venv/installed-test     ## peer to peer, brokered, durable, beside bare pyzmq

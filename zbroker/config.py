@@ -18,7 +18,8 @@ DEFAULT_BIND: Final = "tcp://127.0.0.1:7700"
 DEFAULT_DATA: Final = "./zbroker-data"
 _NOT_BUILT: Final = ("xsub", "xpub", "mdp", "http")
 _PREFIX: Final = "ZBROKER_"
-_FOREIGN: Final = frozenset(("url", "config", "test_long"))  # a client's; the file itself; the test suite's
+# a client's; the file itself; the test suite's
+_FOREIGN: Final = frozenset(("url", "config", "test_long", "fuzz_s", "fuzz_folder"))
 LogFormat = Literal["text", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 _TRUE: Final = frozenset(("1", "true", "yes", "on"))
