@@ -8,6 +8,8 @@ const BATCH_MESSAGES = 65_536;
 const UNCONFIRMED_BATCHES = 64;
 const SETTLES = 200; // under way at once
 const RANGES = 10_000; // in one SETTLE
+const PARTS = { messages: 128, bytes: 256 * 1024 }; // of a streamed reply, ahead of who takes them
+const FOREVER_MS = 1e11;
 const TICK_MS = 100;
 const GREETING_MS = 2_000; // a HELLO without an answer for so long is said again, on a new socket
 
@@ -22,6 +24,7 @@ export class ZbError extends Error {
 const outcomeUnknown = (detail) => new ZbError({ number: 600, name: "OUTCOME_UNKNOWN", detail });
 const timedOut = (detail) => new ZbError({ number: 602, name: "TIMED_OUT", detail });
 const unreadable = (codec) => new ZbError({ number: 302, name: "UNTRANSLATABLE", detail: `it holds what JSON cannot, and came as ${codec}` });
+const protocolError = (detail) => new ZbError({ number: 100, name: "PROTOCOL_ERROR", detail });
 const closed = () => new ZbError({ number: 112, name: "CLOSED", detail: "it was closed" });
 
 const CRC = Array.from({ length: 256 }, (_, n) => {
@@ -195,7 +198,7 @@ class Session {
     if (kind === "h") this.#welcome(header);
     else if (kind === "N") this.#down(this.#socket, 0);
     else if (kind === "I") this.tell("i", { token: header.token ?? 0 });
-    else if (kind === "C") this.#widen(header);
+    else if (kind === "C" && !header.id) this.#widen(header); // with an id it is about one request
     else if (kind === "G") this.#part(header);
     else if (kind === "E" && header.scope === "session") this.#refused(new ZbError(header));
     else if (kind === "E" && header.scope === "command" && !header.id) this.#fatal(new ZbError(header)); // we wrote nonsense
@@ -314,16 +317,58 @@ export class Requester extends Session {
   constructor(address) { super(address, "requester"); }
 
   /** The reply's body. Throws ZbError: NO_REPLIER, REPLIER_LOST, OUTCOME_UNKNOWN, TIMED_OUT, or the application's. */
-  request(service, body, { timeoutMs = 5_000, waitMs = 1_000, idempotent = false, headers = null, onPartial = null } = {}) {
-    if (this.state === "CLOSED") return Promise.reject(closed());
+  request(service, body, { timeoutMs = 5_000, waitMs = 1_000, idempotent = false, headers = null } = {}) {
     return new Promise((resolve, reject) => {
-      const id = this.#next++;
-      const payload = Buffer.from(JSON.stringify([body]));
-      this.#pending.set(id, {
-        id, service, payload, headers, idempotent, waitMs, onPartial, resolve, reject, deadline: Date.now() + timeoutMs, sent: false,
-      });
-      this.pump();
+      this.#ask({ service, body, timeoutMs, waitMs, idempotent, headers, parts: null, resolve: (message) => resolve(bodiesOf(message)[0]), reject });
     });
+  }
+
+  /** The parts of a reply, for `for await`; asks when the loop begins. Leaving the loop tells the replier to stop. */
+  async *stream(service, body, { timeoutMs = FOREVER_MS, partTimeoutMs = 5_000, waitMs = 1_000, idempotent = false, headers = null } = {}) {
+    const inbox = new Inbox();
+    const parts = { inbox, came: 0, taken: { messages: 0, bytes: 0 }, granted: PARTS };
+    const resolve = (message) => {
+      if (message.header.count !== 0) inbox.put({ body: bodiesOf(message)[0], size: 0 });
+      inbox.end();
+    };
+    const request = this.#ask({ service, body, timeoutMs, waitMs, idempotent, headers, parts, resolve, reject: (error) => inbox.end(error) });
+    try {
+      for (let part; (part = await within(inbox.take(), partTimeoutMs, `no part from ${service} in time`)); ) {
+        this.#took(request, part.size);
+        yield part.body;
+      }
+    } finally {
+      this.#leave(request);
+    }
+  }
+
+  #ask({ body, timeoutMs, ...more }) {
+    const payload = Buffer.from(JSON.stringify([body]));
+    const request = { ...more, id: this.#next++, payload, deadline: Date.now() + timeoutMs, sent: false };
+    if (this.state === "CLOSED") request.reject(closed());
+    else {
+      this.#pending.set(request.id, request);
+      this.pump();
+    }
+    return request;
+  }
+
+  /** Let more parts come before what was granted is used up. */
+  #took(request, size) {
+    const { taken, granted } = request.parts;
+    taken.messages += 1;
+    taken.bytes += size;
+    const isHalfTaken = granted.messages - taken.messages <= PARTS.messages / 2 || granted.bytes - taken.bytes <= PARTS.bytes / 2;
+    if (!isHalfTaken || !this.#pending.has(request.id)) return;
+    request.parts.granted = { messages: taken.messages + PARTS.messages, bytes: taken.bytes + PARTS.bytes };
+    if (request.sent) this.tell("C", { id: request.id, ...request.parts.granted });
+  }
+
+  /** Nobody waits for it any more. */
+  #leave(request) {
+    if (!this.#pending.has(request.id)) return;
+    if (request.sent) this.tell("X", { id: request.id });
+    this.#outcome(request, () => {});
   }
 
   onReady() {
@@ -339,8 +384,9 @@ export class Requester extends Session {
       const remains = request.deadline - Date.now();
       if (remains <= 0) continue; // tick() ends it
       request.sent = true;
-      const { id, service, waitMs, idempotent, headers, onPartial } = request;
-      const header = { id, service, timeout_ms: remains, wait_ms: waitMs, idempotent, partial: onPartial !== null, codec: "json" };
+      const { id, service, waitMs, idempotent, headers, parts } = request;
+      const header = { id, service, timeout_ms: remains, wait_ms: waitMs, idempotent, codec: "json" };
+      if (parts) Object.assign(header, { credit_messages: PARTS.messages, credit_bytes: PARTS.bytes });
       request.size = this.tell("Q", header, request.payload, headers ? { headers: [headers] } : undefined);
       this.spend(1, request.size);
     }
@@ -351,10 +397,24 @@ export class Requester extends Session {
     if (kind === "q" || kind === "p") this.renew(this.sessions, 1, size);
     const request = this.#pending.get(header.id);
     if (!request) return; // its time was over
-    if (kind === "p") request.onPartial?.(bodiesOf(message)[0], header.sequence ?? 0);
-    else if (kind === "q" && !canRead(header)) this.#outcome(request, () => request.reject(unreadable(header.codec)));
-    else if (kind === "q") this.#outcome(request, () => request.resolve(bodiesOf(message)[0]));
+    if (kind === "p") this.#part(request, message);
+    else if (kind === "q" && (header.parts ?? 0) !== (request.parts?.came ?? 0)) {
+      this.#outcome(request, () => request.reject(protocolError(`the reply counts ${header.parts ?? 0} parts`)));
+    } else if (kind === "q" && header.count !== 0 && !canRead(header)) this.#outcome(request, () => request.reject(unreadable(header.codec)));
+    else if (kind === "q") this.#outcome(request, () => request.resolve(message));
     else if (kind === "E" && header.scope === "request") this.#outcome(request, () => request.reject(new ZbError(header)));
+  }
+
+  #part(request, message) {
+    const { header, size } = message, parts = request.parts;
+    const isNext = parts && (header.sequence ?? 0) === parts.came;
+    if (!isNext || !canRead(header)) {
+      this.#leave(request);
+      request.reject(isNext ? unreadable(header.codec) : protocolError(`part ${header.sequence ?? 0} is not the next`));
+      return;
+    }
+    parts.came += 1;
+    parts.inbox.put({ body: bodiesOf(message)[0], size });
   }
 
   #outcome(request, tell) {
@@ -376,7 +436,7 @@ export class Requester extends Session {
     for (const request of [...this.#pending.values()]) {
       if (!request.sent) continue;
       request.sent = false;
-      if (request.idempotent) continue; // asked again
+      if (request.idempotent && !request.parts?.came) continue; // asked again
       this.#pending.delete(request.id);
       request.reject(outcomeUnknown("the connection was lost while the request was under way"));
     }
@@ -388,9 +448,54 @@ export class Requester extends Session {
   }
 }
 
-/** Offers a service; the handler gets (body, request) and returns the reply. A thrown error's `code` reaches the requester. */
+/** What the promise gives, if it does so in time. */
+async function within(promise, ms, detail) {
+  let timer;
+  const late = new Promise((_, reject) => (timer = setTimeout(() => reject(timedOut(detail)), Math.min(ms, 2 ** 31 - 1))));
+  promise.catch(() => {}); // whoever comes late meets nobody
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** A request that a handler works on: whether somebody waits, and how many parts he lets come. */
+class Work extends AbortController {
+  #wake = () => {};
+
+  constructor({ credit_messages = 0, credit_bytes = 0 }) {
+    super();
+    this.takesParts = credit_messages > 0;
+    this.credit = { messages: credit_messages, bytes: credit_bytes };
+    this.sent = { messages: 0, bytes: 0 };
+    this.signal.addEventListener("abort", () => this.#wake());
+  }
+
+  widen({ messages = 0, bytes = 0 }) {
+    this.credit = { messages: Math.max(messages, this.credit.messages), bytes: Math.max(bytes, this.credit.bytes) };
+    this.#wake();
+  }
+
+  /** True when the next part may come, false when nobody waits any more. */
+  async room() {
+    while (!this.signal.aborted && (this.sent.messages >= this.credit.messages || this.sent.bytes >= this.credit.bytes)) {
+      await new Promise((resolve) => (this.#wake = resolve));
+    }
+    return !this.signal.aborted;
+  }
+}
+
+/**
+ * Offers a service; the handler gets (body, request) and returns the reply. A thrown error's `code` reaches the requester.
+ * An async generator yields the parts of a streamed reply: it runs as far as the requester takes them.
+ */
 export class Replier extends Session {
   #working = new Map();
+
+  onDown() {
+    for (const work of this.#working.values()) work.abort(); // nobody can be answered any more
+  }
 
   constructor(address, service, handler, { atOnce = 16 } = {}) {
     super(address, "replier", { messages: atOnce, bytes: 4 << 20 });
@@ -408,30 +513,51 @@ export class Replier extends Session {
     if (kind === "o") this.becomeReady();
     else if (kind === "Q") this.#serve(message);
     else if (kind === "X") this.#working.get(header.id)?.abort();
+    else if (kind === "C") this.#working.get(header.id)?.widen(header);
     else if (kind === "E" && header.scope === "offer") this.onFatal(new ZbError(header));
   }
 
   async #serve(message) {
     const { header, columns } = message;
     const session = this.sessions, deadline = Date.now() + (header.timeout_ms ?? 0);
-    const abort = new AbortController();
-    this.#working.set(header.id, abort);
     const { id, service } = header;
-    const mayTell = () => session === this.sessions && !abort.signal.aborted && Date.now() < deadline;
-    let parts = 0;
-    const partial = (body) => {
-      if (header.partial && mayTell()) this.tell("p", { id, sequence: parts++, codec: "json" }, JSON.stringify([body]));
-    };
-    const request = { service, headers: columns.headers?.[0] ?? null, deadline, signal: abort.signal, partial };
+    const work = new Work(header);
+    this.#working.set(id, work);
+    const tell = (kind, more, body) => session === this.sessions && this.tell(kind, { id, ...more }, body);
+    const request = { service, headers: columns.headers?.[0] ?? null, deadline, signal: work.signal, takesParts: work.takesParts };
     try {
-      const body = JSON.stringify([await this.handler(bodiesOf(message)[0], request)]);
-      if (mayTell()) this.tell("q", { id, codec: "json" }, body);
+      const made = this.handler(bodiesOf(message)[0], request);
+      if (made?.[Symbol.asyncIterator]) await this.#serveParts(work, made, tell);
+      else {
+        const body = JSON.stringify([await made]);
+        if (!work.signal.aborted) tell("q", { codec: "json" }, body);
+      }
     } catch (error) {
-      const [number, name] = error.code ? [700, "APPLICATION_ERROR"] : [701, "HANDLER_FAILED"];
-      const detail = String(error.message ?? error);
-      if (mayTell()) this.tell("E", { number, name, detail, scope: "request", id, code: error.code ?? "" });
+      const [number, name] = error instanceof ZbError ? [error.number, error.name] : error.code ? [700, "APPLICATION_ERROR"] : [701, "HANDLER_FAILED"];
+      const detail = error.detail ?? String(error.message ?? error);
+      if (!work.signal.aborted) tell("E", { number, name, detail, scope: "request", code: error.code ?? "" });
     }
+    if (work.signal.aborted) tell("E", { number: 603, name: "CANCELLED", scope: "request" }); // nobody reads it, but it renews our credit
     if (session === this.sessions) this.#working.delete(id);
+  }
+
+  async #serveParts(work, parts, tell) {
+    if (!work.takesParts) throw new ZbError({ number: 304, name: "BAD_ARGUMENT", detail: `service ${this.service} replies in parts: ask for a stream` });
+    try {
+      while (await work.room()) {
+        const { value, done } = await parts.next();
+        if (work.signal.aborted) return;
+        if (done) {
+          tell("q", { count: 0, parts: work.sent.messages });
+          return;
+        }
+        const sequence = work.sent.messages;
+        work.sent.messages += 1;
+        work.sent.bytes += tell("p", { sequence, codec: "json" }, Buffer.from(JSON.stringify([value]))) || 0;
+      }
+    } finally {
+      await parts.return?.();
+    }
   }
 
   /** Take no more requests; those under way are still answered. */

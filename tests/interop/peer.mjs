@@ -14,18 +14,53 @@ async function request(url, service, count, ...options) {
   const requester = new Requester(url);
   await requester.ready;
   say({ ready: true });
-  const parts = [];
   const more = { timeoutMs: 10_000, waitMs: 200, headers: { from: "node" }, idempotent: options.includes("idempotent") };
-  if (options.includes("partial")) more.onPartial = (body) => parts.push(body);
   if (options.includes("short")) more.timeoutMs = 300;
   const asked = Array.from({ length: Number(count) }, (_, n) => requester.request(service, { n }, more).catch(failure));
-  say({ replies: await Promise.all(asked), parts });
+  say({ replies: await Promise.all(asked) });
   await requester.close();
+}
+
+/** Takes parts, all of them or so many; `n` rows are asked for, and a failure behind them. */
+async function stream(url, service, n, takes, fail = "") {
+  const requester = new Requester(url);
+  await requester.ready;
+  say({ ready: true });
+  const parts = [];
+  let error = null;
+  try {
+    for await (const part of requester.stream(service, { n: Number(n), fail }, { waitMs: 200 })) {
+      parts.push(part);
+      if (parts.length === Number(takes)) break;
+    }
+  } catch (caught) {
+    error = failure(caught);
+  }
+  say({ parts: parts.length, inOrder: parts.every(({ row }, i) => row === i), error });
+  await order();
+  await requester.close();
+}
+
+/** Rows in parts; says how many it made when it is stopped, or done. */
+async function rows(url, service) {
+  const replier = new Replier(url, service, async function* ({ n, fail }) {
+    let made = 0;
+    try {
+      for (; made < n; made++) yield { row: made };
+      if (fail) throw Object.assign(new Error("there are no more"), { code: fail });
+    } finally {
+      say({ made });
+    }
+  });
+  await replier.ready;
+  say({ ready: true });
+  await order();
+  await replier.close();
 }
 
 async function reply(url, service) {
   let served = 0;
-  const replier = new Replier(url, service, async ({ n }, { headers, partial, signal }) => {
+  const replier = new Replier(url, service, async ({ n }, { headers, signal }) => {
     served += 1;
     if (n === "fail") throw Object.assign(new Error("there is none"), { code: "no_such_sku" });
     if (n === "break") throw new Error("not foreseen");
@@ -34,7 +69,6 @@ async function reply(url, service) {
       await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
       say({ cancelled: true });
     }
-    for (let part = 0; part < 3; part++) partial({ part });
     return { n, by: "node", headers };
   });
   await replier.ready;
@@ -175,6 +209,6 @@ async function idle(url) {
   await requester.close();
 }
 
-const verbs = { request, reply, publish, subscribe, produce, consume, settle, read, status, strangers, idle };
+const verbs = { request, reply, stream, rows, publish, subscribe, produce, consume, settle, read, status, strangers, idle };
 await verbs[process.argv[2]](...process.argv.slice(3));
 process.exit(0);

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from patterns.sync import Consumer, Producer, Publisher, Replier, Requester, Subscriber
-from patterns.wire.errors import ApplicationError, HandlerFailed, TimedOut
+from patterns.wire.errors import ApplicationError, BadArgument, HandlerFailed, TimedOut
+from patterns.wire.limits import PARTS_WINDOW
 from tests.interop import node
-from tests.processes import Broker, Program
+from tests.processes import Broker, Program, until
+from tests.sockets.places import serving
 
 MESSAGES = 1_000
 Peer = Callable[..., Program]
@@ -128,13 +130,57 @@ def test_our_requester_asks_node(broker: Broker, peer: Peer) -> None:
     assert said(serving) == {"served": 5}
 
 
-def test_parts_of_a_reply_reach_node_in_order(broker: Broker, peer: Peer) -> None:
-    said(peer("reply", broker.url, "parts"))
-    asking = peer("request", broker.url, "parts", 1, "partial")
-    said(asking)
-    answer = said(asking)
-    assert answer["parts"] == [{"part": 0}, {"part": 1}, {"part": 2}]
-    assert answer["replies"][0]["headers"] == {"from": "node"}
+def _rows(body: dict[str, Any]) -> Iterator[dict[str, int]]:
+    for row in range(body["n"]):
+        yield {"row": row}
+    if body["fail"]:
+        raise ApplicationError("there are no more", code=body["fail"])
+
+
+@pytest.mark.parametrize("is_brokered", [True, False])
+def test_node_takes_our_parts(broker: Broker, peer: Peer, is_brokered: bool) -> None:
+    with serving(broker.url if is_brokered else "tcp://127.0.0.1:0", "rows", _rows) as replier:
+        url = broker.url if is_brokered else replier.address
+        for arguments, expected, code in ((("1000", "-1"), 1_000, None), (("300", "-1", "no_more"), 300, "no_more")):
+            asking = peer("stream", url, "rows", *arguments)
+            said(asking)
+            found = said(asking)
+            assert (found["parts"], found["inOrder"]) == (expected, True)
+            assert (found["error"] or {}).get("code") == code
+            asking.tell("enough")
+
+
+def test_we_take_the_parts_of_node_and_stop_it(broker: Broker, peer: Peer) -> None:
+    replying = peer("rows", broker.url, "js")
+    said(replying)
+    with Requester(broker.url) as requester:
+        parts = list(requester.stream("js", {"n": 1_000, "fail": ""}))
+        assert parts == [{"row": row} for row in range(1_000)]
+        assert said(replying) == {"made": 1_000}
+        with requester.stream("js", {"n": 100_000, "fail": ""}) as rows:
+            assert next(rows) == {"row": 0}
+        assert said(replying)["made"] <= 1 + PARTS_WINDOW
+        with pytest.raises(BadArgument, match="ask for a stream"):
+            requester.request("js", {"n": 1, "fail": ""})
+
+
+def test_node_leaves_a_stream_of_ours(broker: Broker, peer: Peer) -> None:
+    made: list[int] = []
+
+    def rows(body: dict[str, Any]) -> Iterator[dict[str, int]]:
+        try:
+            for row in range(body["n"]):
+                made.append(row)
+                yield {"row": row}
+        finally:
+            made.append(-1)
+
+    with serving(broker.url, "rows", rows):
+        asking = peer("stream", broker.url, "rows", "100000", "3")
+        said(asking)
+        assert said(asking)["parts"] == 3
+        until(lambda: made[-1:] == [-1], what="the end of the generator")
+        assert len(made) <= 3 + PARTS_WINDOW + 1
 
 
 def test_node_publishes_to_our_subscriber(broker: Broker, peer: Peer) -> None:
