@@ -40,6 +40,7 @@ WHOLES = {
 }
 WITHOUT_A_TEST_OF_THEIR_OWN = {
     "zbroker/core/effects.py": "types only",
+    "zbroker/core/events.py": "types only; test_broker.py has what makes them",
     "zbroker/core/requests.py": "the books of services.py, tested there",
     "zbroker/store/disk.py": "a Protocol; test_os_disk and test_virtual_disk hold its two implementations to it",
 }

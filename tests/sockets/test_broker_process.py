@@ -22,7 +22,8 @@ class Broker:
     """`python -m zbroker run` on a free port."""
 
     def __init__(self, *arguments: str, bind: str = "tcp://127.0.0.1:0") -> None:
-        command = [sys.executable, "-m", "zbroker", "run", "--bind", bind, "--json", *arguments]
+        quiet = ["--log-level", "error"]
+        command = [sys.executable, "-m", "zbroker", "run", "--bind", bind, "--json", *quiet, *arguments]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -39,12 +39,23 @@ def _serve(options: Options, as_json: bool) -> None:
     try:
         serve(options, lambda serving: print(_ready_line(serving, as_json), flush=True))
     except BadAddress as error:
-        end(BAD_CONFIGURATION, str(error))
+        _fail(options, BAD_CONFIGURATION, str(error))
     except (Unavailable, JournalError, OSError) as error:
-        end(UNAVAILABLE, str(error))
+        _fail(options, UNAVAILABLE, str(error))
     except Exception:  # noqa: BLE001  the top of the process: a fault of ours ends it, and is never hidden
-        traceback.print_exc()
-        sys.exit(FAILED)
+        _fail(options, FAILED, traceback.format_exc())
+
+
+def _fail(options: Options, status: int, text: str) -> NoReturn:
+    """Say why in the form of the log: whoever reads JSON reads the last line too."""
+    if options.log_format == "text":
+        end(status, text)
+    from zbroker.processes.broker import open_logbook
+
+    logbook = open_logbook(options)
+    logbook.write("error", "failed", status=status, text=text)
+    logbook.close()
+    sys.exit(status)
 
 
 def _ready_line(serving: Serving, as_json: bool) -> str:

@@ -33,6 +33,7 @@ from patterns.wire.messages import Admin, Codec, Credit, Hello, Limits, Ping, Re
 from patterns.wire.records import Opened, Position, Record
 from patterns.wire.server import Session, Sessions
 from zbroker.core.effects import PLAIN_PUBLISHERS, PLAIN_SUBSCRIBERS, SESSIONS, Effect
+from zbroker.core.events import Event, SessionBegan, SessionEnded, SessionRefused, WarningGone, WarningRaised
 from zbroker.core.plain_publishers import PlainPublishers
 from zbroker.core.plain_subscribers import PlainSubscribers
 from zbroker.core.services import Services
@@ -75,6 +76,10 @@ class StreamsFacade(Protocol):
 MakeStreams = Callable[[Sessions, list[Effect]], StreamsFacade]
 
 
+def _called(session: Session) -> str:
+    return session.nonce[:4].hex()
+
+
 class BrokerEngine:
     """One broker. `now` is integer microseconds on a monotonic clock; it never goes back.
 
@@ -99,6 +104,7 @@ class BrokerEngine:
         self._cluster = cluster
         self._started_at = now
         self._effects: list[Effect] = []
+        self._events: list[Event] = []
         self._sessions = Sessions(self, self._effects, epoch, {Role.CONSUMER: GRACE_MS * 1_000})  # type: ignore[arg-type]
         self._services = Services(self._sessions)
         self._plain_subscribers = PlainSubscribers(self._effects)
@@ -256,6 +262,16 @@ class BrokerEngine:
         self._effects.clear()  # the list itself is shared with sessions and streams
         return effects
 
+    @property
+    def has_events(self) -> bool:
+        """Whether events() has something."""
+        return bool(self._events)
+
+    def events(self) -> list[Event]:
+        """What people may want to read of, oldest first; each once."""
+        events, self._events = self._events, []
+        return events
+
     def next_timeout(self) -> int | None:
         """When handle_timeout() is due."""
         due = None
@@ -278,6 +294,11 @@ class BrokerEngine:
         self._services.drain()
 
     @property
+    def under_way(self) -> int:
+        """Requests that repliers work on."""
+        return self._services.under_way
+
+    @property
     def is_drained(self) -> bool:
         """Whether nothing is left to wait for."""
         return self._is_draining and not self._services.under_way
@@ -290,6 +311,16 @@ class BrokerEngine:
 
     def admit(self, session: Session, hello: Hello, now: int) -> Ready:
         """The READY for a session, or a ZbrokerError that refuses it."""
+        who = _called(session), hello.role.value, hello.name
+        try:
+            ready = self._admit(session, hello, now)
+        except ZbrokerError as error:
+            self._events.append(SessionRefused(*who, error.name, error.detail))
+            raise
+        self._events.append(SessionBegan(*who, ready.resumed))
+        return ready
+
+    def _admit(self, session: Session, hello: Hello, now: int) -> Ready:
         if self._is_draining:
             raise ShuttingDown("the broker shuts down", retry_after_ms=_RETRY_MS)
         gives_credit = hello.role in _SENDING_ROLES
@@ -322,6 +353,7 @@ class BrokerEngine:
 
     def ended(self, session: Session, reason: str, now: int) -> None:
         """A session is over: give back what it held."""
+        self._events.append(SessionEnded(_called(session), session.role.value, session.name, reason))
         if session.role in _DURABLE_ROLES:
             if self._streams is not None:
                 self._streams.ended(session, reason, now)
@@ -375,9 +407,15 @@ class BrokerEngine:
     def warn(self, key: str, text: str) -> None:
         """Show a warning in `status` until it is taken back with an empty text."""
         if text:
+            if key not in self._warnings:
+                self._events.append(WarningRaised(key, text))
             self._warnings[key] = text
-        else:
-            self._warnings.pop(key, None)
+        elif self._warnings.pop(key, None) is not None:
+            self._events.append(WarningGone(key))
+
+    def uptime_ms(self, now: int) -> int:
+        """Since the start."""
+        return (now - self._started_at) // 1_000
 
     def status(self, now: int) -> dict[str, object]:
         """All that `zbroker status` shows."""
@@ -387,7 +425,7 @@ class BrokerEngine:
         status: dict[str, object] = {
             "epoch": self.epoch,
             "cluster": self._cluster,
-            "uptime_ms": (now - self._started_at) // 1_000,
+            "uptime_ms": self.uptime_ms(now),
             "streams": {},
             "groups": {},
             "services": self._services.status(_STATUS_ROWS_MAX),

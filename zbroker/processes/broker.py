@@ -18,6 +18,7 @@ from patterns.io import sockets
 from patterns.io.journal import Journal
 from patterns.wire.limits import MIB
 from patterns.wire.server import Sessions
+from zbroker import __version__
 from zbroker.config import Options
 from zbroker.core.broker import BrokerEngine
 from zbroker.core.effects import Effect
@@ -94,7 +95,7 @@ def open_logbook(options: Options) -> Logbook:
 
 
 def _announce(serving: Serving, on_ready: Callable[[Serving], None], logbook: Logbook) -> None:
-    logbook.write("info", "started", **msgspec.structs.asdict(serving), pid=os.getpid())
+    logbook.write("info", "started", **msgspec.structs.asdict(serving), pid=os.getpid(), version=__version__)
     on_ready(serving)
 
 

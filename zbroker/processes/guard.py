@@ -14,6 +14,7 @@ import struct
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -115,6 +116,7 @@ class Guard:
         memory_bytes_max: int,
         connection_bytes_max: int = SESSIONLESS_BYTES_MAX,
         security_bytes: int = 0,
+        on_cut: Callable[[Cut], None] | None = None,
     ) -> None:
         """Make a guard; nothing runs before `start`.
 
@@ -122,7 +124,9 @@ class Guard:
             memory_bytes_max: resident memory above which the peers with most pending bytes are cut; 0: never.
             connection_bytes_max: wire bytes that a connection may have undelivered, until `allow` is called.
             security_bytes: what security adds to each frame; CURVE_OVERHEAD_BYTES, or 0.
+            on_cut: told of each cut, in the guard's thread; must not block.
         """
+        self._on_cut = on_cut
         self._memory_bytes_max = memory_bytes_max
         self._connection_bytes_max = connection_bytes_max
         self._short_bytes = 2 + security_bytes
@@ -426,7 +430,10 @@ class Guard:
                 return False
         account.is_cut = True
         self._cuts[reason] += 1
-        self._recent.append(Cut(reason, account.remote, account.undelivered, account.allowance_bytes, now))
+        cut = Cut(reason, account.remote, account.undelivered, account.allowance_bytes, now)
+        self._recent.append(cut)
+        if self._on_cut is not None:
+            self._on_cut(cut)
         if (
             len(self._trim_at) <= 1
         ):  # else one is due soon: a trim of a large heap takes 0.1 s, and cuts come in hundreds

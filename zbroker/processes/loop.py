@@ -30,6 +30,8 @@ from zbroker.core.broker import BrokerEngine
 from zbroker.core.effects import Append, Effect, Read
 from zbroker.processes.guard import Guard
 from zbroker.processes.guard_account import wire_allowance
+from zbroker.processes.logbook import Logbook
+from zbroker.processes.news import news_of
 from zbroker.store.faults import JournalError, JournalFailed, JournalFull, RecordUnreadable
 from zbroker.store.journal import LOCK_NAME
 
@@ -62,13 +64,22 @@ class Loop:
         router: bound; belongs to this thread.
         guard: watches the router's connections; started.
         journal: open; None without streams.
+        logbook: where people read what happened.
     """
 
-    def __init__(self, engine: BrokerEngine, router: zmq.Socket[bytes], guard: Guard, journal: Journal | None) -> None:
+    def __init__(
+        self,
+        engine: BrokerEngine,
+        router: zmq.Socket[bytes],
+        guard: Guard,
+        journal: Journal | None,
+        logbook: Logbook,
+    ) -> None:
         self._engine = engine
         self._router = router
         self._guard = guard
         self._journal = journal
+        self._logbook = logbook
         self._bell_in, self._bell_out = sockets_of_the_os.socketpair()
         self._bell_in.setblocking(False)
         self._bell_out.setblocking(False)
@@ -102,6 +113,7 @@ class Loop:
             announce()
             while self._stop_at is None or not self._is_over():
                 self.turn()
+            self._logbook.write("info", "drained", requests_left=self._engine.under_way)
             self._engine.farewell()
             self._carry_out(now_us())
         finally:
@@ -134,6 +146,7 @@ class Loop:
             self._take_in(ready, now)
         if due is not None and due <= now:
             if now - due > _STALL_US:
+                self._logbook.write("warning", "stalled", ms=(now - due) // 1_000)
                 self._drain_sockets()
                 now = now_us()
             self._expire(now)
@@ -142,8 +155,13 @@ class Loop:
         self._carry_out(now)
         if now - self._informed_at >= _INFORM_US:
             self._inform(now)
+        if self._engine.has_events:
+            for event in self._engine.events():
+                level, name, fields = news_of(event)
+                self._logbook.write(level, name, **fields)
         if self._signals and self._stop_at is None:
             self._stop_at = now + _FAREWELL_US
+            self._logbook.write("info", "draining", requests=self._engine.under_way)
             self._engine.drain(now)
             self._carry_out(now)
 
@@ -394,6 +412,13 @@ class Loop:
         for cut in report["recent"]:
             cut["reason"] = cut["reason"].value
         self._engine.inform("guard", report)
+        self._inform_of_log()
+
+    def _inform_of_log(self) -> None:
+        self._logbook.tell_suppressed()
+        self._engine.inform("log", self._logbook.status())
+        text = "standard error takes no more log lines, they are dropped: whoever reads them has stopped"
+        self._engine.warn("log", text if self._logbook.is_stuck else "")
 
     def _inform_of_journal(self, status: dict[str, object]) -> None:
         self._engine.inform("journal", status)

@@ -160,3 +160,23 @@ def test_effects_are_handed_out_once(bench):
     bench.engine.receive(0, b"new", pack(Ping(1)), bench.now)
     assert [type(effect) for effect in bench.engine.effects()] == [Send]
     assert bench.engine.effects() == []
+
+
+def test_who_comes_and_goes_and_what_is_warned_of_is_told_once(bench):
+    replier = bench.client("replier")
+    bench.engine.warn("key", "text")
+    bench.engine.warn("key", "text, and more")
+    bench.engine.warn("key", "")
+    bench.engine.warn("key", "")
+    replier.send(Goodbye())
+    began, raised, gone, ended = bench.engine.events()
+    assert (began.role, began.session, ended.reason) == ("replier", ended.session, "goodbye")
+    assert (raised.key, raised.text, gone.key) == ("key", "text", "key")
+    assert not bench.engine.has_events
+
+
+def test_a_refused_hello_is_told_of(bench):
+    bench.engine.drain(bench.now)
+    bench.client("replier")
+    (refused,) = bench.engine.events()
+    assert (refused.role, refused.error) == ("replier", "SHUTTING_DOWN")

@@ -10,13 +10,14 @@ from patterns.wire.engine import Send
 from patterns.wire.records import Position, Record, RecordKind
 from zbroker.core.effects import Append, Read
 from zbroker.processes.guard import Guard
+from zbroker.processes.logbook import Logbook
 from zbroker.processes.loop import Loop
 from zbroker.store.faults import JournalFailed, JournalFull, RecordDamaged, RecordUnreadable
 
 
 class Engine:
     def __init__(self):
-        self.told, self.wants, self.is_drained = [], [], False
+        self.told, self.wants, self.is_drained, self.has_events = [], [], False, False
 
     def __getattr__(self, name):
         return lambda *arguments, **more: self.told.append((name, *arguments, *more.values()))
@@ -77,7 +78,9 @@ def parts():
     router = sockets.bare_router(context)
     sockets.bind(router, "inproc://loop")
     engine, journal = Engine(), Journal()
-    yield engine, journal, Loop(engine, router, Guard(0), journal), context
+    logbook = Logbook("text", "info", None, lambda: 0, lambda: 0)
+    yield engine, journal, Loop(engine, router, Guard(0), journal, logbook), context
+    logbook.close()
     context.destroy(linger=0)
 
 
