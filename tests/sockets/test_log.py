@@ -70,7 +70,7 @@ def test_cuts_in_the_log_agree_with_status(tmp_path: Path) -> None:
             flood.join()
         cut = broker.of("guard_cut")[0]
         assert cut["level"] == "warning"
-        assert cut["reason"] == "flood"
+        assert cut["reason"] == "before_hello"
         assert cut["undelivered_bytes"] > cut["allowance_bytes"] > 0
         assert cut["remote"].startswith("127.0.0.1:")
         broker.program.signal(signal.SIGTERM)

@@ -33,11 +33,11 @@ def test_a_warning_and_its_end_have_different_names_and_the_same_key(key):
 
 
 def test_a_cut_tells_who_why_and_how_much():
-    level, name, fields = news_of_cut(Cut(CutReason.FLOOD, "10.0.0.1:99", 200_000, 131_072, 5))
+    level, name, fields = news_of_cut(Cut(CutReason.BEFORE_HELLO, "10.0.0.1:99", 200_000, 131_072, 5))
     assert (level, name) == ("warning", "guard_cut")
     assert fields == {
         "remote": "10.0.0.1:99",
-        "reason": "flood",
+        "reason": "before_hello",
         "undelivered_bytes": 200_000,
         "allowance_bytes": 131_072,
     }
