@@ -144,6 +144,7 @@ class Peer:
         self.socket.connect(endpoint)
         self.nonce = os.urandom(16)
         self.ready: dict[str, Any] = {}
+        self.answers_pings = True  # a PONG behind the end of its session would be one more that is refused
 
     def __enter__(self) -> Self:
         return self
@@ -166,7 +167,7 @@ class Peer:
             header = (msgspec.json if encoded[:1] == b"{" else msgspec.msgpack).decode(encoded)
             if kind in kinds:
                 return header | {"kind": kind}
-            if kind == "I":
+            if kind == "I" and self.answers_pings:
                 self.send("i", header)
 
     def hello(self, role: str, credit: tuple[int, int] = (1_000, MIB), **more: Any) -> Self:
