@@ -4,7 +4,7 @@ import msgspec
 
 from zbroker.store.disk import Disk
 from zbroker.store.faults import NewerFormat, NotOurs
-from zbroker.store.segment import BLOCK_BYTES, FORMAT, SegmentHeader, data_end, parse_name, unpack_header
+from zbroker.store.segment import BLOCK_BYTES, FORMAT, NUMBER_MAX, SegmentHeader, data_end, parse_name, unpack_header
 from zbroker.store.window import Window
 
 
@@ -33,6 +33,8 @@ def list_segments(disk: Disk, folder: str) -> list[SegmentFile]:
             continue
         if parsed[1] != 0:
             raise NewerFormat(folder, name, FORMAT + 1, FORMAT)  # compaction writes these, a later version
+        if parsed[0] > NUMBER_MAX:
+            raise NotOurs(folder, f"holds {name}, of a number that no journal reaches")
         file = SegmentFile(parsed[0], parsed[1], f"{folder}/{name}", 0)
         _read_header(disk, folder, file)
         files.append(file)

@@ -19,6 +19,7 @@ UUID_BYTES = 16
 SEGMENT_BYTES = 64 << 20  # big enough that a roll is rare, small enough that one live message pins little
 SEGMENT_BYTES_MIN = 8 * BLOCK_BYTES  # two header blocks and room to be a quarter full
 FIRST_NUMBER = 1
+NUMBER_MAX = (1 << 31) - 1  # of segments and of epochs: one of each added still fits the 32 bits of an epoch
 
 _HEADER = struct.Struct(">8sHHI16sQQIIQQQ16sQQQ")
 _CRC_AT = 12
@@ -75,8 +76,9 @@ def unpack_header(block: bytes) -> SegmentHeader | None:
         return None
     fields = _HEADER.unpack_from(block)
     header = SegmentHeader(*fields[4:])
-    if max(header.number, header.last_covered, header.first_index, header.durable_index) > INTEGER_MAX:
-        return None  # nobody wrote so much; the index after it would fit no record
+    indexes = max(header.last_covered, header.first_index, header.durable_index)
+    if indexes > INTEGER_MAX or max(header.number, header.epoch) > NUMBER_MAX:
+        return None  # nobody wrote so much; what comes after it would fit no field
     return msgspec.structs.replace(header, format=fields[1], reader_min=fields[2], crc=crc)
 
 

@@ -55,3 +55,11 @@ def test_a_compacted_segment_needs_a_newer_reader() -> None:
     disk.open(f"/j/{segment_name(1, 1)}", create=True)
     with pytest.raises(NewerFormat):
         list_segments(disk, "/j")
+
+
+def test_a_segment_of_a_number_that_no_journal_reaches_is_refused() -> None:
+    disk = VirtualDisk()
+    journal_in(disk, "/j", 1)
+    disk.close(disk.open(f"/j/{segment_name(9_999_999_999)}", create=True))
+    with pytest.raises(NotOurs, match="of a number that no journal reaches"):
+        list_segments(disk, "/j")

@@ -39,9 +39,18 @@ def test_a_header_reads_back_as_it_was_packed() -> None:
     assert (found.number, found.first_index, found.salt, found.crc) == (5, 100, b"s" * 16, crc)
 
 
-@pytest.mark.parametrize("name", ["number", "first_index", "durable_index", "last_covered"])
-def test_a_header_with_a_number_that_nobody_reaches_is_none(name: str) -> None:
-    assert unpack_header(pack_header(msgspec.structs.replace(HEADER, **{name: 1 << 53}))[0]) is None
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("number", 1 << 31),
+        ("epoch", 1 << 31),
+        ("first_index", 1 << 53),
+        ("durable_index", 1 << 53),
+        ("last_covered", 1 << 53),
+    ],
+)
+def test_a_header_with_a_number_that_nobody_reaches_is_none(name: str, value: int) -> None:
+    assert unpack_header(pack_header(msgspec.structs.replace(HEADER, **{name: value}))[0]) is None
 
 
 def test_fields_lie_where_the_format_draws_them() -> None:
