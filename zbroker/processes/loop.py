@@ -33,7 +33,7 @@ from zbroker.processes.guard_account import wire_allowance
 from zbroker.processes.logbook import Logbook
 from zbroker.processes.news import news_of
 from zbroker.store.faults import JournalError, JournalFailed, JournalFull, RecordUnreadable
-from zbroker.store.journal import LOCK_NAME
+from zbroker.store.folder import LOCK_NAME
 
 MESSAGES_PER_TURN: Final = 64  # 4 MiB of full batches: one commit's worth, and the longest that a timer waits
 _STALL_US: Final = 1_000_000  # after a longer one, what waits in the sockets comes before what expired meanwhile

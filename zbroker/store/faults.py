@@ -48,6 +48,26 @@ class NetworkFileSystem(JournalError):
         )
 
 
+class LocksUnsupported(JournalError):
+    """The file system has no locks, so two brokers could write at once."""
+
+    def __init__(self, folder: str, why: str) -> None:
+        super().__init__(
+            f"journal folder {folder} lies on a file system without file locks ({why}); two brokers could write to it "
+            "at once. Use a local file system such as ext4, xfs or btrfs"
+        )
+
+
+class FolderUnusable(JournalError):
+    """The system does not let us at the folder."""
+
+    def __init__(self, folder: str, why: str) -> None:
+        super().__init__(
+            f"journal folder {folder} {why}; nothing was changed. Check its path, owner and permissions, and that its "
+            "file system is mounted for writing; or name another folder"
+        )
+
+
 class JournalFailed(JournalError):
     """The disk refused a write or a sync; what it holds is unknown until the next open."""
 

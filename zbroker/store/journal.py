@@ -11,14 +11,8 @@ from collections.abc import Callable
 from patterns.wire.records import FIRST_INDEX, Damage, Opened, Position, Record, RecordKind, encode_lost
 from zbroker.store.commit import Group, build_commit
 from zbroker.store.disk import Disk, FileSystem
-from zbroker.store.faults import (
-    FolderLocked,
-    JournalFailed,
-    JournalFull,
-    NetworkFileSystem,
-    NotOurs,
-    RecordTooLarge,
-)
+from zbroker.store.faults import JournalFailed, JournalFull, RecordTooLarge
+from zbroker.store.folder import take_folder
 from zbroker.store.listing import SegmentFile, cut_short, list_segments
 from zbroker.store.reader import RecordReader
 from zbroker.store.record import (
@@ -54,8 +48,6 @@ TAIL_SEGMENTS = 3  # the prepared, the last and the one before may hold what a f
 SYNCS_KEPT = 1024  # enough for an honest p99
 LOSSES_PER_RECORD = 1000  # about 100 KB of LOST record
 OUT_OF_SPACE = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE])  # these heal, others do not
-LOCK_NAME = "LOCK"
-OUR_PREFIXES = (LOCK_NAME, "checkpoint-", "ballast", "lost+found")  # lost+found: the root of a mount
 
 
 class FileJournal:
@@ -116,11 +108,11 @@ class FileJournal:
         come last.
 
         Raises:
-            FolderLocked, NotOurs, NewerFormat, NetworkFileSystem: nothing was changed.
+            FolderLocked, NotOurs, NewerFormat, NetworkFileSystem, LocksUnsupported, FolderUnusable: nothing was changed.
             JournalFull: there is no space for the new segment.
             JournalFailed: the disk refused a sync or a write.
         """
-        self._take_folder()
+        self._lock, self._file_system = take_folder(self._disk, self._folder, network_allowed=self._network_allowed)
         try:
             self._settle_tail()
             files = list_segments(self._disk, self._folder)
@@ -144,22 +136,6 @@ class FileJournal:
             damage=list(self._damage),
             torn_bytes=scan.torn_bytes,
         )
-
-    def _take_folder(self) -> None:
-        self._disk.make_folder(self._folder)
-        self._file_system = self._disk.file_system(self._folder)
-        if self._file_system.is_network and not self._network_allowed:
-            raise NetworkFileSystem(self._folder, self._file_system.kind)
-        names = sorted(self._disk.listdir(self._folder))
-        if not any(parse_name(name) for name in names):
-            foreign = [name for name in names if not name.startswith(OUR_PREFIXES)]
-            if foreign:
-                raise NotOurs(self._folder, f"has no journal in it, but other files such as {foreign[0]}")
-        lock = self._disk.open(f"{self._folder}/{LOCK_NAME}", create=True)
-        if not self._disk.lock(lock):
-            self._disk.close(lock)
-            raise FolderLocked(self._folder)
-        self._lock = lock
 
     def _settle_tail(self) -> None:
         """Make the platter and what we read one before anything is decided by it.

@@ -9,7 +9,7 @@ from zbroker.store.window import Window
 
 
 class SegmentFile(msgspec.Struct):
-    """A segment as found: `header` is None when neither copy is whole; `is_blank` when all its bytes are 0."""
+    """A segment as found: `header` is None when neither copy is whole and its own; `is_blank` when all bytes are 0."""
 
     number: int
     generation: int
@@ -17,6 +17,7 @@ class SegmentFile(msgspec.Struct):
     size: int
     header: SegmentHeader | None = None
     is_blank: bool = False
+    uuid: bytes | None = None  # of the folder it was made for, even if it bears another number than its name
 
 
 def list_segments(disk: Disk, folder: str) -> list[SegmentFile]:
@@ -38,9 +39,9 @@ def list_segments(disk: Disk, folder: str) -> list[SegmentFile]:
         file = SegmentFile(parsed[0], parsed[1], f"{folder}/{name}", 0)
         _read_header(disk, folder, file)
         files.append(file)
-    uuids = [file.header.folder_uuid for file in files if file.header]
+    ours = next((file.uuid for file in files if file.header), None)
     for file in files:
-        if file.header and file.header.folder_uuid != uuids[0]:
+        if file.uuid is not None and file.uuid != (ours or file.uuid):
             raise NotOurs(folder, f"holds {file.path}, which belongs to another journal")
     return files
 
@@ -66,6 +67,8 @@ def _read_header(disk: Disk, folder: str, file: SegmentFile) -> None:
             header = unpack_header(window.data[at : at + BLOCK_BYTES])
             if header is not None and header.reader_min > FORMAT:
                 raise NewerFormat(folder, file.path, header.reader_min, FORMAT)
+            if header is not None:
+                file.uuid = header.folder_uuid
             if header is not None and header.number == file.number:
                 file.header = header
                 return

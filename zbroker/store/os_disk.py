@@ -14,6 +14,7 @@ from zbroker.store.disk import FileSystem
 IOV_MAX = 1024
 # struct flock of 64-bit Linux: type, whence, padding, start, length 0 = to the end, pid which must be 0.
 OFD_WRITE_LOCK = struct.pack("hh4xqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+OFD_READ_LOCK = struct.pack("hh4xqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
 # A lost lock or an unsynced "synced" write are both usual there.
 NETWORK_KINDS = frozenset(
     ["9p", "afs", "ceph", "cifs", "fuse.glusterfs", "fuse.s3fs", "fuse.sshfs", "lustre", "nfs", "nfs4", "smb3"]
@@ -26,7 +27,17 @@ WARNINGS = {
 
 
 class OsDisk:
-    """Linux; on macOS a sync is F_FULLFSYNC and the lock is flock's."""
+    """Linux; on macOS a sync is F_FULLFSYNC and the lock is flock's.
+
+    Args:
+        read_only: open files for reading alone, so that a folder on a read-only file system can be looked at; the
+            lock is then shared with other readers, and still excludes a writer.
+    """
+
+    def __init__(self, *, read_only: bool = False) -> None:
+        self._mode = os.O_RDONLY if read_only else os.O_RDWR
+        self._ofd_lock = OFD_READ_LOCK if read_only else OFD_WRITE_LOCK
+        self._flock = fcntl.LOCK_SH if read_only else fcntl.LOCK_EX
 
     def make_folder(self, path: str) -> None:
         missing: list[str] = []
@@ -42,7 +53,7 @@ class OsDisk:
         return os.listdir(path)
 
     def open(self, path: str, create: bool = False) -> int:
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
+        return os.open(path, self._mode | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
 
     def close(self, handle: int) -> None:
         os.close(handle)
@@ -51,9 +62,9 @@ class OsDisk:
         """An open-file-description lock: a POSIX lock would go with any close of the file in this process."""
         try:
             if sys.platform == "linux":
-                fcntl.fcntl(handle, fcntl.F_OFD_SETLK, OFD_WRITE_LOCK)
+                fcntl.fcntl(handle, fcntl.F_OFD_SETLK, self._ofd_lock)
             else:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, self._flock | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 return False

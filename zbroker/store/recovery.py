@@ -3,6 +3,8 @@
 Reads only. The journal decides what to write about it; verify.py shows it to people.
 """
 
+from collections.abc import Callable
+
 import msgspec
 
 from patterns.wire.records import FIRST_INDEX, Damage, LostRange, Position, Record, RecordKind, decode_lost
@@ -22,6 +24,11 @@ from zbroker.store.segment import BLOCK_BYTES, SegmentHeader, data_end
 from zbroker.store.window import Window, find_header
 
 UNBOUNDED = 1 << 63  # above any index
+Progress = Callable[[int], None]
+
+
+def silent(size: int) -> None:
+    """Nobody watches."""
 
 
 class SegmentReport(msgspec.Struct):
@@ -36,17 +43,25 @@ class SegmentReport(msgspec.Struct):
     bytes: int = 0
     slack_faults: int = 0  # unreadable PAD or WITNESS: nothing of anybody's is lost
     nonzero_after_end: int = 0
+    size: int = 0  # of the file
+
+    @property
+    def reclaimable(self) -> int:
+        """Bytes of a file that holds nothing of the log: prepared, or of a life without a record."""
+        is_unused = self.state == "whole" and self.records == 0 and self.nonzero_after_end == 0
+        return self.size if is_unused or self.state == "blank" else 0
 
 
 class LogScan:
     """One pass over a folder's segments, in index order.
 
     Results: `end_index` (what the next record carries), `records`, `bytes`, `found` (every hole), `fresh` (those
-    that no LOST record tells of yet), `torn_bytes`, `reports`.
+    that no LOST record tells of yet), `torn_bytes`, `reports`. `progress` hears the bytes of each file as it is begun.
     """
 
-    def __init__(self, disk: Disk, files: list[SegmentFile], visit: Visit) -> None:
+    def __init__(self, disk: Disk, files: list[SegmentFile], visit: Visit, progress: Progress = silent) -> None:
         self._disk = disk
+        self._progress = progress
         self._files = files
         self._visit = visit
         self._highest: int | None = None  # W, once looked for
@@ -68,8 +83,9 @@ class LogScan:
         headless: list[SegmentFile] = []
         for place, file in enumerate(self._files):
             name = file.path.rpartition("/")[2]
-            report = SegmentReport(file.number, name, "blank" if file.is_blank else "headless")
+            report = SegmentReport(file.number, name, "blank" if file.is_blank else "headless", size=file.size)
             self.reports.append(report)
+            self._progress(file.size)
             if file.header is None:
                 headless.append(file)
             elif not self._ended:

@@ -1,11 +1,12 @@
-"""A read-only look at a folder: what an open would find, segment by segment. Changes nothing, takes no lock."""
+"""A read-only look at a folder: what an open would find, segment by segment. Changes nothing."""
 
 import msgspec
 
 from patterns.wire.records import Damage
 from zbroker.store.disk import Disk
-from zbroker.store.listing import list_segments
-from zbroker.store.recovery import LogScan, SegmentReport
+from zbroker.store.folder import hold_for_reading
+from zbroker.store.listing import cut_short, list_segments
+from zbroker.store.recovery import LogScan, Progress, SegmentReport, silent
 
 
 class FolderReport(msgspec.Struct, frozen=True):
@@ -15,39 +16,54 @@ class FolderReport(msgspec.Struct, frozen=True):
         segments: in the order of their numbers.
         damage: every hole that the bytes show now; index ranges are exact where the headers are whole.
         known: holes that LOST records tell of.
+        cut_short: of files that have not their length: copies that broke off.
         records, bytes: readable.
         next_index: the first index after the log.
         torn_bytes: bytes after the end that are not zero: a tear, or what remains undetectable (FORMAT.md 7).
+        reclaimable: bytes of files that hold nothing of the log; the next open gives them back or writes to them.
     """
 
     segments: list[SegmentReport]
     damage: list[Damage]
     known: list[Damage]
+    cut_short: list[str]
     records: int
     bytes: int
     next_index: int
     torn_bytes: int
+    reclaimable: int
 
     @property
     def is_whole(self) -> bool:
         """No hole, neither now nor told of; a torn tail is none, for it was never confirmed."""
-        return not self.damage and not self.known
+        return not self.damage and not self.known and not self.cut_short
 
 
-def verify_folder(disk: Disk, folder: str) -> FolderReport:
-    """Scan a folder that a broker may be writing to at this moment: its last commit may then look torn.
+def verify_folder(disk: Disk, folder: str, progress: Progress = silent) -> FolderReport:
+    """Scan a folder while no broker writes to it. A folder without a lock file has none.
+
+    Args:
+        progress: hears the bytes of each segment as it is begun.
 
     Raises:
-        NotOurs, NewerFormat: as FileJournal.open.
-        OSError: the folder cannot be read.
+        FolderLocked: a broker runs on it, whose newest commits would look torn.
+        NotOurs, NewerFormat, FolderUnusable, LocksUnsupported: there is no journal to look at, or no way to.
     """
-    scan = LogScan(disk, list_segments(disk, folder), lambda record, position: None).run()
+    lock = hold_for_reading(disk, folder)
+    try:
+        files = list_segments(disk, folder)
+        scan = LogScan(disk, files, lambda record, position: None, progress).run()
+    finally:
+        if lock is not None:
+            disk.close(lock)
     return FolderReport(
         segments=scan.reports,
         damage=scan.found,
         known=scan.known,
+        cut_short=cut_short(files),
         records=scan.records,
         bytes=scan.bytes,
         next_index=scan.end_index,
         torn_bytes=scan.torn_bytes,
+        reclaimable=sum(part.reclaimable for part in scan.reports),
     )

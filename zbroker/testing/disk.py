@@ -82,6 +82,7 @@ class VirtualDisk:
 
     def lock(self, handle: int) -> bool:
         inode = self._inode(handle)
+        self._call("lock")
         if any(held is inode for other, held in self._locks.items() if other != handle):
             return False
         self._locks[handle] = inode
@@ -237,7 +238,7 @@ class VirtualDisk:
 
     def _call(self, name: str) -> None:
         self.calls[name] = self.calls.get(name, 0) + 1
-        if self.cut_after is not None and name not in ("pread", "listdir", "open"):
+        if self.cut_after is not None and name not in ("pread", "listdir", "open", "lock"):
             self.cut_after -= 1
             if self.cut_after < 0:
                 raise PowerCut

@@ -9,6 +9,8 @@ EXAMPLES = [
     faults.NotOurs("/data/j", "holds x"),
     faults.NewerFormat("/data/j", "1.seg", 2, 1),
     faults.NetworkFileSystem("/data/j", "nfs4"),
+    faults.LocksUnsupported("/data/j", "no locks available"),
+    faults.FolderUnusable("/data/j", "cannot be read (permission denied)"),
     faults.JournalFailed("/data/j", "EIO"),
     faults.JournalFull("/data/j", 10, "no space"),
     faults.RecordTooLarge("/data/j", 10, 5),

@@ -54,3 +54,17 @@ def test_damage_is_reported_with_its_range_and_nothing_is_changed() -> None:
     assert [(hole.first_index, hole.last_index) for hole in report.damage] == [(5, 5)]
     assert report.segments[0].state == "damaged"
     assert {name: disk.content(name) for name in disk.live} == before
+
+
+def test_files_without_anything_of_the_log_are_reclaimable_and_counted() -> None:
+    disk, _ = written(5)
+    for seed in (2, 3):
+        random = Random(seed)
+        journal = FileJournal(disk, "/j", segment_bytes=64 << 10, random_bytes=random.randbytes, wall_ms=lambda: 0)
+        journal.open(lambda record, position: None)
+        disk.crash()
+    heard: list[int] = []
+    report = verify_folder(disk, "/j", heard.append)
+    assert [part.reclaimable for part in report.segments] == [0, 64 << 10]
+    assert report.reclaimable == 64 << 10
+    assert sum(heard) == 2 * (64 << 10)
