@@ -232,6 +232,7 @@ class _Asked(msgspec.Struct, gc=False):
     session: Session
     number: int
     size: int
+    takes_parts: bool
 
 
 class PeerReplierEngine:
@@ -373,7 +374,7 @@ class PeerReplierEngine:
             session.into.renew(1, size)
             self._sessions.refuse(session, error, "request", header.id)
             return
-        self._open[token] = _Asked(session, header.id, size)
+        self._open[token] = _Asked(session, header.id, size, header.credit_messages > 0)
         if header.credit_messages:
             self._parts[token] = Credit(header.credit_messages, header.credit_bytes)
         self._events.append(event)
@@ -447,6 +448,8 @@ class PeerReplierEngine:
         session.into.renew(1, asked.size)
         if isinstance(answer, Reply):
             self._post(session, answer, columns, payload)
+        elif asked.takes_parts and session.outbox:  # not before the parts that came before it
+            self._sessions.post(session, 0, 0, pack(answer, form=session.form))
         else:
             self._sessions.answer(session, answer)
 

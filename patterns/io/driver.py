@@ -228,8 +228,9 @@ class Driver:
 
     def abandon(self, call: Callable[[], None]) -> None:
         """Call it soon, without the lock; for finalizers, which may run in any thread and at any point of it."""
-        self._deferred.append(call)
-        self.kick()
+        if not self.is_closed and not self.forked:
+            self._deferred.append(call)
+            self.kick()
 
     def run_deferred(self) -> None:
         """Call what was deferred; under the lock, which is let go meanwhile."""
