@@ -34,6 +34,8 @@ WHOLES = {
     "zbroker/processes": "tests/sockets",
     "zbroker/cli": "tests/unit/cli",
     "zbroker/bench": "tests/unit/bench",
+    "zbroker/bench/ends": "tests/unit/bench",
+    "zbroker/bench/rows": "tests/sockets",
     "zbroker/demo": "tests/examples",
     "zbroker/testing": "tests/unit",
     "zbroker": "tests/unit",

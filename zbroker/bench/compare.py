@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,11 +10,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from zbroker.bench.machine import MEMORY_FILE_SYSTEMS, file_system, machine, versions
-from zbroker.bench.report import Report, Row, Sample, held_against
-from zbroker.bench.rows import BARS, PLANS, Plan, Settings, disk_4k
-from zbroker.bench.window import WINDOW
+import msgspec
 
+from zbroker.bench.ends.nats import is_installed as nats_is_there
+from zbroker.bench.ends.window import WINDOW
+from zbroker.bench.machine import MEMORY_FILE_SYSTEMS, file_system, machine, versions
+from zbroker.bench.report import Ratio, Report, Row, Sample, held_against
+from zbroker.bench.rows import BARS, FIRST_GROUPS, PLANS, Plan, Settings
+from zbroker.bench.rows.durable import disk_4k
+from zbroker.bench.rows.nats import NEEDS as NATS
+from zbroker.bench.rows.plan import RAW
+
+ALL: Final = "all"
 Progress = Callable[[int, int, str], None]
 _DISK_PROBE_S: Final = 0.5
 
@@ -23,18 +31,57 @@ class UnknownRow(ValueError):
 
 
 def chosen(names: Sequence[str]) -> list[Plan]:
-    """The rows of these names or groups, in the order of the table; all for none. Raises UnknownRow."""
-    known = {plan.name for plan in PLANS} | {plan.group for plan in PLANS}
+    """The rows of these names or groups, in the order of the table; the first groups for none. Raises UnknownRow."""
+    groups = list(dict.fromkeys(plan.group for plan in PLANS))
+    known = {plan.name for plan in PLANS} | {ALL, *groups}
     for name in names:
         if name not in known:
-            raise UnknownRow(f"no row {name!r}; there are {', '.join(sorted(known))}")
-    return [plan for plan in PLANS if not names or plan.name in names or plan.group in names]
+            near = difflib.get_close_matches(name, sorted(known), n=5)
+            raise UnknownRow(
+                f"no row or group {name!r}; "
+                + (f"did you mean {', '.join(near)}?" if near else f"groups are {', '.join([*groups, ALL])}")
+            )
+    wanted = set(names or FIRST_GROUPS)
+    return [plan for plan in PLANS if ALL in wanted or wanted & {plan.name, plan.group}]
 
 
-def order(plans: Sequence[Plan], rounds: int) -> Iterator[Plan]:
-    """Group by group, every round of it forwards and then backwards: what drifts hits both sides alike."""
-    for group in dict.fromkeys(plan.group for plan in plans):
-        members = [plan for plan in plans if plan.group == group]
+def without_missing(plans: Sequence[Plan], *, over_tcp: bool) -> tuple[list[Plan], list[str]]:
+    """(the rows that can be run here, why others cannot)."""
+    reasons = []
+    if not over_tcp:
+        reasons.append("nats-server has no ipc transport")
+    elif not nats_is_there():
+        reasons.append("nats-server and nats-py are not installed: pip install 'zbroker[bench]'")
+    if not reasons:
+        return list(plans), []
+    kept = [plan for plan in plans if plan.needs != NATS]
+    return kept, reasons if len(kept) < len(plans) else []
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """A row at one size."""
+
+    plan: Plan
+    size: int | None
+
+    @property
+    def name(self) -> str:
+        return self.plan.name if self.size is None else f"{self.plan.name}@{self.size}"
+
+
+def cases_of(plans: Sequence[Plan], sizes: Sequence[int]) -> list[Case]:
+    """Each row at each size; once, where it has no say in it, or there is one size only."""
+    return [
+        Case(plan=plan, size=size)
+        for plan in plans
+        for size in (sizes if "size" in plan.honours and len(sizes) > 1 else (None,))
+    ]
+
+
+def order(cases: Sequence[Case], rounds: int) -> Iterator[Case]:
+    """Group by group and size by size, every round of it forwards and then backwards: what drifts hits both sides alike."""
+    for key in dict.fromkeys((case.plan.group, case.size) for case in cases):
+        members = [case for case in cases if (case.plan.group, case.size) == key]
         for number in range(rounds):
             yield from members if number % 2 == 0 else reversed(members)
 
@@ -58,47 +105,81 @@ def disk_folder(wanted: Path | None) -> Iterator[Path]:
         yield Path(made)
 
 
-def compare(plans: Sequence[Plan], settings: Settings, progress: Progress) -> Report:
+@contextmanager
+def socket_folder(transport: str) -> Iterator[Path | None]:
+    """A short folder for ipc:// sockets; None for tcp."""
+    if transport == "tcp":
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="zb-", dir="/tmp") as made:  # a socket's path has at most 107 bytes
+        yield Path(made)
+
+
+def compare(plans: Sequence[Plan], settings: Settings, progress: Progress, sizes: Sequence[int] = ()) -> Report:
     """Run all, and hold them against the bars.
 
     Args:
         plans: see chosen().
         settings: how long, how often, how large.
         progress: told (samples done, samples in all, what runs now).
+        sizes: of raw bodies, bytes; rows whose size can be chosen run at each. None: the one of the settings.
 
     Raises:
         BenchFailed: a process of a row died or fell silent.
     """
     before = machine()  # the load that others make, not ours
-    probe = disk_4k(Settings(seconds=_DISK_PROBE_S, repeat=1, size=settings.size, folder=settings.folder))
-    rows = {plan.name: _empty(plan, settings) for plan in plans}
-    for done, plan in enumerate(order(plans, settings.repeat)):
-        progress(done, len(plans) * settings.repeat, plan.label)
-        rows[plan.name].samples.append(plan.run(settings))
-    progress(len(plans) * settings.repeat, len(plans) * settings.repeat, "")
+    probe = disk_4k(msgspec.structs.replace(settings, seconds=_DISK_PROBE_S))
+    if len(sizes) == 1:
+        settings = msgspec.structs.replace(settings, size=sizes[0])
+    cases = cases_of(plans, sizes or (settings.size,))
+    rows = {case.name: _empty(case, settings) for case in cases}
+    total = len(cases) * settings.repeat
+    for done, case in enumerate(order(cases, settings.repeat)):
+        progress(done, total, rows[case.name].label)
+        at_size = settings if case.size is None else msgspec.structs.replace(settings, size=case.size)
+        rows[case.name].samples.append(case.plan.run(at_size))
+    progress(total, total, "")
     return Report(
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=before,
         versions=versions(),
         disk=_disk(settings.folder, probe),
-        settings={
-            "seconds": settings.seconds,
-            "repeat": settings.repeat,
-            "size": settings.size,
-            "window_messages": WINDOW,
-        },
+        settings=_told(settings, sizes),
         rows=list(rows.values()),
-        ratios=_ratios(rows),
+        ratios=ratios_of(rows),
     )
 
 
-def _ratios(rows: dict[str, Row]) -> list[Any]:
-    return [ratio for bar in BARS if (ratio := held_against(bar, rows)) is not None]
+def _told(settings: Settings, sizes: Sequence[int]) -> dict[str, Any]:
+    return {
+        "seconds": settings.seconds,
+        "repeat": settings.repeat,
+        "size": settings.size,
+        "sizes": list(sizes) or [settings.size],
+        "transport": "tcp" if settings.sockets is None else "ipc",
+        "connections": settings.connections,
+        "api": settings.api,
+        "rate": settings.rate,
+        "window_messages": WINDOW,
+    }
 
 
-def _empty(plan: Plan, settings: Settings) -> Row:
-    body = f"raw, {settings.size} B" if plan.body == "raw" else plan.body
-    return Row(name=plan.name, group=plan.group, label=plan.label, api=plan.api, body=body, samples=[])
+def ratios_of(rows: dict[str, Row]) -> list[Ratio]:
+    """Bar by bar, at each size of its row; a row that has no sizes stands beside those that have."""
+    found = []
+    for size in dict.fromkeys(row.size for row in rows.values()):
+        known = {name.partition("@")[0]: row for name, row in rows.items() if row.size in (None, size)}
+        for bar in BARS:
+            ratio = held_against(bar, known)
+            if ratio is not None and (size is None or any(known[name].size for name in (bar.row, *bar.against))):
+                found.append(ratio)
+    return found
+
+
+def _empty(case: Case, settings: Settings) -> Row:
+    plan = case.plan
+    body = f"raw, {case.size or settings.size} B" if plan.body == RAW else plan.body
+    return Row(name=case.name, group=plan.group, label=plan.label, api=plan.api, body=body, samples=[], size=case.size)
 
 
 def _disk(folder: Path, probe: Sample) -> dict[str, Any]:

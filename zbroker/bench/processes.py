@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final, Self
 
+import msgspec
+
+READY_S: Final = 60.0  # nine processes start on two cores, which others use too
 _GOODBYE_S: Final = 10.0
 
 
@@ -19,17 +22,38 @@ class BenchFailed(Exception):
     """A process of a measurement died, or has nothing to say in time."""
 
 
+class Usage(msgspec.Struct, frozen=True):
+    """What a process has used up, and holds.
+
+    Attributes:
+        cpu_s: of all its threads, user and system.
+        resident_bytes: memory.
+    """
+
+    cpu_s: float
+    resident_bytes: int
+
+
 class Process:
-    """A child that says JSON objects, one a line."""
+    """A child that says JSON objects, one a line; it ends when its standard input does, so also with its parent.
+
+    Args:
+        name: for errors.
+        arguments: of the worker; see ends/worker.py.
+    """
 
     def __init__(self, name: str, arguments: list[str]) -> None:
         self.name = name
         self._unread = b""
         self._process = subprocess.Popen(
-            [sys.executable, "-m", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-m", "zbroker.bench.ends.worker", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={name: value for name, value in os.environ.items() if not name.startswith("ZBROKER_")},
+            process_group=0,  # Ctrl-C is the parent's alone: it ends its children in order
         )
 
-    def said(self, timeout_s: float) -> dict[str, Any]:
+    def said(self, timeout_s: float = READY_S) -> dict[str, Any]:
         """The next object. Raises BenchFailed."""
         deadline = time.monotonic() + timeout_s
         out: IO[bytes] | None = self._process.stdout
@@ -46,12 +70,29 @@ class Process:
         found: dict[str, Any] = json.loads(line)
         return found
 
+    def usage(self) -> Usage:
+        """What it has used so far. Raises BenchFailed."""
+        try:
+            return _usage_of(self._process.pid)
+        except (OSError, ValueError, IndexError, subprocess.SubprocessError) as error:
+            raise BenchFailed(f"nothing tells what {self.name} uses: {error}") from error
+
+    def go(self) -> None:
+        """Tell it to begin, if it waits for that."""
+        if self._process.stdin is not None:
+            self._process.stdin.write(b"!")
+            self._process.stdin.flush()
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self._process.kill()
+        self._process.wait()
+
     def close(self) -> None:
         """End it, if it has not ended by itself; its own child only, by its handle."""
         process = self._process
         if process.stdin is not None:
             process.stdin.close()
-        self._ask_to_end()
         try:
             process.wait(_GOODBYE_S)
         except subprocess.TimeoutExpired:
@@ -59,9 +100,6 @@ class Process:
             process.wait()
         if process.stdout is not None:
             process.stdout.close()
-
-    def _ask_to_end(self) -> None:
-        """A worker ends when its standard input does."""
 
     def __enter__(self) -> Self:
         return self
@@ -72,36 +110,52 @@ class Process:
         self.close()
 
 
+def _usage_of(pid: int) -> Usage:
+    place = Path(f"/proc/{pid}")
+    if place.exists():
+        resident = int((place / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        ran = (int(one.read_text().split()[0]) for one in place.glob("task/*/schedstat"))  # `stat` counts in 10 ms
+        return Usage(sum(ran) / 1e9, resident)
+    told = subprocess.run(["ps", "-o", "time=,rss=", "-p", str(pid)], capture_output=True, text=True, check=True)
+    cpu, kib = told.stdout.split()
+    seconds = 0.0
+    for part in cpu.replace("-", ":").split(":"):
+        seconds = seconds * 60 + float(part)
+    return Usage(seconds, int(kib) * 1_024)
+
+
 class Worker(Process):
-    """One end; see worker.py."""
+    """One end; see ends/worker.py."""
 
     def __init__(self, role: str, **parameters: Any) -> None:
-        super().__init__(role, ["zbroker.bench.worker", role, json.dumps(parameters)])
+        super().__init__(role, [role, json.dumps(parameters)])
 
 
 class Broker(Process):
-    """`zbroker run` on a free port, with a journal in `folder` or without one."""
+    """`zbroker run`, with a journal in `folder` or without one.
 
-    def __init__(self, folder: str | None) -> None:
+    Args:
+        bind: an endpoint; port 0 picks a free one.
+    """
+
+    def __init__(self, bind: str, folder: str | None) -> None:
         where = ["--no-data"] if folder is None else ["--data", folder]
-        super().__init__("zbroker run", ["zbroker", "run", "--bind", "tcp://127.0.0.1:0", "--json", *where])
+        super().__init__(
+            "zbroker run",
+            ["zbroker", "run", "--config", os.devnull, "--bind", bind, "--json", "--log-level", "warning", *where],
+        )
+        self.bound = bind
 
-    def address(self, timeout_s: float) -> str:
+    def address(self) -> str:
         """Where clients connect, once it is ready."""
-        native: str = self.said(timeout_s)["addresses"]["native"]
-        return native.replace("tcp://", "zb://", 1)
-
-    def _ask_to_end(self) -> None:
-        self._process.send_signal(signal.SIGTERM)
+        self.bound = self.said()["addresses"]["native"]
+        scheme, _, rest = self.bound.partition("://")
+        return f"zb://{rest}" if scheme == "tcp" else f"zb+{scheme}://{rest}"
 
 
 class Device(Process):
-    """`zbroker device KIND` on free ports, with or without a capture."""
+    """`zbroker device KIND`, with or without a capture."""
 
-    def __init__(self, kind: str, *, has_capture: bool) -> None:
-        anywhere = "tcp://127.0.0.1:0"
-        where = ["--frontend", anywhere, "--backend", anywhere, *(["--capture", anywhere] if has_capture else [])]
+    def __init__(self, kind: str, frontend: str, backend: str, capture: str | None) -> None:
+        where = ["--frontend", frontend, "--backend", backend, *(["--capture", capture] if capture else [])]
         super().__init__("zbroker device", ["zbroker", "device", kind, "--json", *where])
-
-    def _ask_to_end(self) -> None:
-        self._process.send_signal(signal.SIGTERM)

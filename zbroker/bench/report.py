@@ -17,21 +17,48 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
     Attributes:
         rate: messages per second at the receiving end.
         bytes_rate: bytes of bodies per second.
-        p50_us, p99_us: of one operation after another.
+        p50_us, p99_us, p999_us, max_us: of one operation after another, or from the intended time of each message.
         messages: how many the figures rest on.
         lost: sent and never received.
         damaged: received with another body than was sent.
         per_batch: messages in a batch, on average, where the row knows.
+        offered: the fixed rate that was asked for, messages per second.
+        cpu_us: of the broker, a message.
+        cpu_percent: of the broker, of one core.
+        resident_bytes: of the broker, a connection.
+        back_s: until all clients were back.
     """
 
     rate: float | None = None
     bytes_rate: float | None = None
     p50_us: float | None = None
     p99_us: float | None = None
+    p999_us: float | None = None
+    max_us: float | None = None
     messages: int = 0
     lost: int = 0
     damaged: int = 0
     per_batch: float | None = None
+    offered: float | None = None
+    cpu_us: float | None = None
+    cpu_percent: float | None = None
+    resident_bytes: float | None = None
+    back_s: float | None = None
+
+
+# What a row can be asked for, and whether more of it is better.
+FIGURES: Final[dict[str, bool]] = {
+    "rate": True,
+    "bytes_rate": True,
+    "p50_us": False,
+    "p99_us": False,
+    "p999_us": False,
+    "max_us": False,
+    "cpu_us": False,
+    "cpu_percent": False,
+    "resident_bytes": False,
+    "back_s": False,
+}
 
 
 class Row(msgspec.Struct, kw_only=True):
@@ -43,6 +70,7 @@ class Row(msgspec.Struct, kw_only=True):
         label: for people.
         api: the calls that a message goes through.
         body: what a message is.
+        size: of a raw body, bytes, where several sizes were run.
     """
 
     name: str
@@ -51,6 +79,7 @@ class Row(msgspec.Struct, kw_only=True):
     api: str
     body: str
     samples: list[Sample]
+    size: int | None = None
 
     def values(self, field: str) -> list[float]:
         """One field of all samples that have it."""
@@ -74,9 +103,9 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         row: whose figure.
-        field: rate, bytes_rate or p50_us.
+        field: one of FIGURES.
         against: rows whose figures are added up; empty: the figure itself is compared.
-        bar: the number to reach.
+        bar: the number to reach; None: the design has none.
         at_least: whether more is better.
         text: the bar as the design words it.
     """
@@ -84,22 +113,23 @@ class Bar(msgspec.Struct, frozen=True, kw_only=True):
     row: str
     field: str
     against: tuple[str, ...]
-    bar: float
+    bar: float | None
     at_least: bool
     text: str
 
 
 class Ratio(msgspec.Struct, kw_only=True):
-    """A bar and what was measured; `met` by the median. Never a verdict: a noisy machine misses bars."""
+    """A bar and what was measured; `met` by the median, None without a bar. Never a verdict: a noisy machine misses bars."""
 
     row: str
     field: str
     against: tuple[str, ...]
     value: Figure
-    bar: float
+    bar: float | None
     at_least: bool
-    met: bool
+    met: bool | None
     text: str
+    size: int | None = None
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -126,7 +156,9 @@ def held_against(bar: Bar, rows: dict[str, Row]) -> Ratio | None:
     found = figure(values)
     if found is None:
         return None
-    met = found.median >= bar.bar if bar.at_least else found.median <= bar.bar
+    met = None
+    if bar.bar is not None:
+        met = found.median >= bar.bar if bar.at_least else found.median <= bar.bar
     return Ratio(
         row=bar.row,
         field=bar.field,
@@ -136,6 +168,7 @@ def held_against(bar: Bar, rows: dict[str, Row]) -> Ratio | None:
         at_least=bar.at_least,
         met=met,
         text=bar.text,
+        size=rows[bar.row].size,
     )
 
 
@@ -143,7 +176,7 @@ def summary(report: Report) -> dict[str, Any]:
     """The report as plain data, each row with the medians of its samples beside them."""
     plain: dict[str, Any] = msgspec.to_builtins(report)
     for row, data in zip(report.rows, plain["rows"], strict=True):
-        found = {field: row.figure(field) for field in ("rate", "bytes_rate", "p50_us", "p99_us", "per_batch")}
+        found = {field: row.figure(field) for field in (*FIGURES, "per_batch", "offered")}
         data["figures"] = {field: msgspec.to_builtins(value) for field, value in found.items() if value is not None}
         data["lost"], data["damaged"] = row.lost, row.damaged
     return plain

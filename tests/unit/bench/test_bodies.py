@@ -2,9 +2,18 @@ from __future__ import annotations
 
 import pytest
 
-from zbroker.bench.bodies import DISTINCT, END, raw_bodies, records
-from zbroker.bench.live import differing_bytes, differing_records
-from zbroker.bench.window import window_of
+from zbroker.bench.ends.bodies import (
+    DISTINCT,
+    END,
+    STAMP,
+    differing_bytes,
+    differing_records,
+    filling,
+    raw_bodies,
+    records,
+    sender_of,
+)
+from zbroker.bench.ends.window import WINDOW_BYTES, window_of
 
 
 @pytest.mark.parametrize("size", [16, 100, 1_024, 65_536, 1_048_576])
@@ -19,6 +28,25 @@ def test_bodies_are_distinct_and_of_the_size_asked_for(size: int) -> None:
 def test_a_pool_is_a_whole_number_of_tellings(size: int) -> None:
     _, every = window_of(size)
     assert len(raw_bodies(size)) % every == 0
+
+
+def test_bodies_of_several_senders_differ_and_say_whose_they_are() -> None:
+    pools = [raw_bodies(16, sender) for sender in range(8)]
+    assert len({body for pool in pools for body in pool}) == sum(map(len, pools))
+    assert [{sender_of(body) for body in pool} for pool in pools] == [{sender} for sender in range(8)]
+
+
+@pytest.mark.parametrize("size", [16, 17, 100, 1_000_000])
+def test_a_stamp_and_its_filling_have_the_size_asked_for(size: int) -> None:
+    assert STAMP.size + len(filling(size)) == size
+
+
+@pytest.mark.parametrize("size", [16, 100, 1_024, 65_536, 1_048_576])
+def test_what_is_under_way_stays_within_bytes_and_is_shared_by_senders(size: int) -> None:
+    ahead, every = window_of(size)
+    assert ahead * size <= WINDOW_BYTES
+    assert 1 <= every <= ahead
+    assert window_of(size, 8)[0] <= max(1, ahead // 8)
 
 
 def test_the_window_of_large_bodies_is_smaller() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from zbroker.bench.figures import Figure, figure, percentile, ratios, steady_rate
+from zbroker.bench.figures import Figure, Histogram, figure, percentile, ratios, steady_rate
 
 
 def test_a_figure_has_the_middle_and_both_ends() -> None:
@@ -60,3 +60,17 @@ def test_the_steady_rate_of_a_run_within_the_warm_up_is_that_of_the_whole() -> N
 
 def test_one_point_has_no_rate() -> None:
     assert steady_rate([(0, 0)], 0) == 0.0
+
+
+def test_a_histogram_has_the_percentiles_of_its_values() -> None:
+    counts = dict.fromkeys(range(1, 501), 2)
+    assert Histogram(counts).percentiles(50, 99, 99.9, 100) == [250, 495, 500, 500]
+    assert Histogram(counts).total == 1_000
+
+
+def test_a_histogram_of_one_value_has_that_value_everywhere() -> None:
+    assert Histogram({7: 1}).percentiles(50, 99, 100) == [7, 7, 7]
+
+
+def test_a_histogram_of_nothing_has_no_percentiles() -> None:
+    assert Histogram({}).percentiles(50) == []

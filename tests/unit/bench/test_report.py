@@ -13,7 +13,7 @@ def rows(**rates: list[float]) -> dict[str, Row]:
     return {name: row(name, *(Sample(rate=rate) for rate in values)) for name, values in rates.items()}
 
 
-def bar(*against: str, number: float = 2.0, at_least: bool = True) -> Bar:
+def bar(*against: str, number: float | None = 2.0, at_least: bool = True) -> Bar:
     return Bar(row="ours", field="rate", against=against, bar=number, at_least=at_least, text="ours / theirs")
 
 
@@ -39,6 +39,12 @@ def test_a_bar_may_be_a_ceiling() -> None:
     ratio = held_against(bar("theirs", number=1.5, at_least=False), rows(ours=[3.0], theirs=[2.0]))
     assert ratio is not None
     assert ratio.met
+
+
+def test_a_ratio_without_a_bar_is_neither_met_nor_missed() -> None:
+    ratio = held_against(bar("theirs", number=None), rows(ours=[3.0], theirs=[2.0]))
+    assert ratio is not None
+    assert (ratio.value.median, ratio.bar, ratio.met) == (1.5, None, None)
 
 
 def test_a_bar_whose_rows_were_not_run_is_left_out() -> None:

@@ -1,28 +1,64 @@
-"""Request-reply, one after the other: round trips in microseconds, every reply compared with its request."""
+"""Request-reply: round trips, every reply compared with its request; roles of zbroker and bare sockets."""
 
 from __future__ import annotations
 
-import time
+import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
+import msgspec
 import zmq
 
+from patterns import aio
 from patterns.sync import Replier, Requester
-from zbroker.bench.bodies import raw_bodies
-from zbroker.bench.figures import percentile
+from zbroker.bench.ends.asking import Asking, Series
 
 Say = Callable[[dict[str, Any]], None]
 SERVICE: Final = "bench.echo"
 _TIMEOUT_MS: Final = 5_000
 
 
-def serve_native(say: Say, *, address: str) -> None:
+def _echo(body: Any) -> Any:
+    return body
+
+
+def serve_native(say: Say, *, api: str, address: str) -> None:
     """A Replier that echoes."""
-    with Replier(address, SERVICE, lambda body: body, codec="raw") as replier:
+    if api == "aio":
+        asyncio.run(_serve_awaited(say, address))
+    with Replier(address, SERVICE, _echo, codec="raw") as replier:
         replier.ready(timeout_s=_TIMEOUT_MS / 1_000)
         say({"address": replier.address})
         replier.serve_forever()
+
+
+async def _serve_awaited(say: Say, address: str) -> None:
+    async with aio.Replier(address, SERVICE, _echo, codec="raw") as replier:
+        await replier.ready(timeout_s=_TIMEOUT_MS / 1_000)
+        say({"address": replier.address})
+        await replier.serve_forever()
+
+
+def ask_native(say: Say, *, api: str, address: str, **told: Any) -> None:
+    """Requester.request() for each."""
+    asking = msgspec.convert(told, Asking)
+    if api == "aio":
+        say(asyncio.run(_ask_awaited(address, asking)))
+        return
+    with Requester(address, codec="raw") as requester:
+        request = requester.request
+        say(asking.each(lambda body: request(SERVICE, body)))
+
+
+async def _ask_awaited(address: str, asking: Asking) -> dict[str, Any]:
+    async with aio.Requester(address, codec="raw") as requester:
+        series = Series(asking)
+        while (body := series.next()) is not None:
+            if (pause_s := series.pause_s()) > 0:
+                await asyncio.sleep(pause_s)
+            series.begin()
+            series.done(await requester.request(SERVICE, body) == body)
+        return series.said()
 
 
 def serve_bare(say: Say, *, kind: str, address: str, binds: bool) -> None:
@@ -41,14 +77,7 @@ def serve_bare(say: Say, *, kind: str, address: str, binds: bool) -> None:
         socket.send_multipart(socket.recv_multipart())
 
 
-def ask_native(say: Say, *, address: str, size: int, seconds: float, warm_up_s: float) -> None:
-    """Requester.request() for each."""
-    with Requester(address, codec="raw") as requester:
-        request = requester.request
-        _ask(say, lambda body: request(SERVICE, body), size, seconds, warm_up_s)
-
-
-def ask_bare(say: Say, *, kind: str, address: str, size: int, seconds: float, warm_up_s: float) -> None:
+def ask_bare(say: Say, *, kind: str, address: str, **told: Any) -> None:
     """REQ, or DEALER, send() and recv() for each."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     socket = context.socket(zmq.REQ if kind == "req" else zmq.DEALER)
@@ -61,38 +90,6 @@ def ask_bare(say: Say, *, kind: str, address: str, size: int, seconds: float, wa
         send(body)
         return recv()
 
-    _ask(say, ask, size, seconds, warm_up_s)
+    say(msgspec.convert(told, Asking).each(ask))
     socket.close()
     context.term()
-
-
-def _ask(say: Say, ask: Callable[[bytes], Any], size: int, seconds: float, warm_up_s: float) -> None:
-    pool = raw_bodies(size)
-    clock = time.perf_counter_ns
-    warm = clock() + int(warm_up_s * 1e9)
-    until = clock() + int(seconds * 1e9)
-    times: list[int] = []
-    asked = damaged = 0
-    end = clock()
-    while end < until or not times:
-        body = pool[asked % len(pool)]
-        begin = clock()
-        reply = ask(body)
-        end = clock()
-        asked += 1
-        if reply != body:
-            damaged += 1
-        if begin >= warm:
-            times.append(end - begin)
-    say(latency(times, asked, damaged))
-
-
-def latency(times_ns: list[int], messages: int, damaged: int) -> dict[str, Any]:
-    """What a worker says of operations that were made one after the other."""
-    return {
-        "received": messages,
-        "damaged": damaged,
-        "rate": len(times_ns) * 1e9 / sum(times_ns),
-        "p50_us": percentile(times_ns, 50) / 1_000,
-        "p99_us": percentile(times_ns, 99) / 1_000,
-    }

@@ -1,0 +1,92 @@
+"""Streams on disk, in bulk and one confirmed message at a time, and what the disk does by itself."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from zbroker.bench.processes import Worker
+from zbroker.bench.report import Sample
+from zbroker.bench.rows.live import SEND
+from zbroker.bench.rows.plan import DICT, KIB, RAW, Plan, Settings, bars, broker, timed
+from zbroker.bench.rows.request import ask
+
+BULK: Final = "Producer.send_many() -> Consumer.batches(), acked"
+
+
+def bulk(settings: Settings, *, body: str = RAW, codecs: tuple[str, str] = ("raw", "raw")) -> Sample:
+    """One producer, one consumer, at the same time."""
+    told = {"body": body, "size": 0 if body == DICT else settings.size}
+    with (
+        broker(settings, durable=True) as address,
+        Worker("consume", address=address, codec=codecs[1], warm_up_s=settings.warm_up_s, **told) as consumer,
+    ):
+        consumer.said()
+        with Worker("produce", address=address, codec=codecs[0], seconds=settings.seconds, **told) as producer:
+            sent = producer.said(settings.patience_s)
+            received = consumer.said()
+    rate = min(received["rate"], sent["confirmed_rate"])
+    return Sample(
+        rate=rate,
+        bytes_rate=received["bytes_rate"] * rate / received["rate"] if received["rate"] else 0.0,
+        messages=received["received"],
+        lost=sent["sent"] - received["received"],
+        damaged=received["damaged"],
+        per_batch=received["per_batch"],
+    )
+
+
+def _kib(settings: Settings) -> Sample:
+    return bulk(msgspec.structs.replace(settings, size=KIB))
+
+
+def _confirm_one(settings: Settings) -> Sample:
+    with broker(settings, durable=True) as address:
+        return ask(settings, "send-each", address)
+
+
+def _router_echo(settings: Settings) -> Sample:
+    with Worker("serve-bare", kind="router", address=settings.endpoint(), binds=True) as server:
+        return ask(settings, "ask-bare", server.said()["address"], kind="dealer")
+
+
+def disk(settings: Settings, record_bytes: int) -> Sample:
+    """pwrite and fdatasync, nothing else."""
+    with Worker(
+        "write-and-sync", folder=str(settings.folder), record_bytes=record_bytes, seconds=settings.seconds
+    ) as worker:
+        return timed(worker.said(settings.patience_s), record_bytes)
+
+
+def disk_4k(settings: Settings) -> Sample:
+    """The least that is ever synced."""
+    return disk(settings, 4 * KIB)
+
+
+def _disk_64k(settings: Settings) -> Sample:
+    return disk(settings, 64 * KIB)
+
+
+_SIZED: Final = frozenset(("size", "transport"))
+_FIXED: Final = frozenset(("transport",))
+_PACED: Final = frozenset(("size", "transport", "rate"))
+_DISK: Final[frozenset[str]] = frozenset()
+
+PLANS: Final[tuple[Plan, ...]] = tuple(
+    Plan(name=name, group=group, label=label, api=api, body=body, run=run, honours=honours)
+    for name, group, label, api, body, run, honours in (
+        ("durable", "durable", "zbroker, on disk, 1 to 1", BULK, RAW, bulk, _SIZED),
+        ("durable-1k", "durable", "zbroker, on disk, 1 to 1, 1 KiB", BULK, "raw, 1 KiB", _kib, _FIXED),
+        ("disk-64k", "durable", "the disk: 64 KiB pwrite + fdatasync", "os.pwrite", "64 KiB", _disk_64k, _DISK),
+        ("confirm-one", "confirm", "zbroker, one confirmed message at a time", "Producer.send()", RAW, _confirm_one, _PACED),
+        ("router-echo", "confirm", "bare DEALER - ROUTER round trip", SEND, RAW, _router_echo, _PACED),
+        ("disk-4k", "confirm", "the disk: 4 KiB pwrite + fdatasync", "os.pwrite", "4 KiB", disk_4k, _DISK),
+    )
+)  # fmt: skip
+
+BARS: Final = bars(
+    ("durable", "rate", (), 5e5, True, "durable, confirmed and acked, messages/s"),
+    ("durable-1k", "bytes_rate", ("disk-64k",), 0.6, True, "durable 1 KiB / the disk's 64 KiB records, bytes/s"),
+    ("confirm-one", "p50_us", ("router-echo", "disk-4k"), 1.8, False, "confirm p50 / (ROUTER round trip + fdatasync)"),
+)
