@@ -17,7 +17,7 @@ import zmq
 
 from patterns.wire.limits import BODY_BYTES_MAX, COLUMNS_BYTES_MAX, CREDIT_BYTES, HEADER_BYTES_MAX, REPLIES_UNREAD_CUT
 from patterns.wire.names import channel_of
-from tests.sockets.flood import frame, raw_peer
+from tests.sockets.flood import ENDLESS_MULTIPART, frame, raw_peer
 from tests.sockets.hostile import MIB, Peer, hello_of
 
 TIMES: Final = 3
@@ -25,6 +25,7 @@ ONE: Final = b"\x91\x01"
 NAN: Final = msgspec.msgpack.encode([math.nan])
 HALF: Final = MIB // 2
 HELD_BYTES: Final = 8 * MIB  # what a broker holds for a peer without credit
+ENDLESS_BYTES_MAX: Final = 2_000 * MIB  # a guard that looks once in a quarter of a second lets some hundred MiB pass
 OVERSIZED: Final = 8 * MIB  # above MAXMSGSIZE, so libzmq ends the connection
 Answers = list[dict[str, Any]]
 
@@ -443,6 +444,30 @@ def _read_to_the_end(peer: socket.socket) -> None:
             pass
     except ConnectionResetError:
         pass
+
+
+def endless(scene: Scene) -> None:
+    """A message that never ends, from who has not said HELLO."""
+    for _ in range(TIMES):
+        with raw_peer(scene.port) as peer:
+            peer.settimeout(30)
+            _pour(peer)
+
+
+def endless_in_a_session(scene: Scene) -> None:
+    for _ in range(TIMES):
+        with _connected(scene, "subscriber") as peer:
+            _pour(peer)
+
+
+def _pour(peer: socket.socket) -> None:
+    """Until it is cut."""
+    try:
+        for _ in range(ENDLESS_BYTES_MAX // len(ENDLESS_MULTIPART)):
+            peer.sendall(ENDLESS_MULTIPART)
+    except (ConnectionResetError, BrokenPipeError):
+        return
+    raise AssertionError(f"not cut after {ENDLESS_BYTES_MAX} bytes")
 
 
 def no_zmtp(scene: Scene) -> None:

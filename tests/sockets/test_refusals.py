@@ -17,9 +17,20 @@ from patterns.sync import Admin
 from patterns.wire import errors
 from patterns.wire.errors import BY_NUMBER, ZbrokerError
 from tests.processes import Broker, until
-from tests.sockets.flood import ENDLESS_MULTIPART, MIB, Flood
-from tests.sockets.hostile import Peer, hello_frames
-from tests.sockets.provocations import BESIDE, COUNTERS, REFUSALS, TIMES, Scene, ask, broken_off, no_zmtp, wrong_socket
+from tests.sockets.hostile import Peer
+from tests.sockets.provocations import (
+    BESIDE,
+    COUNTERS,
+    REFUSALS,
+    TIMES,
+    Scene,
+    ask,
+    broken_off,
+    endless,
+    endless_in_a_session,
+    no_zmtp,
+    wrong_socket,
+)
 from tests.sockets.test_bad_disk import broker as broker_on
 from tests.sockets.test_bad_disk import small_disk  # noqa: F401
 from zbroker.processes.guard_kernel import available
@@ -110,6 +121,8 @@ def test_a_refusal_has_its_number_and_its_counter(target, scene, name):
 
 @pytest.mark.parametrize("name", COUNTERS)
 def test_what_is_not_refused_has_its_counter_too(target, scene, name):
+    if name.startswith("sessions_"):
+        until(lambda: target.admin.status()["sessions"]["total"] == 1, what="the end of other tests' sessions")
     before = target.section("counters")
     count = COUNTERS[name](scene)
     assert count >= TIMES
@@ -134,13 +147,10 @@ def test_a_socket_of_the_wrong_type_is_a_connection_without_a_handshake(target, 
 
 
 @only_guarded
-@pytest.mark.parametrize(("name", "role"), [("before_hello", None), ("beyond_credit", "subscriber")])
-def test_a_cut_is_counted_by_what_was_exceeded(target, scene, name, role):
+@pytest.mark.parametrize(("name", "provoke"), [("before_hello", endless), ("beyond_credit", endless_in_a_session)])
+def test_a_cut_is_counted_by_what_was_exceeded(target, scene, name, provoke):
     before = Counter(target.guard["cuts"])
-    openings = [hello_frames(role) for _ in range(TIMES)] if role else []
-    flood = Flood(scene.port, ENDLESS_MULTIPART, TIMES, bytes_max=2_000 * MIB, duration_s=30.0, openings=openings)
-    flood.run()
-    assert len(flood.cut_after_s) == TIMES
+    provoke(scene)
     until(lambda: Counter(target.guard["cuts"]) - before == {name: TIMES}, what=f"counting {name}")
 
 
