@@ -74,7 +74,7 @@ class AdminEngine(ClientEngine):
                 self.counters["unexpected"] += 1
 
     def on_lost(self, session: ClientSession, now: int) -> None:
-        where = session.address.endpoint
+        where = session.address
         for number, verb in self._asked.items():
             error = OutcomeUnknown(f"{verb}: the connection to the broker at {where} broke before it answered")
             self._events.append(Answered(number, error))

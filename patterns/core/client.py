@@ -11,8 +11,9 @@ import msgspec
 
 from patterns.core.backoff import Backoff, Jitter
 from patterns.wire.address import Address
-from patterns.wire.engine import Close, Effect, Link, Open, PeerId, Send
+from patterns.wire.engine import Close, Effect, Link, Open, PeerId, Send, Unreachable
 from patterns.wire.errors import (
+    BadAddress,
     ProtocolError,
     RemoteProtocolError,
     Unavailable,
@@ -283,13 +284,13 @@ class ClientEngine:
     def disconnected(self, link: Link, now: int) -> None:
         session = self._session_at(link)
         if session is not None:
-            self._lose(session, ClientEvent.DISCONNECTED, f"the connection to {session.address.endpoint} broke", now)
+            self._lose(session, ClientEvent.DISCONNECTED, f"the connection to {session.address} broke", now)
 
-    def unreachable(self, link: Link, now: int) -> None:
-        """Nobody listens there."""
+    def unreachable(self, link: Link, now: int, why: Unreachable = Unreachable.NOBODY) -> None:
+        """No connection comes about."""
         session = self._session_at(link)
         if session is not None:
-            self._lose(session, ClientEvent.DISCONNECTED, f"nobody listens at {session.address.endpoint}", now)
+            self._lose(session, ClientEvent.DISCONNECTED, why.value.format(place=session.address), now)
 
     def receive(self, link: Link, peer: PeerId, frames: Frames, now: int) -> None:
         session = self._session_at(link)
@@ -309,6 +310,8 @@ class ClientEngine:
             self.on_message(session, message, now)
             return
         match message.header:
+            case Ready(cluster=cluster) if cluster and not self.brokered:
+                self._refused(session, _met_a_broker(session.address), now)
             case Ready() as ready:
                 session.begin(ready, now)
                 self.detail = ""
@@ -342,7 +345,7 @@ class ClientEngine:
     def _refused(self, session: ClientSession, error: ZbrokerError, now: int) -> None:
         """A refusal that may pass is tried again, another is final."""
         if error.retryable or (session.state is ClientState.READY and isinstance(error, ProtocolError)):
-            retry_us = error.retry_after_ms * _MS or None
+            retry_us = None if len(self.addresses) > 1 else error.retry_after_ms * _MS or None
             self._lose(session, ClientEvent.TIMEOUT, error.detail, now, retry_us=retry_us)
             return
         session.close()
@@ -389,7 +392,7 @@ class ClientEngine:
         for session in self.sessions:
             event = session.handle_timeout(now)
             if event is not None:
-                self._lose(session, event, f"no answer from {session.address.endpoint}", now)
+                self._lose(session, event, f"no answer from {session.address}", now)
         self.on_timeout(now)
 
     def leave(self, now: int) -> None:
@@ -417,7 +420,7 @@ class ClientEngine:
         """What to raise when no session came about in time."""
         if self.error is not None:
             return self.error
-        listed = ", ".join(address.endpoint for address in self.addresses)
+        listed = ", ".join(map(str, self.addresses))
         what = "broker" if self.brokered else "peer"
         return Unavailable(f"no {what} answers at {listed}: {self.detail or 'no connection yet'}; is it running?")
 
@@ -450,6 +453,10 @@ class ClientEngine:
     def role_timeout(self) -> int | None:
         """When on_timeout() is due."""
         return None
+
+
+def _met_a_broker(address: Address) -> BadAddress:
+    return BadAddress(f"{address} is peer to peer, and a broker answers there: write {address.of_a_broker}")
 
 
 def error_of(header: ErrorHeader) -> ZbrokerError:

@@ -12,7 +12,7 @@ from patterns.core.backoff import Jitter
 from patterns.core.client import ClientEngine, ClientSession, SessionReady
 from patterns.wire.address import Address
 from patterns.wire.codec import encode
-from patterns.wire.engine import Effect, Link, Open, PeerId, Send
+from patterns.wire.engine import Effect, Link, Open, PeerId, Send, Unreachable
 from patterns.wire.errors import BadBody, TooLarge, ZbrokerError
 from patterns.wire.frames import ECHO_PREFIX, MSGPACK, Frames, Message, pack, pack_columns
 from patterns.wire.limits import BATCH_BYTES_TARGET, BODY_BYTES_MAX, CREDIT_BYTES
@@ -22,7 +22,9 @@ from patterns.wire.names import channel_of, check_topic
 _LANE_MESSAGES: Final = 128  # before a lane has seen how large its messages are
 _LANE_MESSAGES_MAX: Final = 8_192  # of 8 bytes each they fill a batch
 FIELDS: Final = 3  # a message in a lane is three items in one flat list: topic, body, headers
-OUTBOX_BYTES_MAX: Final = 2 * CREDIT_BYTES  # batches that wait for the broker's credit; beyond, lanes keep theirs and publish() waits
+OUTBOX_BYTES_MAX: Final = (
+    2 * CREDIT_BYTES
+)  # batches that wait for the broker's credit; beyond, lanes keep theirs and publish() waits
 
 
 class Lane:
@@ -226,7 +228,7 @@ class PeerPublisherEngine:
     def disconnected(self, link: Link, now: int) -> None:
         """XPUB takes the subscriptions back by itself."""
 
-    def unreachable(self, link: Link, now: int) -> None:
+    def unreachable(self, link: Link, now: int, why: Unreachable = Unreachable.NOBODY) -> None:
         """libzmq goes on trying."""
 
     def receive(self, link: Link, peer: PeerId, frames: Frames, now: int) -> None:

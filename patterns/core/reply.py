@@ -11,7 +11,7 @@ import msgspec
 from patterns.core.backoff import Jitter
 from patterns.core.client import ClientEngine, ClientSession, Failed, SessionReady
 from patterns.wire.address import Address
-from patterns.wire.engine import Effect, Link, Open, PeerId
+from patterns.wire.engine import Effect, Link, Open, PeerId, Unreachable
 from patterns.wire.errors import CreditExceeded, NoReplier, Overloaded, ProtocolError, WrongRole, ZbrokerError
 from patterns.wire.frames import MSGPACK, Frames, Message, columns_of, pack, reform
 from patterns.wire.limits import BATCH_BYTES_MAX, BODY_BYTES_MAX, CREDIT_BYTES
@@ -267,7 +267,7 @@ class PeerReplierEngine:
     def disconnected(self, link: Link, now: int) -> None:
         """Somebody left; peer_gone() tells who."""
 
-    def unreachable(self, link: Link, now: int) -> None:
+    def unreachable(self, link: Link, now: int, why: Unreachable = Unreachable.NOBODY) -> None:
         """The address cannot be bound; the shell raised already."""
 
     def peer_gone(self, link: Link, peer: PeerId, now: int) -> None:

@@ -19,6 +19,7 @@ from patterns.wire.errors import (
     ProtocolError,
     RemoteProtocolError,
     ReplierLost,
+    ShuttingDown,
     TimedOut,
     ZbrokerError,
 )
@@ -37,7 +38,7 @@ from patterns.wire.messages import (
     Role,
 )
 from patterns.wire.messages import Credit as CreditHeader
-from patterns.wire.session import Credit
+from patterns.wire.session import ClientEvent, Credit
 
 _MS: Final = 1_000
 _REPLIES_WINDOW: Final = 4_096  # replies on their way to one requester; their bytes are the closer bound
@@ -105,6 +106,7 @@ class RequesterEngine(ClientEngine):
         self._pending: dict[int, _Pending] = {}
         self._waiting: dict[int, None] = {}  # not dispatched, oldest first
         self._deadlines: list[tuple[int, int]] = []
+        self._moves_on = False  # the broker takes nothing new, and there is another address
 
     def _hello(self, session: ClientSession) -> Hello:
         resume = Resume(session.ready.epoch) if session.ready else None
@@ -191,7 +193,7 @@ class RequesterEngine(ClientEngine):
         """The ready session with the most credit left; peer to peer, one that offers the service."""
         if self.brokered:
             session = self.sessions[0]
-            return session if session.is_ready and session.out.is_open else None
+            return session if session.is_ready and session.out.is_open and not self._moves_on else None
         best: ClientSession | None = None
         for session in self.sessions:
             if not session.is_ready or not session.out.is_open or session in pending.refused_by:
@@ -227,6 +229,8 @@ class RequesterEngine(ClientEngine):
                 self._failed(session, number, error_of(header), now)
             case _:
                 self.counters["unexpected"] += 1
+        if self._moves_on:
+            self._move_on(now)
 
     def _count(self, session: ClientSession, size: int, now: int) -> None:
         """A reply or a part came: grant again before the window is used up."""
@@ -272,21 +276,33 @@ class RequesterEngine(ClientEngine):
 
     def _failed(self, session: ClientSession, number: int, error: ZbrokerError, now: int) -> None:
         pending = self._pending.get(number)
-        if (
-            pending is not None
-            and pending.asked is session
-            and isinstance(error, NoReplier)
-            and not self.brokered
-            and not pending.has_begun
-        ):
-            session.out.renew(1, pending.size)
-            pending.asked = None
-            pending.refused_by = [*pending.refused_by, session]
-            if not self._dispatch(pending, now):
-                self._waiting[number] = None
-            return
-        if self._settle(session, number, now) is not None:
+        is_here = pending is not None and pending.asked is session and not pending.has_begun
+        if pending is not None and is_here and self._is_turned_away(error):
+            self._ask_elsewhere(session, number, pending, now)
+        elif self._settle(session, number, now) is not None:
             self._events.append(Outcome(number, error))
+
+    def _is_turned_away(self, error: ZbrokerError) -> bool:
+        """Whether nothing was done, and somebody else that we know of may do it."""
+        if self.brokered:
+            return isinstance(error, ShuttingDown) and len(self.addresses) > 1
+        return isinstance(error, NoReplier) or (isinstance(error, ShuttingDown) and len(self.sessions) > 1)
+
+    def _ask_elsewhere(self, session: ClientSession, number: int, pending: _Pending, now: int) -> None:
+        session.out.renew(1, pending.size)
+        pending.asked = None
+        if self.brokered:
+            self._moves_on = True
+        else:
+            pending.refused_by = [*pending.refused_by, session]
+        if not self._dispatch(pending, now):
+            self._waiting[number] = None
+
+    def _move_on(self, now: int) -> None:
+        """Leave a broker that takes nothing new for the next address, when all that it works on for us has an outcome."""
+        session = self.sessions[0]
+        if session.is_ready and not any(pending.asked is session for pending in self._pending.values()):
+            self._lose(session, ClientEvent.GOODBYE, f"the broker at {session.address} shuts down", now, retry_us=0)
 
     def _settle(self, session: ClientSession, number: int, now: int) -> _Pending | None:
         """Take the request off the books; None when it was off already: a late answer meets nobody."""
@@ -303,6 +319,7 @@ class RequesterEngine(ClientEngine):
 
     def on_lost(self, session: ClientSession, now: int) -> None:
         """What was dispatched there has an unknown outcome; only what is idempotent is asked again."""
+        self._moves_on = False
         for number, pending in list(self._pending.items()):
             if pending.asked is not session:
                 continue
@@ -317,7 +334,7 @@ class RequesterEngine(ClientEngine):
 
     def _unknown(self, pending: _Pending, session: ClientSession) -> ZbrokerError:
         what = f"request to {pending.header.service!r}"
-        where = session.address.endpoint
+        where = session.address
         if self.brokered:
             return OutcomeUnknown(
                 f"{what}: the connection to the broker at {where} broke after it was sent; it may have been done. "
@@ -343,6 +360,8 @@ class RequesterEngine(ClientEngine):
             pending = self._pending[due]
             self._drop(due, now)
             self._events.append(Outcome(due, self._too_late(pending)))
+        if self._moves_on:
+            self._move_on(now)
         self._dispatch_waiting(now)  # into the credit that those gave back
         if not self.brokered:
             self._give_up_waiting(now)
@@ -358,7 +377,7 @@ class RequesterEngine(ClientEngine):
     def _too_late(self, pending: _Pending) -> ZbrokerError:
         if pending.asked is None and not self.is_ready:
             return self.unavailable()
-        where = pending.asked.address.endpoint if pending.asked is not None else "nobody: all were busy or unknown"
+        where = pending.asked.address if pending.asked is not None else "nobody: all were busy or unknown"
         return TimedOut(
             f"request to {pending.header.service!r}: no outcome before its deadline; it was sent to {where}"
         )
@@ -381,7 +400,7 @@ class RequesterEngine(ClientEngine):
             self._events.append(Outcome(number, error))
 
     def _no_replier(self, pending: _Pending) -> ZbrokerError:
-        asked = ", ".join(session.address.endpoint for session in self.sessions)
+        asked = ", ".join(str(session.address) for session in self.sessions)
         return NoReplier(f"service {pending.header.service!r} is offered by none of {asked}")
 
 

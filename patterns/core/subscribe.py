@@ -11,7 +11,7 @@ import msgspec
 from patterns.core.backoff import Jitter
 from patterns.core.client import ClientEngine, ClientSession, error_of
 from patterns.wire.address import Address
-from patterns.wire.engine import Close, Effect, Link, Listen, Open, PeerId
+from patterns.wire.engine import Close, Effect, Link, Listen, Open, PeerId, Unreachable
 from patterns.wire.errors import BadBody, ProtocolError, TooLarge, Unavailable, ZbrokerError
 from patterns.wire.frames import ECHO_PREFIX, PUBLISH_PREFIX, Frames, Message, columns_of, parse
 from patterns.wire.limits import CHANNELS
@@ -184,7 +184,7 @@ class SubscriberEngine(ClientEngine):
 
     @property
     def missing(self) -> str:
-        return ", ".join(address.endpoint for address in self.addresses)
+        return ", ".join(map(str, self.addresses))
 
     def on_ready(self, session: ClientSession, ready: Ready, now: int) -> None:
         if self._epoch:
@@ -243,6 +243,7 @@ class PeerSubscriberEngine:
         self._events: list[Any] = []
         self._heard: dict[Link, set[bytes]] = {}  # link -> publishers that echoed
         self._doubtful: dict[Link, set[bytes]] = {}  # link -> publishers that a break made doubtful
+        self._details: dict[Link, str] = {}  # link -> why it has no connection
         self._closed = False
         self.was_ready = False
         self.loss = Loss()
@@ -266,10 +267,11 @@ class PeerSubscriberEngine:
 
     @property
     def missing(self) -> str:
-        return ", ".join(self.addresses[link - 1].endpoint for link, heard in self._heard.items() if not heard)
+        return ", ".join(str(self.addresses[link - 1]) for link, heard in self._heard.items() if not heard)
 
     def connected(self, link: Link, now: int) -> None:
         """The ECHO tells more."""
+        self._details.pop(link, None)
 
     def disconnected(self, link: Link, now: int) -> None:
         """libzmq connects and subscribes again; the next ECHO tells what was missed."""
@@ -278,8 +280,11 @@ class PeerSubscriberEngine:
             self._doubtful.setdefault(link, set()).update(heard)
             heard.clear()
 
-    def unreachable(self, link: Link, now: int) -> None:
+    def unreachable(self, link: Link, now: int, why: Unreachable = Unreachable.NOBODY) -> None:
         """libzmq goes on trying."""
+        address = self.addresses[link - 1]
+        hint = f"; if that is a broker, write {address.of_a_broker}" if why is Unreachable.STRANGER else ""
+        self._details[link] = why.value.format(place=address) + hint
 
     def receive(self, link: Link, peer: PeerId, frames: Frames, now: int) -> None:
         try:
@@ -341,4 +346,5 @@ class PeerSubscriberEngine:
         return self._closed
 
     def unavailable(self) -> ZbrokerError:
-        return Unavailable(f"no publisher answers at {self.missing}; is it running?")
+        details = "".join(f": {detail}" for link, detail in self._details.items() if not self._heard[link])
+        return Unavailable(f"no publisher answers at {self.missing}{details}; is it running?")

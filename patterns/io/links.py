@@ -13,7 +13,7 @@ import zmq
 
 from patterns.io import sockets, turn
 from patterns.io.clock import clock
-from patterns.wire.engine import Close, Effect, Link, Listen, Open, PeerId, Send
+from patterns.wire.engine import Close, Effect, Link, Listen, Open, PeerId, Send, Unreachable
 from patterns.wire.errors import ZbrokerError
 from patterns.wire.frames import Frames
 
@@ -36,7 +36,7 @@ class DrivenEngine(Protocol):
     def start(self, now: int) -> None: ...
     def connected(self, link: Link, now: int) -> None: ...
     def disconnected(self, link: Link, now: int) -> None: ...
-    def unreachable(self, link: Link, now: int) -> None: ...
+    def unreachable(self, link: Link, now: int, why: Unreachable) -> None: ...
     def receive(self, link: Link, peer: PeerId, frames: Frames, now: int) -> None: ...
     @property
     def has_events(self) -> bool: ...
@@ -55,14 +55,20 @@ class DrivenEngine(Protocol):
 
 
 class Plug:
-    """One link's socket with its monitor."""
+    """One link's socket with its monitor.
 
-    __slots__ = ("is_routed", "link", "monitor", "monitor_fd", "socket", "socket_fd")
+    Attributes:
+        greeted: the ZMTP handshake of its connection is done.
+        had_socket: libzmq got as far as a socket of the system since the last try.
+    """
+
+    __slots__ = ("greeted", "had_socket", "is_routed", "link", "monitor", "monitor_fd", "socket", "socket_fd")
 
     def __init__(
         self, link: Link, kind: SocketKind, socket: zmq.Socket[bytes], monitor: zmq.Socket[bytes] | None
     ) -> None:
         self.link = link
+        self.greeted = self.had_socket = False
         self.is_routed = kind is SocketKind.ROUTER
         self.socket = socket
         self.monitor = monitor
@@ -172,16 +178,33 @@ class Links:
     def _drain_monitors(self, now: int) -> None:
         """Read what the monitors tell. One that was never read until it was empty does not wake anybody."""
         self.has_new = False
-        for link, plug in list(self._plugs.items()):
+        for plug in list(self._plugs.values()):
             if plug.monitor is None:
                 continue
             while plug.monitor is not None and (found := sockets.read_event(plug.monitor)) is not None:
-                if found.event is sockets.Event.CONNECTED:
-                    self._engine.connected(link, now)
-                elif found.event in sockets.FAILURES:
-                    self._engine.disconnected(link, now)
-                elif found.event is sockets.Event.CONNECT_RETRIED:
-                    self._engine.unreachable(link, now)
+                self._tell(plug, found.event, now)
+
+    def _tell(self, plug: Plug, event: sockets.Event, now: int) -> None:
+        """What an event of the monitor means. Who refuses our kind of socket closes the connection, and nothing more is said;
+        a name that does not resolve is tried again without a socket ever having been made.
+        """
+        match event:
+            case sockets.Event.CONNECTED:
+                plug.greeted = True
+                self._engine.connected(plug.link, now)
+            case sockets.Event.CLOSED:
+                plug.had_socket = True
+            case sockets.Event.CONNECT_RETRIED:
+                why = Unreachable.NOBODY if plug.had_socket else Unreachable.NO_NAME
+                plug.had_socket = False
+                self._engine.unreachable(plug.link, now, why)
+            case _ if event in sockets.FAILURES:
+                greeted, plug.greeted = plug.greeted, False
+                plug.had_socket = True  # the try after a connection is told of too
+                if greeted or self._binds:
+                    self._engine.disconnected(plug.link, now)
+                else:
+                    self._engine.unreachable(plug.link, now, Unreachable.STRANGER)
 
     def perform(self) -> None:
         """Do what the engine asks for."""

@@ -46,6 +46,7 @@ class Event(IntEnum):
 
     CONNECTED = int(zmq.EVENT_HANDSHAKE_SUCCEEDED)  # not EVENT_CONNECTED: TCP alone is no ZMTP peer yet
     ACCEPTED = int(zmq.EVENT_ACCEPTED)
+    CLOSED = int(zmq.EVENT_CLOSED)  # of a connect that came to nothing
     DISCONNECTED = int(zmq.EVENT_DISCONNECTED)
     HANDSHAKE_FAILED = int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL)
     HANDSHAKE_FAILED_PROTOCOL = int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)

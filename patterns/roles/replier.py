@@ -231,7 +231,7 @@ class ReplierRole(Role[D]):
         return self._driver.bound or self._engine_address()
 
     def _engine_address(self) -> str:
-        return self._engine.addresses[0].endpoint if isinstance(self._engine, ReplierEngine) else ""
+        return str(self._engine.addresses[0]) if isinstance(self._engine, ReplierEngine) else ""
 
     def _ready(self, timeout_s: float) -> Steps[None]:
         self._driver.check()

@@ -28,6 +28,18 @@ class Address(msgspec.Struct, frozen=True):
     brokered: bool
     binds: bool | None = None
 
+    def __str__(self) -> str:
+        """As a user writes it, the port filled in: zb://host:7700 for a broker."""
+        if not self.brokered:
+            return self.endpoint
+        scheme, _, rest = self.endpoint.partition("://")
+        return f"{'zb' if scheme == 'tcp' else 'zb+ipc'}://{rest}"
+
+    @property
+    def of_a_broker(self) -> Address:
+        """The same place, if a broker is there."""
+        return Address(self.endpoint, brokered=True)
+
 
 def parse_addresses(text: str | None) -> tuple[Address, ...]:
     """One or more addresses, comma separated; all through a broker or all peer to peer.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -45,6 +46,16 @@ class Close(msgspec.Struct, frozen=True, gc=False):
 
 
 Effect = Open | Send | Listen | Close
+
+
+class Unreachable(Enum):
+    """Why no connection comes about, as far as a shell can tell; it goes on trying."""
+
+    NOBODY = "nobody listens at {place}"
+    NO_NAME = "the name in {place} does not resolve"
+    STRANGER = (
+        "whoever listens at {place} hangs up in the middle of the ZMTP handshake, so it is another kind of socket"
+    )
 
 
 class Engine(Protocol[Event]):

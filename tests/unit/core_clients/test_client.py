@@ -4,7 +4,8 @@ import pytest
 
 from patterns.core.client import Failed, SessionLost, SessionReady
 from patterns.core.publish import PublisherEngine
-from patterns.wire.errors import Fenced, Unavailable
+from patterns.wire.engine import Unreachable
+from patterns.wire.errors import BadAddress, Fenced, Unavailable
 from patterns.wire.messages import (
     Codec,
     Credit,
@@ -17,7 +18,7 @@ from patterns.wire.messages import (
     Publish,
     Resume,
 )
-from tests.unit.core_clients.wire import BROKER, BROKERS, MS, NONCE, PEERS, Wire, calm, ready
+from tests.unit.core_clients.wire import BROKER, BROKERS, MS, NONCE, PEER, PEERS, Wire, calm, ready
 
 
 def wired(addresses=BROKER, jitter=calm):
@@ -205,7 +206,31 @@ def test_unavailable_names_the_addresses_and_the_reason(wire):
     wire.engine.unreachable(wire.link, wire.now)
     error = wire.engine.unavailable()
     assert isinstance(error, Unavailable)
-    assert "nobody listens at tcp://a:7700" in error.detail
+    assert "nobody listens at zb://a:7700" in error.detail
+
+
+@pytest.mark.parametrize(
+    ("why", "text"), [(Unreachable.NO_NAME, "zb://a:7700 does not resolve"), (Unreachable.STRANGER, "handshake")]
+)
+def test_unavailable_says_why_as_far_as_it_is_known(wire, why, text):
+    wire.engine.unreachable(wire.link, wire.now, why)
+    assert text in wire.engine.unavailable().detail
+
+
+def test_a_refusal_that_may_pass_leads_to_the_next_broker_without_waiting_for_this_one():
+    wire = wired(BROKERS)
+    wire.connect()
+    wire.say(ErrorHeader(number=403, retryable=True, retry_after_ms=60_000))
+    wire.wait(100)
+    assert [one.address for one in wire.opened] == ["tcp://a:7700", "tcp://b:7700"]
+
+
+def test_a_broker_at_a_peers_address_is_an_error_that_says_what_to_write():
+    wire = wired(PEER)
+    wire.greet(cluster="c")
+    assert isinstance(wire.engine.error, BadAddress)
+    assert "write zb://a:1" in wire.engine.error.detail
+    assert wire.engine.closed
 
 
 def test_leaving_says_goodbye_and_waits_for_the_last_word(wire):

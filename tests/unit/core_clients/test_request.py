@@ -11,11 +11,12 @@ from patterns.wire.errors import (
     OutcomeUnknown,
     ProtocolError,
     ReplierLost,
+    ShuttingDown,
     TimedOut,
     Unavailable,
 )
 from patterns.wire.messages import Cancel, Codec, Credit, ErrorHeader, Hello, Reply, Request
-from tests.unit.core_clients.wire import BROKER, NONCE, PEER, PEERS, S, Wire, calm
+from tests.unit.core_clients.wire import BROKER, BROKERS, NONCE, PEER, PEERS, S, Wire, calm
 
 
 def wired(addresses=BROKER):
@@ -286,3 +287,62 @@ def test_every_request_has_one_outcome_whatever_happens(wire):
     wire.wait(2_000)
     assert sorted(found.id for found in wire.heard(Outcome)) == sorted(numbers)
     assert wire.engine.outstanding == 0
+
+
+def refuse(wire, number, link=None):
+    wire.say(ErrorHeader(number=403, scope="request", id=number, retryable=True, retry_after_ms=1_000), link)
+
+
+def test_a_broker_that_shuts_down_is_left_for_the_next_address_and_the_request_goes_along():
+    wire = wired(BROKERS)
+    wire.greet()
+    number = ask(wire)
+    refuse(wire, number)
+    wire.wait(0)
+    assert [one.address for one in wire.opened] == ["tcp://a:7700", "tcp://b:7700"]
+    wire.greet()
+    assert [request.id for request in wire.sent(Request)] == [number, number]
+    wire.say(Reply(id=number), payload=b"\x91\x02")
+    assert outcome(wire).error is None
+
+
+def test_what_such_a_broker_works_on_is_waited_for_first():
+    wire = wired(BROKERS)
+    wire.greet()
+    slow, refused = ask(wire), ask(wire)
+    refuse(wire, refused)
+    third = ask(wire)
+    assert len(wire.opened) == 1
+    assert [request.id for request in wire.sent(Request)] == [slow, refused]  # nothing new is sent there
+    wire.say(Reply(id=slow), payload=b"\x91\x02")
+    assert outcome(wire).id == slow
+    wire.wait(0)
+    wire.greet()
+    assert {request.id for request in wire.sent(Request)[-2:]} == {refused, third}
+
+
+def test_the_time_of_a_request_goes_on_while_it_waits_for_another_broker():
+    wire = wired(BROKERS)
+    wire.greet()
+    slow, refused = ask(wire), ask(wire, timeout_us=1 * S)
+    refuse(wire, refused)
+    wire.wait(1_000)
+    found = outcome(wire)
+    assert (found.id, type(found.error)) == (refused, TimedOut)
+    assert wire.engine.outstanding == 1
+    assert slow
+
+
+def test_with_one_address_the_refusal_is_the_outcome(wire):
+    refuse(wire, ask(wire))
+    error = outcome(wire).error
+    assert isinstance(error, ShuttingDown)
+    assert (error.retryable, error.retry_after_ms) == (True, 1_000)
+
+
+def test_a_peer_that_shuts_down_is_passed_over_for_another(peers):
+    number = ask(peers)
+    refuse(peers, number, 1)
+    assert [link for link, message in peers.inbox if isinstance(message.header, Request)][-1] == 2
+    peers.say(Reply(id=number), 2, payload=b"\x91\x02")
+    assert outcome(peers).error is None

@@ -82,3 +82,22 @@ def test_no_address_names_the_variable_that_gives_one(text):
 )
 def test_a_loopback_endpoint_is_told_from_an_open_one(endpoint, loopback):
     assert is_loopback(endpoint) is loopback
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("zb://host", "zb://host:7700"),
+        ("zb://[::1]:7", "zb://[::1]:7"),
+        ("zb+ipc:///run/b", "zb+ipc:///run/b"),
+        ("tcp://h:1", "tcp://h:1"),
+        ("@ipc://x", "ipc://x"),
+    ],
+)
+def test_an_address_is_shown_as_it_is_written(text, shown):
+    assert str(parse_address(text)) == shown
+
+
+@pytest.mark.parametrize(("text", "shown"), [("tcp://h:1", "zb://h:1"), (">ipc://x", "zb+ipc://x")])
+def test_a_place_can_be_named_as_a_brokers(text, shown):
+    assert str(parse_address(text).of_a_broker) == shown

@@ -1,0 +1,87 @@
+"""What newcomers get wrong, with real sockets: the error says what it is, and what to write instead."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from patterns.sync import Publisher, Replier, Requester, Subscriber
+from patterns.wire.errors import BadAddress, Unavailable, ZbrokerError
+from tests.processes import Broker, until
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    with Broker(tmp_path_factory.mktemp("hints"), durable=False) as running:
+        yield running
+
+
+def complaint(requester: Requester, timeout_s: float = 0.3) -> str:
+    with pytest.raises(ZbrokerError) as caught:
+        requester.request("price", 1, timeout_s=timeout_s, wait_s=timeout_s)
+    return str(caught.value)
+
+
+def test_an_address_is_named_as_it_was_written(broker: Broker, tmp_path: Path) -> None:
+    with Replier("tcp://127.0.0.1:*", "x") as free:
+        dead = free.address.replace("tcp://", "zb://")
+    with Requester(dead) as requester:
+        until(lambda: f"nobody listens at {dead}" in complaint(requester))
+        assert "tcp://" not in complaint(requester)
+    with Requester(f"zb+ipc://{tmp_path}/b") as requester:
+        until(lambda: f"nobody listens at zb+ipc://{tmp_path}/b" in complaint(requester))
+    with Replier(broker.url, "named") as replier:
+        assert replier.address == broker.url
+
+
+@pytest.mark.parametrize("scheme", ["zb", "tcp"])
+def test_a_name_that_does_not_resolve_is_said_to_be_that(scheme: str) -> None:
+    try:
+        socket.getaddrinfo("nosuch.invalid", 7700)
+    except socket.gaierror:
+        pass
+    else:
+        pytest.skip("here every name resolves, .invalid too")
+    address = f"{scheme}://nosuch.invalid:7700"
+    with Requester(address) as requester:
+        until(lambda: f"the name in {address} does not resolve" in complaint(requester))
+
+
+def test_a_subscriber_whose_publisher_comes_back_is_not_told_of_names() -> None:
+    with Publisher("tcp://127.0.0.1:*") as publisher:
+        address = publisher.address
+        subscriber = Subscriber(address, "a")
+        subscriber.ready(30)
+    with subscriber:
+
+        def names_nobody() -> bool:
+            with pytest.raises(Unavailable) as caught:
+                subscriber.ready(0.1)
+            assert "resolve" not in str(caught.value)
+            return f"nobody listens at {address}" in str(caught.value)
+
+        until(names_nobody)
+
+
+def test_peer_to_peer_to_a_broker_is_told_to_write_zb(broker: Broker) -> None:
+    address = broker.url.replace("zb://", "tcp://")
+    with Requester(address) as requester, pytest.raises(BadAddress, match=f"write {broker.url}"):
+        requester.request("price", 1, timeout_s=30, wait_s=30)
+    with Subscriber(address, "a") as subscriber:
+
+        def hints() -> bool:
+            with pytest.raises(Unavailable) as caught:
+                subscriber.ready(0.1)
+            return f"write {broker.url}" in str(caught.value)
+
+        until(hints)
+
+
+def test_a_broker_address_at_another_kind_of_socket_is_said_to_be_that() -> None:
+    with Publisher("tcp://127.0.0.1:*") as publisher:
+        address = publisher.address.replace("tcp://", "zb://")
+        with Requester(address) as requester:
+            until(lambda: f"whoever listens at {address} hangs up" in complaint(requester))
