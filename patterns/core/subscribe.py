@@ -14,7 +14,7 @@ from patterns.wire.address import Address
 from patterns.wire.engine import Close, Effect, Link, Listen, Open, PeerId, Unreachable
 from patterns.wire.errors import BadBody, ProtocolError, TooLarge, Unavailable, ZbrokerError
 from patterns.wire.frames import ECHO_PREFIX, PUBLISH_PREFIX, Frames, Message, columns_of, parse
-from patterns.wire.limits import CHANNELS
+from patterns.wire.limits import CHANNELS, REPLIES_UNREAD_MAX
 from patterns.wire.messages import (
     Codec,
     Columns,
@@ -34,6 +34,7 @@ from patterns.wire.names import channel_of, channels_of, check_pattern, matcher
 
 _MESSAGES_WINDOW: Final = 262_144
 _SEQUENCES_REMEMBERED: Final = 262_144  # 4,096 publishers on all 64 channels
+_SUBSCRIBES_UNDER_WAY: Final = REPLIES_UNREAD_MAX  # a broker withholds the answers to who asks for many times more at once
 _BYTES_WINDOW: Final = 4 * 1024 * 1024  # 64 batches in flight keep two busy processes apart
 
 
@@ -162,6 +163,7 @@ class SubscriberEngine(ClientEngine):
         self._nonce = nonce
         self._codec = codec
         self._overflow = overflow
+        self._asked = 0  # patterns, from the first on, that were asked for in this session
         self._confirmed: set[int] = set()
         self._epoch = 0
         self.loss = Loss()
@@ -186,14 +188,27 @@ class SubscriberEngine(ClientEngine):
     def missing(self) -> str:
         return ", ".join(map(str, self.addresses))
 
+    def unavailable(self) -> ZbrokerError:
+        if not self.is_ready or self.error is not None:
+            return super().unavailable()
+        return Unavailable(
+            f"{self.missing} has confirmed {len(self._confirmed)} of {len(self._patterns)} patterns so far; wait longer"
+        )
+
     def on_ready(self, session: ClientSession, ready: Ready, now: int) -> None:
         if self._epoch:
             self.loss.interruptions += 1  # whatever was published between the two sessions
         self._epoch = ready.epoch
         self.loss.session_began()
         self._confirmed.clear()
-        for number, pattern in enumerate(self._patterns, start=1):
-            session.send(Subscribe(number, pattern), now)
+        self._asked = 0
+        self._ask(session, now)
+
+    def _ask(self, session: ClientSession, now: int) -> None:
+        """SUBSCRIBE for the next patterns, as far as the answers to those before have come."""
+        while self._asked < min(len(self._patterns), len(self._confirmed) + _SUBSCRIBES_UNDER_WAY):
+            self._asked += 1
+            session.send(Subscribe(self._asked, self._patterns[self._asked - 1]), now)
 
     def on_message(self, session: ClientSession, message: Message, now: int) -> None:
         match message.header:
@@ -201,6 +216,7 @@ class SubscriberEngine(ClientEngine):
                 self._published(session, header, message)
             case Subscribed(id=number):
                 self._confirmed.add(number)
+                self._ask(session, now)
             case Lost(messages=messages, upstream=upstream):
                 self.loss.reported(messages, upstream)
             case ErrorHeader(scope="subscription") as header:

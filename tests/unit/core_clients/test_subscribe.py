@@ -58,6 +58,25 @@ def test_every_pattern_is_subscribed_at_ready(wire):
     assert wire.engine.is_listening
 
 
+def test_ten_thousand_patterns_are_asked_for_a_few_at_a_time():
+    wire = Wire(SubscriberEngine(BROKER, [f"a.{number}" for number in range(10_000)], NONCE, Codec.MSGPACK, calm))
+    wire.greet()
+    asked = wire.sent(Subscribe)
+    assert len(asked) == 256
+    for number in range(1, 10_001):
+        assert not wire.engine.is_listening
+        assert number <= len(asked) <= number + 255
+        wire.say(Subscribed(number))
+        asked += wire.sent(Subscribe)
+    assert wire.engine.is_listening
+    assert [header.id for header in asked] == list(range(1, 10_001))
+
+
+def test_who_waits_for_many_patterns_is_told_how_many_are_confirmed(wire):
+    wire.say(Subscribed(1))
+    assert "1 of 2 patterns" in str(wire.engine.unavailable())
+
+
 def test_patterns_are_subscribed_again_after_a_loss_which_is_an_interruption(wire):
     wire.sent(Subscribe)
     wire.back(epoch=8)
