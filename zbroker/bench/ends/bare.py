@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -12,6 +11,7 @@ import zmq
 
 from zbroker.bench.ends.bodies import PROBE, STAMP
 from zbroker.bench.ends.feed import Sending, run
+from zbroker.bench.ends.starting import stay
 from zbroker.bench.ends.tally import Expected, SortingTally, Tally, tally_of
 from zbroker.bench.ends.window import START_MS, TIMEOUT_MS
 
@@ -27,7 +27,6 @@ def send_bare(say: Say, *, kind: str, address: str, binds: bool, **told: Any) ->
     context: zmq.Context[_Socket] = zmq.Context()
     socket = context.socket(zmq.PUB if kind == "pub" else zmq.PUSH)
     socket.sndhwm = 0  # the window bounds what is under way; a mark of PUB would drop
-    socket.linger = TIMEOUT_MS
     socket.sndtimeo = TIMEOUT_MS
     if binds:
         socket.bind(address)
@@ -43,9 +42,7 @@ def send_bare(say: Say, *, kind: str, address: str, binds: bool, **told: Any) ->
     sent = run(feed_now(), _step(socket)) if started else 0
     socket.send(end)
     say({"sent": sent})
-    socket.close()
-    context.term()
-    window.close()
+    stay()
 
 
 def _step(socket: _Socket) -> Callable[[Sequence[Any]], None]:
@@ -120,7 +117,7 @@ def stop_pulling(say: Say, *, address: str) -> None:
     socket = context.socket(zmq.PULL)
     socket.connect(address)
     say({"address": address})
-    threading.Event().wait()
+    stay()
 
 
 def serve_proxy(say: Say, *, kind: str, addresses: list[str]) -> None:

@@ -65,3 +65,4 @@ async def _publish(say: Say, address: str, count: int, size: int, seconds: float
             await publisher.publish(TOPIC, END)
             await publisher.flush()
         say({"batches": sum(publisher.batches for publisher in publishers)})
+        await asyncio.Event().wait()  # leaving at once would be work of the broker that no message caused

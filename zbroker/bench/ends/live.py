@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, Final
@@ -14,6 +13,7 @@ from patterns import aio
 from patterns.sync import Publisher, Subscriber
 from zbroker.bench.ends.bodies import PATTERN, STAMP, TOPIC
 from zbroker.bench.ends.feed import Feed, Sending, run
+from zbroker.bench.ends.starting import stay
 from zbroker.bench.ends.tally import Expected, LatencyTally, SortingTally, Tally, tally_of
 from zbroker.bench.ends.window import START_MS, TIMEOUT_MS, Stalled
 
@@ -43,7 +43,7 @@ def _send(say: Say, address: str, codec: str, sending: Sending) -> None:
         publisher.publish(TOPIC, end)
         publisher.flush()
         say({"sent": sent, "batches": publisher.batches})
-    window.close()
+        stay()
 
 
 def _step(publisher: Publisher) -> Callable[[Sequence[Any]], None]:
@@ -69,7 +69,7 @@ async def _send_awaited(say: Say, address: str, codec: str, sending: Sending) ->
         await publisher.publish(TOPIC, end)
         await publisher.flush()
         say({"sent": sent, "batches": publisher.batches})
-    window.close()
+        await asyncio.Event().wait()  # as stay() does
 
 
 async def _run_awaited(feed: Feed, publisher: aio.Publisher) -> int:
@@ -161,4 +161,4 @@ def stop_reading(say: Say, *, address: str) -> None:
     with Subscriber(address, PATTERN, codec="raw") as subscriber:
         subscriber.ready(timeout_s=START_MS / 1_000)
         say({"ready": True})
-        threading.Event().wait()
+        stay()

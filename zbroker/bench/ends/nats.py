@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import select
 import shutil
 import signal
 import socket
@@ -23,6 +24,7 @@ import msgspec
 from zbroker.bench.ends.asking import Asking, Series
 from zbroker.bench.ends.bodies import END, TOPIC, raw_bodies
 from zbroker.bench.ends.feed import FullSpeed, Sending, parts_of, run
+from zbroker.bench.ends.starting import stay
 from zbroker.bench.ends.tally import Expected
 from zbroker.bench.ends.window import START_MS, TIMEOUT_MS, ReceiverWindow, SenderWindow, window_of
 from zbroker.bench.figures import steady_rate
@@ -90,6 +92,12 @@ class _Connection:
         line, _, self._unread = self._unread.partition(b"\r\n")
         return line
 
+    def send(self, block: bytes) -> None:
+        """Commands; answers the server's PING, if one came: it cuts who leaves two unanswered."""
+        self.socket.sendall(block)
+        if select.select([self.socket], [], [], 0)[0] and _PING in self.socket.recv(65_536):
+            self.socket.sendall(b"PONG\r\n")
+
     def take(self, count: int) -> bytes:
         """So many bytes that are no PING; fewer: silence."""
         got = bytearray(self._unread)
@@ -134,10 +142,10 @@ def send(say: Say, *, address: str, **told: Any) -> None:
     started = window.wait_for_start(START_MS)
     say({"begun": started})
     if started:
-        sent = run(FullSpeed(blocks, every, window, sending.seconds), connection.socket.sendall)
+        sent = run(FullSpeed(blocks, every, window, sending.seconds), connection.send)
     connection.ask(_publish(_end(sending.size)))
     say({"sent": sent})
-    window.close()
+    stay()
 
 
 def receive(say: Say, *, address: str, **told: Any) -> None:
