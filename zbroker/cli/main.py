@@ -22,6 +22,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "status": ("zbroker.cli.status", "status", "Show what a broker holds and does."),
     "store": ("zbroker.cli.store", "store", "Check a data folder."),
     "config": ("zbroker.cli.config", "config", "Show the settings of a broker, and where each comes from."),
+    "top": ("zbroker.cli.top", "top", "Watch a broker: rates, lag, sessions, memory."),
     "completion": ("zbroker.cli.completion", "completion", "Print the script that completes commands in your shell."),
 }
 

@@ -422,6 +422,7 @@ class BrokerEngine:
         roles = Counter(session.role.value for session in self._sessions)
         counters = self._sessions.counters + self._services.counters + self._topics.counters
         counters += self._plain_publishers.counters + self._plain_subscribers.counters
+        counters += Counter(requests=self._services.requests)
         status: dict[str, object] = {
             "epoch": self.epoch,
             "cluster": self._cluster,

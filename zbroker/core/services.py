@@ -442,6 +442,11 @@ class Services:
         }
 
     @property
+    def requests(self) -> int:
+        """REQUESTs so far."""
+        return self._last_id
+
+    @property
     def under_way(self) -> int:
         """Requests that repliers work on and somebody waits for."""
         return sum(

@@ -1,0 +1,80 @@
+"""Rates from two answers of `status`, and lines that fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from zbroker.cli.rates import columns_of, fitted, frame_of, lines_of
+
+
+def status(uptime_ms: int = 10_000, scale: int = 1, epoch: int = 1, **more: Any) -> dict[str, Any]:
+    return {
+        "epoch": epoch,
+        "uptime_ms": uptime_ms,
+        "counters": {"requests": 100 * scale, "published": 200 * scale, "live_dropped": 3 * scale, "plain_dropped.size": scale},
+        "refused": {"NO_REPLIER": 4 * scale, "TOO_LARGE": scale},
+        "streams": {"a": {"next_offset": 1_000 * scale, "messages": 7}, "b": {"next_offset": 5, "messages": 5}},
+        "groups": {
+            "a/x": {"acked": 400 * scale, "lag": 10, "pending": 2},
+            "a/y": {"acked": 100 * scale, "lag": 90, "pending": 3},
+        },
+        "sessions": {"total": 3, "admin": 1, "producer": 2},
+        "guard": {"connections": 3, "cuts": {"before_hello": 2, "memory": 1}, "rss_bytes": 50 << 20},
+        "warnings": [],
+        **more,
+    }  # fmt: skip
+
+
+def test_rates_are_by_the_brokers_own_clock():
+    frame = frame_of(status(), status(12_000, 2))
+    assert frame["interval_ms"] == 2_000
+    assert frame["rates"] == {"requests": 50.0, "published": 100.0, "dropped": 2.0, "refused": 2.5}
+    assert frame["streams"]["a"] == {"append": 500.0, "ack": 250.0, "lag": 90, "pending": 5, "messages": 7}
+    assert frame["streams"]["b"] == {"append": 0.0, "ack": None, "lag": None, "pending": None, "messages": 5}
+    assert (frame["connections"], frame["cuts"], frame["memory_bytes"]) == (3, 3, 50 << 20)
+
+
+def test_a_stream_that_is_new_counts_from_nothing():
+    frame = frame_of(status(streams={}), status(11_000))
+    assert frame["streams"]["a"]["append"] == 1_000
+
+
+@pytest.mark.parametrize("after", [status(500, 3, epoch=2), status(500, 3), status(10_000, 2)])
+def test_a_broker_that_was_started_again_has_no_rates_yet(after):
+    frame = frame_of(status(), after)
+    assert set(frame["rates"].values()) == {None}
+    assert frame["streams"]["a"]["append"] is None
+    assert any("started again" in line for line in lines_of(frame, 80))
+
+
+def test_a_broker_without_journal_and_guard_has_a_frame_too():
+    bare = {"epoch": 1, "uptime_ms": 1, "sessions": {"total": 0}}
+    frame = frame_of(bare, {**bare, "uptime_ms": 1_001})
+    assert frame["memory_bytes"] is None
+    assert list(lines_of(frame, 40))
+
+
+@pytest.mark.parametrize("columns", [1, 10, 20, 40, 80, 200])
+def test_no_line_is_wider_than_the_terminal(columns):
+    after = status(11_000, 10**9, warnings=["the disk is full " * 9], streams={
+        "orders." + "x" * 90: {"next_offset": 10**12, "messages": 10**12},
+        "漢字" * 40: {"next_offset": 1, "messages": 1},
+    })  # fmt: skip
+    lines = list(lines_of(frame_of(status(), after), columns))
+    assert max(map(columns_of, lines)) <= columns
+    assert all(line.isprintable() for line in lines)
+
+
+def test_the_busiest_stream_comes_first_and_40_columns_show_its_rates():
+    lines = list(lines_of(frame_of(status(), status(11_000, 2)), 40))
+    header = next(at for at, line in enumerate(lines) if line.startswith("streams"))
+    assert lines[header].split() == ["streams", "append/s", "ack/s"]
+    assert lines[header + 1].split() == ["a", "1,000", "500"]
+
+
+def test_what_a_terminal_would_act_on_is_not_printed():
+    assert fitted("a\x1b[2Jb\n", 20) == "a?[2Jb?"
+    assert fitted("漢字漢字", 5) == "漢字…"
+    assert fitted("abc", 0) == ""

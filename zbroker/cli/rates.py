@@ -1,0 +1,152 @@
+"""What changes in a broker, from two answers of `status`: rates a second, and how they look in so many columns. No I/O."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Any, Final
+
+Status = Mapping[str, Any]
+
+_GAP: Final = 2
+_NAME_COLUMNS_MIN: Final = 12
+_FIGURE_COLUMNS: Final = 9  # 1,234,567
+_MIB: Final = 1 << 20
+_STREAM_COLUMNS: Final = ("append/s", "ack/s", "lag", "pending", "messages")  # those on the right give way first
+
+
+def frame_of(before: Status, after: Status) -> dict[str, Any]:
+    """One refresh. Rates are per second, over the time between the answers on the broker's own clock.
+
+    A broker that was started again has forgotten what it counted: then all rates are None.
+    """
+    elapsed_ms = after["uptime_ms"] - before["uptime_ms"]
+    is_same = before["epoch"] == after["epoch"] and elapsed_ms > 0
+    old, new = _totals(before), _totals(after)
+
+    def rate(now: int, then: int | None) -> float | None:
+        return round((now - (then or 0)) * 1_000 / elapsed_ms, 1) if is_same else None
+
+    streams: dict[str, dict[str, Any]] = {}
+    was, acked, acked_before = before.get("streams", {}), _acked(after), _acked(before)
+    for name, stream in after.get("streams", {}).items():
+        members = _groups_of(after, name)
+        streams[name] = {
+            "append": rate(stream["next_offset"], was.get(name, {}).get("next_offset")),
+            "ack": rate(acked[name], acked_before.get(name)) if members else None,
+            "lag": max((group["lag"] for group in members), default=None),
+            "pending": sum(group["pending"] for group in members) if members else None,
+            "messages": stream["messages"],
+        }
+    guard = after.get("guard") or {}
+    return {
+        "epoch": after["epoch"],
+        "uptime_ms": after["uptime_ms"],
+        "interval_ms": elapsed_ms if is_same else None,
+        "rates": {name: rate(count, old[name]) for name, count in new.items()},
+        "streams": streams,
+        "sessions": dict(after.get("sessions", {})),
+        "connections": guard.get("connections"),
+        "cuts": sum(guard.get("cuts", {}).values()),
+        "memory_bytes": guard.get("rss_bytes"),
+        "warnings": list(after.get("warnings", ())),
+    }
+
+
+def _totals(status: Status) -> dict[str, int]:
+    counters = status.get("counters", {})
+    plain = sum(count for name, count in counters.items() if name.startswith("plain_dropped"))
+    return {
+        "requests": counters.get("requests", 0),
+        "published": counters.get("published", 0),
+        "dropped": counters.get("live_dropped", 0) + plain,
+        "refused": sum(status.get("refused", {}).values()),
+    }
+
+
+def _groups_of(status: Status, stream: str) -> list[Mapping[str, Any]]:
+    return [group for name, group in status.get("groups", {}).items() if name.rpartition("/")[0] == stream]
+
+
+def _acked(status: Status) -> dict[str, int]:
+    """Messages acked by all groups of each stream."""
+    return {name: sum(group["acked"] for group in _groups_of(status, name)) for name in status.get("streams", {})}
+
+
+# -- for people --------------------------------------------------------------------------------------------------
+
+
+def lines_of(frame: Mapping[str, Any], columns: int) -> Iterator[str]:
+    """A refresh as lines of at most so many columns."""
+    for line in _lines(frame, columns):
+        yield fitted(line, columns)
+
+
+def _lines(frame: Mapping[str, Any], columns: int) -> Iterator[str]:
+    for warning in frame["warnings"]:
+        yield f"warning: {warning}"
+    if frame["interval_ms"] is None:
+        yield "the broker was started again: rates come with the next refresh"
+    memory = frame["memory_bytes"]
+    facts = [f"{name} {_figure(value)}/s" for name, value in frame["rates"].items()]
+    facts += [
+        f"{count} {role}" if role != "total" else f"{count} sessions" for role, count in frame["sessions"].items()
+    ]
+    facts += [f"connections {_figure(frame['connections'])}", f"cuts {frame['cuts']}"]
+    facts += [f"memory {memory / _MIB:.0f} MiB"] if memory else []
+    yield from _packed(facts, columns)
+    if frame["streams"]:
+        yield ""
+        yield from _table(frame["streams"], columns)
+
+
+def _packed(facts: Sequence[str], columns: int) -> Iterator[str]:
+    """As many facts a line as fit."""
+    line = ""
+    for fact in facts:
+        if line and len(line) + _GAP + len(fact) > columns:
+            yield line
+            line = ""
+        line += f"{'  ' if line else ''}{fact}"
+    yield line
+
+
+def _table(streams: Mapping[str, Mapping[str, Any]], columns: int) -> Iterator[str]:
+    """The busiest first; columns that have no room are left out, and a long name is cut."""
+    room = max(columns - _NAME_COLUMNS_MIN, _GAP + _FIGURE_COLUMNS)
+    shown = _STREAM_COLUMNS[: room // (_GAP + _FIGURE_COLUMNS)]
+    longest = max(map(columns_of, ("streams", *streams)))
+    width = min(longest, max(_NAME_COLUMNS_MIN, columns - len(shown) * (_GAP + _FIGURE_COLUMNS)))
+    yield _row("streams", shown, width)
+    for name, stream in sorted(streams.items(), key=lambda item: (-(item[1]["append"] or 0), item[0])):
+        yield _row(name, [_figure(stream[title.removesuffix("/s")]) for title in shown], width)
+
+
+def _row(name: str, cells: Sequence[str], width: int) -> str:
+    name = fitted(name, width)
+    return name + " " * (width - columns_of(name)) + "".join(cell.rjust(_GAP + _FIGURE_COLUMNS) for cell in cells)
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.1f}" if 0 < value < 10 and isinstance(value, float) else f"{value:,.0f}"
+
+
+def fitted(text: str, columns: int) -> str:
+    """A text without what a terminal would act on, cut to so many columns; a cut shows as an ellipsis."""
+    clean = "".join(character if character.isprintable() else "?" for character in text)
+    if columns_of(clean) <= columns:
+        return clean
+    ends = accumulate(map(columns_of, clean))
+    return clean[: sum(end <= columns - 1 for end in ends)] + "…" if columns > 0 else ""
+
+
+def columns_of(text: str) -> int:
+    """How many columns a text takes on a terminal: wide characters take two, combining ones none."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(one) else 1 + (unicodedata.east_asian_width(one) in "WF") for one in text
+    )  # fmt: skip
