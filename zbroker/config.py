@@ -10,17 +10,19 @@ from typing import Any, Final, Literal, get_args
 
 import msgspec
 
-from patterns.wire.address import is_loopback, parse_address
+from patterns.wire.address import BROKER_PORT, is_loopback, parse_address
 from patterns.wire.errors import BadAddress
 from patterns.wire.limits import MIB
 
 DEFAULT_BIND: Final = "tcp://127.0.0.1:7700"
 DEFAULT_DATA: Final = "./zbroker-data"
-_NOT_BUILT: Final = ("xsub", "xpub", "mdp", "http")
+_PLAIN_PORTS: Final = {"xsub": 7701, "xpub": 7702}
+_NOT_BUILT: Final = ("mdp", "http")
 _PREFIX: Final = "ZBROKER_"
 # a client's; the file itself; the test suite's
 _FOREIGN: Final = frozenset(("url", "config", "test_long", "fuzz_s", "fuzz_folder"))
 LogFormat = Literal["text", "json"]
+PlainCodec = Literal["raw", "json", "msgpack"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 _TRUE: Final = frozenset(("1", "true", "yes", "on"))
 _FALSE: Final = frozenset(("0", "false", "no", "off"))
@@ -35,7 +37,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     Attributes:
         bind: where clients connect.
-        xsub, xpub, mdp, http: addresses of further doors, or "off"; not built in this version.
+        xsub: where plain ZeroMQ publishers connect, or "off"; "auto": tcp://127.0.0.1:7701 when `bind` names port 7700.
+        xpub: where plain ZeroMQ subscribers connect; likewise, port 7702.
+        plain_codec: what the bodies of plain publishers are labelled as; json and msgpack are checked.
+        mdp, http: addresses of further doors, or "off"; not built in this version.
         data: folder of the journal; "off": no journal, no streams.
         insecure: allow an address that other machines reach, without keys.
         memory_bytes: resident memory above which the peers with most undelivered bytes are cut; 0: never.
@@ -44,8 +49,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """
 
     bind: str = DEFAULT_BIND
-    xsub: str = "off"
-    xpub: str = "off"
+    xsub: str = "auto"
+    xpub: str = "auto"
+    plain_codec: PlainCodec = "raw"
     mdp: str = "off"
     http: str = "off"
     data: str = DEFAULT_DATA
@@ -58,6 +64,22 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def data_folder(self) -> str | None:
         """The journal's folder; None: none."""
         return None if self.data == "off" else self.data
+
+    @property
+    def xsub_address(self) -> str | None:
+        """Where plain publishers connect; None: nowhere."""
+        return self._plain_address("xsub")
+
+    @property
+    def xpub_address(self) -> str | None:
+        """Where plain subscribers connect; None: nowhere."""
+        return self._plain_address("xpub")
+
+    def _plain_address(self, name: str) -> str | None:
+        said: str = getattr(self, name)
+        if said == "auto":  # another port than 7700 is a second broker, which must not collide with the first one
+            said = f"tcp://127.0.0.1:{_PLAIN_PORTS[name]}" if self.bind.endswith(f":{BROKER_PORT}") else "off"
+        return None if said == "off" else said
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -195,19 +217,27 @@ def _complaints(options: Options) -> Iterator[tuple[str, str]]:
     for name in _NOT_BUILT:
         if getattr(options, name) != "off":
             yield name, "not built yet in this version; leave it away, or set it to off"
-    if not options.bind.startswith(("tcp://", "ipc://")):
-        yield "bind", "expected tcp://host:port or ipc://path"
-    try:
-        parse_address(options.bind)  # libzmq itself would take a port of 99999, modulo 65536
-    except BadAddress as error:
-        yield "bind", error.detail
+    yield from _complaints_of_address("bind", options.bind, options.insecure)
+    for name in _PLAIN_PORTS:
+        value = getattr(options, name)
+        if value not in ("auto", "off"):
+            yield from _complaints_of_address(name, value, options.insecure, " or off")
     if not options.data:
         yield "data", "a folder, or off"
     if options.memory_bytes < 0:
         yield "memory_bytes", "0 (no bound) or more"
-    if not is_loopback(options.bind) and not options.insecure:
+
+
+def _complaints_of_address(name: str, address: str, insecure: bool, more: str = "") -> Iterator[tuple[str, str]]:
+    if not address.startswith(("tcp://", "ipc://")):
+        yield name, f"expected tcp://host:port or ipc://path{more}"
+    try:
+        parse_address(address)  # libzmq itself would take a port of 99999, modulo 65536
+    except BadAddress as error:
+        yield name, error.detail
+    if not is_loopback(address) and not insecure:
         yield (
-            "bind",
+            name,
             "it can be reached from other machines, and anybody there could read, write and fill the disk; "
             "bind 127.0.0.1, or say --insecure if the network itself is trusted",
         )

@@ -153,6 +153,30 @@ def _take_routed(socket: zmq.Socket[bytes], lent: bytes | None) -> Routed:
     return Routed(routing_id, frames, fd)
 
 
+def receive_from_many(socket: zmq.Socket[bytes], limit: int) -> list[Routed]:
+    """Up to `limit` messages of an XSUB or XPUB, oldest first, each with the fd of its connection and no routing id."""
+    messages: list[Routed] = []
+    try:
+        for _ in range(limit):
+            messages.append(_take_from(socket))  # noqa: PERF401  as above
+    except zmq.Again:
+        pass
+    return messages
+
+
+def _take_from(socket: zmq.Socket[bytes]) -> Routed:
+    frame = _recv(socket, _NOBLOCK, False)
+    try:
+        fd = frame.get(_SRCFD)
+    except zmq.ZMQError:  # inproc, or an XPUB's news of subscriptions that ended with their connection
+        fd = FD_UNKNOWN
+    frames = [frame.bytes]
+    while frame.more:
+        frame = _recv(socket, _NOBLOCK, False)
+        frames.append(frame.bytes)
+    return Routed(b"", frames, fd)
+
+
 def send(socket: zmq.Socket[bytes], frames: Sequence[bytes]) -> bool:
     """Send one message; False when the socket takes none now: no connection (IMMEDIATE) or its high-water mark reached."""
     last = len(frames) - 1

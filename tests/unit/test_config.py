@@ -46,8 +46,8 @@ def test_each_setting_knows_where_it_comes_from(tmp_path):
 
 
 def test_a_setting_that_cannot_hold_is_refused_with_its_origin(tmp_path):
-    file = write(tmp_path, 'xsub = "tcp://127.0.0.1:1"')
-    with pytest.raises(ConfigurationError, match=r"zbroker\.toml: xsub = "):
+    file = write(tmp_path, 'mdp = "tcp://127.0.0.1:1"')
+    with pytest.raises(ConfigurationError, match=r"zbroker\.toml: mdp = "):
         load({}, {}, [file])
     with pytest.raises(ConfigurationError, match=r"^ZBROKER_DATA: data = ''"):
         load({}, {"ZBROKER_DATA": ""}, [])
@@ -115,7 +115,7 @@ def test_the_environment_says_yes_and_no_in_words(text, value):
     assert load({}, {"ZBROKER_INSECURE": text}, []).insecure is value
 
 
-@pytest.mark.parametrize("door", ["xsub", "xpub", "mdp", "http"])
+@pytest.mark.parametrize("door", ["mdp", "http"])
 def test_doors_that_are_not_built_yet_may_only_be_off(door):
     assert load({door: "off"}, {}, [])
     with pytest.raises(ConfigurationError, match="not built yet"):
@@ -148,3 +148,42 @@ def test_files_are_looked_for_here_then_with_the_user_then_for_the_machine():
 def test_a_bind_that_is_no_endpoint_is_refused(bind):
     with pytest.raises(ConfigurationError, match="bind"):
         load({"bind": bind, "insecure": True}, {}, [])
+
+
+def plain_ports(**settings):
+    options = load(settings, {}, [])
+    return options.xsub_address, options.xpub_address
+
+
+def test_plain_ports_are_open_beside_port_7700_and_closed_beside_another():
+    both = ("tcp://127.0.0.1:7701", "tcp://127.0.0.1:7702")
+    assert plain_ports() == both
+    assert plain_ports(bind="tcp://0.0.0.0:7700", insecure=True) == both  # loopback, unless they are configured
+    assert plain_ports(bind="tcp://127.0.0.1:0") == (None, None)
+    assert plain_ports(bind="tcp://127.0.0.1:17700") == (None, None)
+    assert plain_ports(bind="ipc:///tmp/broker") == (None, None)
+
+
+def test_a_plain_port_that_is_named_is_what_it_says():
+    assert plain_ports(bind="tcp://127.0.0.1:0", xsub="tcp://127.0.0.1:0") == ("tcp://127.0.0.1:0", None)
+    assert plain_ports(xsub="off", xpub="ipc:///tmp/sub") == (None, "ipc:///tmp/sub")
+
+
+@pytest.mark.parametrize(
+    ("address", "complaint"),
+    [
+        ("7701", "tcp://host:port or ipc://path or off"),
+        ("tcp://127.0.0.1:99999", "99999"),
+        ("tcp://0.0.0.0:7701", "insecure"),
+    ],
+)
+@pytest.mark.parametrize("door", ["xsub", "xpub"])
+def test_a_plain_port_is_held_to_what_bind_is(door, address, complaint):
+    with pytest.raises(ConfigurationError, match=f"{door} = .*{complaint}"):
+        load({door: address}, {}, [])
+
+
+def test_plain_bodies_are_labelled_with_a_codec_that_there_is():
+    assert load({}, {"ZBROKER_PLAIN_CODEC": "json"}, []).plain_codec == "json"
+    with pytest.raises(ConfigurationError, match="raw, json, msgpack"):
+        load({}, {"ZBROKER_PLAIN_CODEC": "yaml"}, [])

@@ -61,6 +61,7 @@ def _fail(options: Options, status: int, text: str) -> NoReturn:
 def _ready_line(serving: Serving, as_json: bool) -> str:
     if not as_json:
         data = f"data {serving.data}" if serving.data else "no data"
-        return f"ready {serving.native} {data} epoch {serving.epoch}"
-    addresses = {"native": serving.native, "xsub": None, "xpub": None, "mdp": None, "http": None}
+        plain = "".join(f" {name} {at}" for name, at in (("xsub", serving.xsub), ("xpub", serving.xpub)) if at)
+        return f"ready {serving.native}{plain} {data} epoch {serving.epoch}"
+    addresses = {"native": serving.native, "xsub": serving.xsub, "xpub": serving.xpub, "mdp": None, "http": None}
     return json.dumps({"ready": True, "addresses": addresses, "data": serving.data, "epoch": serving.epoch})

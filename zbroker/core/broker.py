@@ -219,6 +219,10 @@ class BrokerEngine:
             return size, messages * (1 + PARTS_AHEAD_MAX)
         return session.into.bytes_max - session.into.bytes_used, max(1, session.into.messages_left)
 
+    def not_offered(self, count: int) -> None:
+        """So many messages of an Offer were left out: the loop's way to plain subscribers is full."""
+        self._plain_subscribers.not_offered(count)
+
     def suspect(self, link: Link, peer: PeerId) -> None:
         """A hint says that a connection is gone: one PING, in the form that its peer reads, will prove it."""
         session = self._sessions.at((link, peer))

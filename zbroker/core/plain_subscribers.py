@@ -84,6 +84,11 @@ class PlainSubscribers:
             self.counters["plain_offered"] += len(messages)
             self._effects.append(Offer(messages))
 
+    def not_offered(self, count: int) -> None:
+        """So many of the last offer were left out."""
+        self.counters["plain_offered"] -= count
+        self.counters["plain_dropped.behind"] += count
+
     def status(self) -> dict[str, int]:
         """Connections, and distinct prefixes."""
         return {"subscribers": len(self._peers), "prefixes": len(self._prefixes)}

@@ -8,12 +8,12 @@ from collections import Counter
 from typing import Final
 
 from patterns.wire.engine import PeerId
-from patterns.wire.limits import KIB, MIB
+from patterns.wire.limits import KIB
 
-PREFIX_BYTES_MAX: Final = 512 * KIB  # of one connection; libzmq's trie takes up to 32 bytes for each of them
-PREFIX_BYTES_MAX_OF_ALL: Final = 8 * MIB  # 256 MiB of trie at the worst
+PREFIX_BYTES_MAX: Final = 64 * KIB  # of one connection: 1,800 prefixes of 20 bytes
+PREFIX_BYTES_MAX_OF_ALL: Final = 512 * KIB  # libzmq walks through all of them at the end of each connection
 _EACH_BYTES: Final = 16  # that a prefix costs besides its own, so that empty ones are not for nothing
-_COUNTED_MAX: Final = 524_288  # distinct prefixes; behind it we stop telling them apart
+_COUNTED_MAX: Final = 65_536  # distinct prefixes; behind it we stop telling them apart
 _TOPICS_CACHED: Final = 65_536
 
 

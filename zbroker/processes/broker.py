@@ -17,22 +17,27 @@ import zmq
 from patterns.io import sockets
 from patterns.io.journal import Journal
 from patterns.wire.limits import MIB
+from patterns.wire.messages import Codec
 from patterns.wire.server import Sessions
 from zbroker import __version__
 from zbroker.config import Options
-from zbroker.core.broker import BrokerEngine
+from zbroker.core.broker import BrokerEngine, MakeStreams
 from zbroker.core.effects import Effect
 from zbroker.core.streams import Streams
 from zbroker.processes.guard import Guard
 from zbroker.processes.logbook import Logbook
 from zbroker.processes.loop import Loop, now_us
 from zbroker.processes.news import News, news_of_cut
+from zbroker.processes.plain import PlainPorts
 from zbroker.store.journal import FileJournal
 from zbroker.store.os_disk import OsDisk
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT_BYTES: Final = 32 * MIB  # of freed memory, in each of two arenas
 _MAPPED_BYTES_MIN: Final = 4 * MIB  # above the largest batch
+_STUCK_S: Final = 0.2  # for GOODBYE, where nothing tells that it has left
+# Contexts whose end would wait for a busy libzmq, kept from being collected until the process has gone.
+_abandoned: Final[list[zmq.Context[zmq.Socket[bytes]]]] = []
 _LINGER_MS: Final = 1_000  # for GOODBYE and the last outcomes; a peer that does not read must not hold us longer
 
 
@@ -40,6 +45,8 @@ class Serving(msgspec.Struct, frozen=True):
     """What the ready line says."""
 
     native: str
+    xsub: str | None
+    xpub: str | None
     data: str | None
     epoch: int
 
@@ -48,7 +55,7 @@ def serve(options: Options, on_ready: Callable[[Serving], None]) -> None:
     """Run a broker until a signal.
 
     Raises:
-        Unavailable: the address is in use.
+        Unavailable: an address is in use.
         BadAddress: it is none.
         JournalError: the data folder is locked or unusable.
     """
@@ -58,6 +65,7 @@ def serve(options: Options, on_ready: Callable[[Serving], None]) -> None:
     logbook = open_logbook(options)
     guard = Guard(options.memory_bytes, on_cut=lambda cut: _log(logbook, news_of_cut(cut)))
     router = sockets.bare_router(context)
+    plain = PlainPorts(context, guard)
     journal: Journal | None = None
     engine: BrokerEngine | None = None
     try:
@@ -65,20 +73,27 @@ def serve(options: Options, on_ready: Callable[[Serving], None]) -> None:
         endpoint = sockets.bind(
             router, options.bind
         )  # before the journal: a second broker fails here, touching nothing
+        plain.bind(options.xsub_address, options.xpub_address)
         folder = options.data_folder
         if folder is None:
-            engine = BrokerEngine(os.urandom(16).hex(), now_us(), epoch=_wall_ms() // 1_000)
+            engine = _engine(options, os.urandom(16).hex(), epoch=_wall_ms() // 1_000)
         else:
             journal = FileJournal(OsDisk(), folder, random_bytes=os.urandom, wall_ms=_wall_ms)
-            engine = _recover(journal)
+            engine = _recover(options, journal)
         guard.start()
-        serving = Serving(endpoint, folder, engine.epoch)
-        loop = Loop(engine, router, guard, journal, logbook)
+        serving = Serving(endpoint, plain.xsub_endpoint, plain.xpub_endpoint, folder, engine.epoch)
+        loop = Loop(engine, router, guard, journal, logbook, plain)
         loop.run(lambda: _announce(serving, on_ready, logbook))
     finally:
+        is_free = plain.stop()
         guard.close()
+        plain.close(_LINGER_MS)
         router.close(_LINGER_MS)
-        context.term()  # returns when what lingers has left
+        if is_free:
+            context.term()  # returns when what lingers has left
+        else:
+            _abandoned.append(context)
+            time.sleep(_STUCK_S)
         try:
             if journal is not None:
                 journal.close()
@@ -123,9 +138,14 @@ def _keep_freed_memory() -> None:
         mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES_MIN)
 
 
-def _recover(journal: Journal) -> BrokerEngine:
+def _engine(options: Options, cluster: str, epoch: int = 0, make_streams: MakeStreams | None = None) -> BrokerEngine:
+    """An engine with what comes from outside: settings, an instant, a nonce of this life."""
+    return BrokerEngine(cluster, now_us(), epoch, make_streams, os.urandom(16), Codec(options.plain_codec))
+
+
+def _recover(options: Options, journal: Journal) -> BrokerEngine:
     """An engine that knows what the journal holds."""
-    engine = BrokerEngine("", now_us(), make_streams=_make_streams)
+    engine = _engine(options, "", make_streams=_make_streams)
     opened = journal.open(engine.recover)
     engine.opened(opened, str(journal.status().get("uuid", "")), now_us())
     return engine

@@ -21,6 +21,7 @@ from typing import Final
 import zmq
 
 from zbroker.processes.guard_account import (
+    FLOODS,
     FRAME_OVERHEAD_BYTES,
     SESSIONLESS_BYTES_MAX,
     Account,
@@ -85,6 +86,7 @@ class Notice:
 
     fd: int
     connected: bool
+    bound: zmq.Socket[bytes]  # whose connection it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,7 @@ class Guard:
         self._long_bytes = FRAME_OVERHEAD_BYTES + security_bytes
         self._delivered: dict[int, int] = {}  # fd -> bytes, ever growing; written by the loop only
         self._accounts: dict[int, Account] = {}  # by fd
+        self._owners: dict[int, zmq.Socket[bytes]] = {}  # by fd, the socket that accepted it
         self._hot: set[int] = set()
         self._leaving: dict[int, int] = {}  # fd -> looks left
         self._monitors: list[Monitor] = []
@@ -199,6 +202,13 @@ class Guard:
             if account is not None:
                 account.has_session = byte_count > 0
                 account.allowance_bytes = byte_count or account.sessionless_bytes_max
+
+    def cut(self, bound: zmq.Socket[bytes], fd: int) -> None:
+        """Cut a connection of this socket that holds more than its loop allows; nothing happens if the fd is another's by now."""
+        with self._lock:
+            account = self._look(fd) if self._poll is not None else None
+            if account is not None and not account.is_cut and self._owners.get(fd) is bound:
+                self._cut(account, CutReason.SUBSCRIPTIONS, time.monotonic_ns() // 1000)
 
     def notices(self) -> list[Notice]:
         """Return what happened to connections since the last call, oldest first."""
@@ -321,7 +331,7 @@ class Guard:
                 self._tally(kind)
                 if kind & CONNECTIONS == 0:
                     continue
-                self._notices.append(Notice(fd, connected=kind == zmq.EVENT_ACCEPTED))
+                self._notices.append(Notice(fd, kind == zmq.EVENT_ACCEPTED, monitor.bound))
                 if self._poll is not None:
                     self._welcome(monitor, kind, fd, endpoint)
                     os.eventfd_write(self._bell, 1)  # after the append: else the loop finds nothing, and sleeps
@@ -392,11 +402,13 @@ class Guard:
         except OSError:
             return None
         self._accounts[fd] = account
+        self._owners[fd] = monitor.bound
         self._hot.add(fd)  # it may have flooded before we heard of it
         return account
 
     def _forget(self, fd: int) -> None:
         self._accounts.pop(fd, None)
+        self._owners.pop(fd, None)
         self._hot.discard(fd)
 
     def _measure(self, account: Account, now: int) -> None:
@@ -422,7 +434,7 @@ class Guard:
                     return False
                 kernel_bytes = queued_bytes(sock)
                 self._measure(account, now)
-                if reason is not CutReason.MEMORY and not account.exceeds(kernel_bytes):
+                if reason in FLOODS and not account.exceeds(kernel_bytes):
                     return False
                 self._kernel.disconnect(sock)
             except OSError:  # the peer was faster

@@ -27,11 +27,12 @@ from patterns.wire.frames import PUBLISH_PREFIX
 from patterns.wire.limits import BATCH_BYTES_MAX, COLUMNS_BYTES_MAX, HEADER_BYTES_MAX
 from patterns.wire.records import Record
 from zbroker.core.broker import BrokerEngine
-from zbroker.core.effects import Append, Effect, Read
+from zbroker.core.effects import PLAIN_SUBSCRIBERS, Append, Effect, Offer, Read
 from zbroker.processes.guard import Guard
 from zbroker.processes.guard_account import wire_allowance
 from zbroker.processes.logbook import Logbook
 from zbroker.processes.news import news_of
+from zbroker.processes.plain import PlainPorts
 from zbroker.store.faults import JournalError, JournalFailed, JournalFull, RecordUnreadable
 from zbroker.store.folder import LOCK_NAME
 
@@ -65,6 +66,7 @@ class Loop:
         guard: watches the router's connections; started.
         journal: open; None without streams.
         logbook: where people read what happened.
+        plain: the sockets for programs without our protocol; bound, if they are wanted.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Loop:
         guard: Guard,
         journal: Journal | None,
         logbook: Logbook,
+        plain: PlainPorts,
     ) -> None:
         self._engine = engine
         self._router = router
@@ -87,6 +90,8 @@ class Loop:
         self._guard_fd = guard.fileno()
         if self._guard_fd >= 0:
             self._polled.append((self._guard_fd, _POLLIN))
+        self._plain = plain
+        self._polled.extend((socket, _POLLIN) for socket in plain.sockets)
         self._peers: dict[int, bytes] = {}  # by fd, the routing id that was heard there last
         self._suspects: deque[tuple[int, bytes]] = deque()  # when to send a proof, in order of time per kind of proof
         self._has_appended = False
@@ -198,6 +203,8 @@ class Loop:
                 self._receive(now)
             elif source == self._guard_fd:
                 self._hear_of_connections(now)
+            elif source in self._plain.sockets:
+                self._plain.receive(source, self._engine, now)
             else:
                 self._bell_in.recv(64)
 
@@ -250,7 +257,9 @@ class Loop:
 
     def _hear_of_connections(self, now: int) -> None:
         for notice in self._guard.notices():
-            if not notice.connected:
+            if notice.bound is not self._router:
+                self._plain.noticed(notice, self._engine, now)
+            elif not notice.connected:
                 peer = self._peers.pop(notice.fd, None)
                 if peer is not None:
                     self._suspect(peer, now)
@@ -298,8 +307,14 @@ class Loop:
             elif isinstance(effect, Read):
                 self._read(effect, now)
                 has_news = True
+            elif isinstance(effect, Offer):
+                if left_out := self._plain.offer(effect.messages):
+                    engine.not_offered(left_out)
             else:
-                assert isinstance(effect, Close)  # libzmq cannot close one connection of a ROUTER: it is forgotten only
+                assert isinstance(effect, Close)
+                # a session is forgotten only: libzmq itself cannot close one connection
+                if effect.link == PLAIN_SUBSCRIBERS:
+                    self._plain.close_peer(effect.peer)
         for peer in unreachable:
             engine.disconnected(_LINK, peer, now)
         return has_news or bool(unreachable)

@@ -65,10 +65,10 @@ def test_a_connection_with_the_number_of_one_that_just_ended_is_heard(book):
 
 def test_whoever_holds_too_much_is_named_once_and_stays_counted_until_libzmq_reports_its_end(book):
     each = b"x" * 240
-    named = [book.subscribe(OTHER, b"%d" % number + each) for number in range(4_000)]
+    named = [book.subscribe(OTHER, b"%d" % number + each) for number in range(400)]
     assert [peer for peer in named if peer] == [OTHER]
     assert named.index(OTHER) == pytest.approx(PREFIX_BYTES_MAX / 260, rel=0.02)
-    for number in range(4_000):
+    for number in range(400):
         book.cancel(b"", b"%d" % number + each)
     assert not book
 

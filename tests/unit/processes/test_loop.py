@@ -12,6 +12,7 @@ from zbroker.core.effects import Append, Read
 from zbroker.processes.guard import Guard
 from zbroker.processes.logbook import Logbook
 from zbroker.processes.loop import Loop
+from zbroker.processes.plain import PlainPorts
 from zbroker.store.faults import JournalFailed, JournalFull, RecordDamaged, RecordUnreadable
 
 
@@ -79,7 +80,8 @@ def parts():
     sockets.bind(router, "inproc://loop")
     engine, journal = Engine(), Journal()
     logbook = Logbook("text", "info", None, lambda: 0, lambda: 0)
-    yield engine, journal, Loop(engine, router, Guard(0), journal, logbook), context
+    guard = Guard(0)
+    yield engine, journal, Loop(engine, router, guard, journal, logbook, PlainPorts(context, guard)), context
     logbook.close()
     context.destroy(linger=0)
 
