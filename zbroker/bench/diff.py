@@ -15,6 +15,8 @@ ROUNDS_MIN: Final = (
     3  # with fewer, ends that do not overlap say nothing: of 2 and 2 rounds, one in three pairs has that by chance
 )
 LEAST: Final = 0.03  # a smaller change is not told from none: two runs of the same code differ by as much
+# Not bytes_rate, which is rate times a size, nor max_us, which one hiccup decides.
+_JUDGED: Final = tuple(field for field in FIGURES if field not in ("bytes_rate", "max_us"))
 _SAME_MACHINE: Final = ("cpu", "cores", "system", "architecture")
 _SAME_RUN: Final = ("seconds", "size", "transport", "api", "rate", "connections")
 _BUSY: Final = 0.5  # of the cores; a figure made beside others' load says little
@@ -133,14 +135,14 @@ def _doubts(which: str, report: Report) -> Iterator[str]:
 
 
 def _rows(before: Row, after: Row) -> Iterator[Change]:
-    for field, more_is_better in FIGURES.items():
+    for field in _JUDGED:
         old, new = before.figure(field), after.figure(field)
         if old is None or new is None or old.median <= 0:
             continue
         if field == "rate" and before.values("offered"):
             continue  # it was asked for
         rounds = len(before.values(field)), len(after.values(field))
-        yield _change(before.name, field, old, new, rounds, more_is_better)
+        yield _change(before.name, field, old, new, rounds, FIGURES[field])
 
 
 def _ratios(before: Report, after: Report) -> Iterator[Change]:

