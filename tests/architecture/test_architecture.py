@@ -49,7 +49,7 @@ WITHOUT_A_TEST_OF_THEIR_OWN = {
 # Who may touch a socket besides patterns/io/turn.py, and which.
 SOCKETS_OF_OTHERS = {
     "patterns/io/sockets.py": "libzmq's monitor, an inproc PAIR that carries no message of a peer",
-    "zbroker/processes/guard.py": "libzmq's monitor, likewise",
+    "patterns/io/guard.py": "libzmq's monitor, likewise",
     "zbroker/processes/loop.py": "the bell, an OS socket pair without ZeroMQ",
     "zbroker/bench/": "measures bare pyzmq beside us",
     "zbroker/demo/programs.py": "shows a peer that has nothing but pyzmq and JSON",

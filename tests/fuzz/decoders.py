@@ -15,6 +15,8 @@ from typing import Any, Final
 import msgspec
 
 from patterns.core.message import Bodies
+from patterns.io.guard import port_of
+from patterns.io.guard_account import Account, wire_allowance
 from patterns.wire import portable
 from patterns.wire.address import is_loopback, parse_addresses
 from patterns.wire.codec import BodyDecoder, check, decode, encode, items_of, join
@@ -38,8 +40,6 @@ from tests.fuzz.script import Script
 from zbroker.cli import bodies, lines
 from zbroker.config import ConfigurationError, file_places, load
 from zbroker.core.translate import translate
-from zbroker.processes.guard import port_of
-from zbroker.processes.guard_account import Account, wire_allowance
 
 _CODECS: Final = (Codec.MSGPACK, Codec.JSON, Codec.RAW)
 _COUNTS: Final = (1, 2, 3, 4, 7, 0, -1, 65_536, 65_537, 2**53 - 1)

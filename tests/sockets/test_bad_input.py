@@ -14,13 +14,13 @@ import time
 import msgspec
 import pytest
 
+from patterns.io.guard_kernel import available
 from patterns.sync import Consumer, Producer, Publisher, Replier, Requester, Subscriber
 from patterns.wire.errors import NotInThisDeployment
 from patterns.wire.names import channel_of
 from tests.processes import LONG, until
 from tests.sockets.flood import ENDLESS_MULTIPART, ENDLESS_TINY_FRAMES, WHOLE_MESSAGES, Flood, frame, raw_peer
 from tests.sockets.hostile import BUDGET, MIB, Peer, Target, half_open, hello_frames, hello_of
-from zbroker.processes.guard_kernel import available
 
 CUT_S = 4.0  # measured 0.1 to 1.6
 PEERS = 100

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 import pytest
 import zmq
 
+from patterns.io.guard import Guard
+from patterns.io.guard_account import KIB, SESSIONLESS_BYTES_MAX, CutReason, wire_allowance
+from patterns.io.guard_kernel import Kernel, available
 from tests.sockets.flood import (
     ENDLESS_MULTIPART,
     ENDLESS_TINY_FRAMES,
@@ -21,9 +24,6 @@ from tests.sockets.flood import (
     Flood,
     raw_peer,
 )
-from zbroker.processes.guard import Guard
-from zbroker.processes.guard_account import KIB, SESSIONLESS_BYTES_MAX, CutReason, wire_allowance
-from zbroker.processes.guard_kernel import Kernel, available
 
 pytestmark = pytest.mark.skipif(not available, reason="the guard needs TCP_INFO")
 

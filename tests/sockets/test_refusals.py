@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from patterns.io.guard_kernel import available
 from patterns.sync import Admin
 from patterns.wire import errors
 from patterns.wire.errors import BY_NUMBER, ZbrokerError
@@ -33,7 +34,6 @@ from tests.sockets.provocations import (
 )
 from tests.sockets.test_bad_disk import broker as broker_on
 from tests.sockets.test_bad_disk import small_disk  # noqa: F401
-from zbroker.processes.guard_kernel import available
 
 ROOT = Path(__file__).parents[2]
 ANSWERING = ("zbroker/core", "patterns/wire")

@@ -15,6 +15,7 @@ import msgspec
 import zmq
 
 from patterns.io import sockets
+from patterns.io.guard import Guard
 from patterns.io.journal import Journal
 from patterns.wire.limits import MIB
 from patterns.wire.messages import Codec
@@ -24,7 +25,6 @@ from zbroker.config import Options
 from zbroker.core.broker import BrokerEngine, MakeStreams
 from zbroker.core.effects import Effect
 from zbroker.core.streams import Streams
-from zbroker.processes.guard import Guard
 from zbroker.processes.logbook import Logbook
 from zbroker.processes.loop import Loop, now_us
 from zbroker.processes.news import News, news_of_cut

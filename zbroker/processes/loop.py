@@ -20,6 +20,8 @@ import zmq
 from zmq.backend import zmq_poll
 
 from patterns.io import turn
+from patterns.io.guard import Guard
+from patterns.io.guard_account import wire_allowance
 from patterns.io.journal import Journal
 from patterns.io.turn import Routed
 from patterns.wire.engine import Close, Send
@@ -28,8 +30,6 @@ from patterns.wire.limits import BATCH_BYTES_MAX, COLUMNS_BYTES_MAX, HEADER_BYTE
 from patterns.wire.records import Record
 from zbroker.core.broker import BrokerEngine
 from zbroker.core.effects import PLAIN_SUBSCRIBERS, Append, Effect, Offer, Read
-from zbroker.processes.guard import Guard
-from zbroker.processes.guard_account import wire_allowance
 from zbroker.processes.logbook import Logbook
 from zbroker.processes.news import news_of
 from zbroker.processes.plain import PlainPorts

@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import msgspec
 
+from patterns.io.guard_account import Cut
 from zbroker.config import LogLevel
 from zbroker.core.events import Event, SessionBegan, SessionEnded, SessionRefused, WarningGone, WarningRaised
-from zbroker.processes.guard_account import Cut
 
 News = tuple[LogLevel, str, dict[str, Any]]
 

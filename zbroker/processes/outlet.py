@@ -13,9 +13,9 @@ import zmq
 from zmq.backend import zmq_poll
 
 from patterns.io import sockets, turn
+from patterns.io.guard import Guard
 from patterns.wire.frames import Frames
 from patterns.wire.limits import MIB
-from zbroker.processes.guard import Guard
 
 _UNDER_WAY_BYTES_MAX: Final = 8 * MIB  # from the loop to the thread; as much as may wait for a session
 _BURST: Final = 256

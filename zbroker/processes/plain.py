@@ -9,13 +9,13 @@ from typing import Final
 import zmq
 
 from patterns.io import sockets, turn
+from patterns.io.guard import Guard, Notice
+from patterns.io.guard_account import SLACK_BYTES
 from patterns.wire.errors import Unavailable
 from patterns.wire.frames import Frames
 from patterns.wire.limits import BODY_BYTES_MAX, KIB
 from zbroker.core.broker import BrokerEngine
 from zbroker.core.effects import PLAIN_PUBLISHERS, PLAIN_SUBSCRIBERS
-from zbroker.processes.guard import Guard, Notice
-from zbroker.processes.guard_account import SLACK_BYTES
 from zbroker.processes.outlet import Outlet
 
 _BURST: Final = 64  # messages that are read before we look how much that was

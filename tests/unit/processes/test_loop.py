@@ -6,10 +6,10 @@ import pytest
 import zmq
 
 from patterns.io import sockets, turn
+from patterns.io.guard import Guard
 from patterns.wire.engine import Send
 from patterns.wire.records import Position, Record, RecordKind
 from zbroker.core.effects import Append, Read
-from zbroker.processes.guard import Guard
 from zbroker.processes.logbook import Logbook
 from zbroker.processes.loop import Loop
 from zbroker.processes.plain import PlainPorts

@@ -7,8 +7,8 @@ import typing
 import msgspec
 import pytest
 
+from patterns.io.guard_account import Cut, CutReason
 from zbroker.core import events
-from zbroker.processes.guard_account import Cut, CutReason
 from zbroker.processes.logbook import json_line
 from zbroker.processes.news import WARNINGS, news_of, news_of_cut
 

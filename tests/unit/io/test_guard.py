@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from zbroker.processes import guard as guard_module
-from zbroker.processes.guard import Guard, port_of
-from zbroker.processes.guard_account import CURVE_OVERHEAD_BYTES, CutReason, HandshakeFailure
+from patterns.io import guard as guard_module
+from patterns.io.guard import Guard, port_of
+from patterns.io.guard_account import CURVE_OVERHEAD_BYTES, CutReason, HandshakeFailure
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from zbroker.processes.guard_kernel import Kernel, available, borrow
+from patterns.io.guard_kernel import Kernel, available, borrow
 
 pytestmark = pytest.mark.skipif(not available, reason="TCP_INFO is Linux's")
 

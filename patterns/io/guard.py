@@ -20,7 +20,7 @@ from typing import Final
 
 import zmq
 
-from zbroker.processes.guard_account import (
+from patterns.io.guard_account import (
     FLOODS,
     FRAME_OVERHEAD_BYTES,
     SESSIONLESS_BYTES_MAX,
@@ -31,7 +31,7 @@ from zbroker.processes.guard_account import (
     HandshakeFailure,
     memory_cuts,
 )
-from zbroker.processes.guard_kernel import Kernel, available, borrow, cookie_of, queued_bytes
+from patterns.io.guard_kernel import Kernel, available, borrow, cookie_of, queued_bytes
 
 INTERVAL_S: Final = 0.05
 """A flood enters libzmq at 0.3 to 1 GB/s on loopback: at most 50 MB per interval."""

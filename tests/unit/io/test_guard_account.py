@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from zbroker.processes.guard_account import (
+from patterns.io.guard_account import (
     FORGIVEN_BYTES_S,
     KIB,
     MIB,
