@@ -97,6 +97,10 @@ class Consumers:
             if self._claims_until and resume.leases:
                 self._claims[session] = frozenset(resume.leases)
             return
+        if member.feed.group is None:  # what the old connection lost only its reader knows: it joins again, from there
+            del self._members[session]
+            self._deliveries.leave(member)
+            return
         ready.resumed = True
         kept = frozenset(resume.leases)
         for lease in [lease for id, lease in member.leases.items() if id not in kept]:

@@ -169,6 +169,21 @@ def test_resume_keeps_the_leases_it_names_and_gives_back_the_others() -> None:
     assert rig.settled(b"c2") == [(9, 0)]
 
 
+def test_a_reader_that_comes_back_is_given_again_what_its_old_connection_lost() -> None:
+    rig = Durable()
+    rig.consumer(group="", mode="batches")
+    producer = rig.producer()
+    for body in "abc":
+        producer.append(body)
+    rig.turn()
+    assert [d.bodies for d in rig.deliveries(b"c")] == [["a"], ["b"], ["c"]]  # "b" and "c" never arrive
+    rig.disconnect(b"c")
+    assert not rig.resume(b"c", b"c2", []).resumed
+    rig.send(b"c2", Join(id=1, stream="s", group="", start=1, mode="batches"))
+    rig.turn()
+    assert [(d.offset, d.bodies) for d in rig.deliveries(b"c2")] == [(1, ["b"]), (2, ["c"])]
+
+
 def test_after_a_restart_nothing_is_redelivered_for_two_seconds() -> None:
     rig, held = _one()
     rig.pass_time(20_000)  # the journal learns what was delivered
