@@ -120,7 +120,7 @@ class ConsumerEngine(ClientEngine):
         self._epoch = 0
         self._claimed: set[int] = set()  # leases of the broker's life before this one; they can be acked, not extended
         self._dirty: dict[int, None] = {}  # leases with something settled but not told, in order
-        self._told: dict[int, None] = {}  # settle ids that wait for SETTLED
+        self._told: dict[int, int] = {}  # settle ids that wait for SETTLED, and the first offset of each
         self.joined = False
         self.stale = 0
 
@@ -161,8 +161,9 @@ class ConsumerEngine(ClientEngine):
 
     def on_lost(self, session: ClientSession, now: int) -> None:
         self.joined = False
-        for number in self._told:
-            self._events.append(SettledEvent(number, 0, StaleLease("the connection broke before the broker answered")))
+        for number, offset in self._told.items():
+            error = StaleLease(f"{self.place(offset)}: the connection broke before the broker answered")
+            self._events.append(SettledEvent(number, 0, error))
         self._told.clear()
 
     def use(self, mode: str, now: int) -> None:
@@ -298,6 +299,11 @@ class ConsumerEngine(ClientEngine):
         if lease.open <= 0:
             self._leases.pop(number, None)
 
+    def place(self, offset: int) -> str:
+        """A message by name, for errors."""
+        group = f", group {self._group!r}" if self._group else ""
+        return f"offset {offset} of stream {self._stream!r}{group}"
+
     def settle_surely(self, lease: int, first: int, last: int, now: int) -> int:
         """Ack and ask for SETTLED; the id of the SettledEvent that will come."""
         session, held = self.sessions[0], self._leases.get(lease)
@@ -307,11 +313,12 @@ class ConsumerEngine(ClientEngine):
         self._settle_ids += 1
         number = self._settle_ids
         if held is None or not session.is_ready:
-            self._events.append(
-                SettledEvent(number, last - first + 1, StaleLease(f"lease {lease} is not ours any more"))
+            error = StaleLease(
+                f"{self.place(first)}: its lease {lease} is not ours any more; it will be delivered again"
             )
+            self._events.append(SettledEvent(number, last - first + 1, error))
             return number
-        self._told[number] = None
+        self._told[number] = first
         self._dirty.pop(lease, None)
         self._tell_lease(session, lease, held, number, now)
         return number

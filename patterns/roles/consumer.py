@@ -188,9 +188,13 @@ class ConsumerRole(Role[D]):
             answer = answers.pop(number, None)
         if answer is None:
             driver.check()
-            raise TimedOut(f"the broker has not confirmed the ack of offset {offset} within {_CONFIRM_TIMEOUT_S} s")
+            raise TimedOut(
+                f"{engine.place(offset)}: the broker has not confirmed the ack within {_CONFIRM_TIMEOUT_S} s"
+            )
         if answer.error is not None or answer.stale:
-            raise answer.error or StaleLease(f"offset {offset} was not ours any more: somebody else has it or had it")
+            raise answer.error or StaleLease(
+                f"{engine.place(offset)} was not ours any more: its lease ran out, and somebody else has it or had it"
+            )
 
 
 def _start(start: str | int | datetime) -> str | int:

@@ -22,8 +22,8 @@ from patterns.roles.role import (
     refuse_security,
     resolve,
 )
-from patterns.wire.codec import BodyDecoder, encode_only
-from patterns.wire.errors import BadAddress, BadArgument, TooLarge
+from patterns.wire.codec import BodyDecoder, encode_only, too_large
+from patterns.wire.errors import BadAddress, BadArgument
 from patterns.wire.frames import MSGPACK, pack_columns
 from patterns.wire.limits import PART_BYTES_WINDOW, PARTS_WINDOW
 from patterns.wire.messages import Columns
@@ -129,7 +129,7 @@ class RequesterRole(Role[D]):
             raise BadArgument(f"timeout_s={timeout_s!r}: a request needs a number of seconds above 0")
         payload = encode_only(self._codec, body)
         if len(payload) > self._engine.sessions[0].limits.batch_bytes_max:
-            raise TooLarge(f"request body of {len(payload)} bytes is above the limit of the other end")
+            raise too_large(len(payload), self._codec, self._engine.sessions[0].limits.batch_bytes_max)
         check_headers(headers)
         return payload, pack_columns(Columns(headers=[headers]), MSGPACK) if headers else b""
 

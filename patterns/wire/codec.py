@@ -54,8 +54,15 @@ def encode_body(codec: Codec, body: Any) -> bytes:
     except _ENCODE_ERRORS as error:
         raise BadBody(f"body of type {type(body).__name__} cannot be written as {codec}: {error}") from error
     if len(item) > BODY_BYTES_MAX:
-        raise TooLarge(f"body of {len(item)} bytes, at most {BODY_BYTES_MAX}; send a reference to large data instead")
+        raise too_large(len(item), codec, BODY_BYTES_MAX)
     return item
+
+
+def too_large(size: int, codec: Codec, bytes_max: int) -> TooLarge:
+    """The error of a body above the limit, which counts what it is on the wire, quotes and lengths included."""
+    return TooLarge(
+        f"body of {size} bytes, encoded as {codec.value}; at most {bytes_max}; send a reference to large data instead"
+    )
 
 
 def encode(codec: Codec, bodies: Sequence[Any], bytes_max: int = BODY_BYTES_MAX) -> list[Encoded]:
@@ -75,7 +82,7 @@ def encode(codec: Codec, bodies: Sequence[Any], bytes_max: int = BODY_BYTES_MAX)
     if len(payload) <= min(2 * BATCH_BYTES_TARGET, bytes_max) and len(bodies) <= BATCH_MESSAGES_MAX:
         return [Encoded(len(bodies), payload)]
     items = items_of(codec, payload, len(bodies), None)
-    return [Encoded(len(part), join(codec, part)) for part in _split(items, bytes_max)]
+    return [Encoded(len(part), join(codec, part)) for part in _split(codec, items, bytes_max)]
 
 
 def encode_only(codec: Codec, body: Any) -> bytes:
@@ -104,16 +111,16 @@ def _encode_raw(bodies: Sequence[Any], bytes_max: int) -> list[Encoded]:
         return [Encoded(len(sizes), payload, sizes if len(sizes) > 1 else None)]
     return [
         Encoded(len(part), b"".join(part), [len(item) for item in part] if len(part) > 1 else None)
-        for part in _split([bytes(body) for body in bodies], bytes_max)
+        for part in _split(Codec.RAW, [bytes(body) for body in bodies], bytes_max)
     ]
 
 
-def _split(items: Sequence[Any], bytes_max: int) -> Iterator[list[bytes]]:
+def _split(codec: Codec, items: Sequence[Any], bytes_max: int) -> Iterator[list[bytes]]:
     part: list[bytes] = []
     size = 0
     for item in map(bytes, items):
         if len(item) > bytes_max:
-            raise TooLarge(f"body of {len(item)} bytes, at most {bytes_max}; send a reference to large data instead")
+            raise too_large(len(item), codec, bytes_max)
         if part and (size + len(item) > BATCH_BYTES_TARGET or len(part) == BATCH_MESSAGES_MAX):
             yield part
             part, size = [], 0

@@ -282,7 +282,7 @@ def test_an_old_token_is_refused(broker: Broker) -> None:
         first.nack()
         second = next(messages)
         assert second.token > first.token
-        with pytest.raises(StaleLease):
+        with pytest.raises(StaleLease, match=r"offset \d+ of stream"):
             first.ack(confirm=True)
         second.ack(confirm=True)
 

@@ -32,7 +32,9 @@ _CONNECT_S = 5.0
 @click.command(cls=ClientCommand)
 @click.argument("service", callback=name_checked(lambda name: check_name(name, "service")))
 @client_options
-@click.option("--echo", is_flag=True, help="Answer with the request's own body; so does neither of the two.")
+@click.option(
+    "--echo", is_flag=True, help="Answer with the request's own body. This is what happens without --command too."
+)
 @click.option(
     "--command",
     "shell_command",

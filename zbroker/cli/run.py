@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -28,7 +30,18 @@ def run(as_json: bool, **flags: Any) -> None:
     """
     if sys.platform == "win32":
         end(UNAVAILABLE, "the broker does not run on Windows; use WSL, or a container")
-    _serve(settings_of(flags).options, as_json)
+    options = settings_of(flags).options
+    if (file := _is_file(options.data_folder)) is not None:
+        _fail(options, UNAVAILABLE, f"data = {options.data!r}: {file} is not a folder; name a folder, or --no-data")
+    _serve(options, as_json)
+
+
+def _is_file(folder: str | None) -> str | None:
+    """The file that stands where a folder is wanted, or above it."""
+    path = Path(folder) if folder is not None else None
+    places = (path, *path.parents) if path is not None else ()
+    found = next((str(one) for one in places if os.path.exists(one)), None)  # not Path.exists: it may raise
+    return found if found is not None and not os.path.isdir(found) else None
 
 
 def _serve(options: Options, as_json: bool) -> None:

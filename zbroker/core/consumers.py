@@ -19,6 +19,7 @@ from zbroker.core.timers import Timers
 ACTIONS: Final = frozenset(["ack", "nack", "reject", "release", "extend"])
 DELAY_US_MAX: Final = 7 * 86_400 * 1_000_000  # of a nack or an extend; a week is longer than anybody waits
 CLAIM_US: Final = GRACE_MS * 1_000
+_RANGES_TOLD: Final = 8  # of a SETTLE that comes too late; an error is to be read
 
 # (session, header, call): told, and the call made, when the record of that index is on disk; None: the next OPS
 Promise = Callable[[Session, Header, int | None, Callable[[], None] | None], None]
@@ -236,7 +237,8 @@ class Consumers:
         if header.id:
             self._promise(session, Settled(header.id, stale), None, None)
         elif stale:
-            why = StaleLease(f"{stale} messages of lease {header.lease} are not this session's any more")
+            places = ", ".join(f"{first} to {last}" for first, last in header.ranges[:_RANGES_TOLD])
+            why = StaleLease(f"{stale} messages of lease {header.lease} (offsets {places}) are not this session's any more")
             self._sessions.refuse(session, why, "lease", header.lease)
 
     def _apply(self, session: Session, header: Settle, now: int) -> int:

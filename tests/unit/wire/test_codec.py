@@ -157,3 +157,10 @@ def test_a_count_of_none_or_too_many_is_refused():
     for count in (0, 65_537):
         with pytest.raises(BadBody):
             check(Codec.MSGPACK, msgspec.msgpack.encode([1] * count), count, None)
+
+
+@pytest.mark.parametrize("codec", [Codec.JSON, Codec.MSGPACK])
+def test_a_body_that_grew_above_the_limit_by_its_encoding_says_how_large_it_is(codec):
+    size = BODY_BYTES_MAX + (2 if codec is Codec.JSON else 5)
+    with pytest.raises(TooLarge, match=f"body of {size} bytes, encoded as {codec.value}; at most {BODY_BYTES_MAX}"):
+        encode(codec, ["x" * BODY_BYTES_MAX])
