@@ -187,6 +187,7 @@ def bench_under_way(folder: Path) -> Iterator[tuple[Program, set[int]]]:
     with Program(["-m", "zbroker", *arguments], folder / "bench.err") as running:
 
         def has_all() -> bool:  # a broker that has its journal, a consumer and a producer
+            assert running.process.poll() is None, running.errors
             below.update(processes_below(running.process.pid))
             journals = (folder / "data").glob("zbroker-bench-*/*")
             return len([pid for pid in below if is_running(pid)]) >= 3 and any(journals)

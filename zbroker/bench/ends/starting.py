@@ -11,6 +11,6 @@ go: Final = threading.Event()
 def stay() -> None:
     """Until the parent ends this process, once the other end has what was sent.
 
-    A PUSH that closes its ipc:// connection loses what its peer, at its high-water mark, has not read yet (libzmq 4.3.5).
+    A PUSH that closes its ipc:// connection loses what its peer, at its high-water mark, has not read yet (libzmq 4.3.5, issue 4660).
     """
     threading.Event().wait()
