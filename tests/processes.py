@@ -152,9 +152,15 @@ class Broker:
     Args:
         folder: for the journal and the errors.
         durable: with a journal.
+        arguments: further ones of `zbroker run`.
+
+    Attributes:
+        addresses: of the ready line.
     """
 
-    def __init__(self, folder: Path, *, durable: bool = True) -> None:
+    def __init__(self, folder: Path, *arguments: str, durable: bool = True) -> None:
+        self._arguments = arguments
+        self.addresses: dict[str, str] = {}
         self.data = folder / "data"
         self._folder = folder
         self._durable = durable
@@ -173,12 +179,14 @@ class Broker:
         where = ["--data", str(self.data)] if self._durable else ["--no-data"]
         began = time.monotonic()
         self._program = Program(
-            ["-m", "zbroker", "run", "--bind", self._address, "--json", *where], self._folder / "broker.err"
+            ["-m", "zbroker", "run", "--bind", self._address, "--json", *where, *self._arguments],
+            self._folder / "broker.err",
         )
         ready: dict[str, Any] = json.loads(self._program.line(READY_S))
         self.ready_s.append(time.monotonic() - began)
         assert ready["ready"] is True
-        self._address = ready["addresses"]["native"]
+        self.addresses = ready["addresses"]
+        self._address = self.addresses["native"]
         self.epochs.append(ready["epoch"])
         return self
 

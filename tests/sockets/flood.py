@@ -57,6 +57,7 @@ class Flood:
 
     Attributes:
         openings: what each connection sends first, in turn; none: the chunk at once.
+        socket_type: what each connection says that it is.
         cut_after_s: seconds from the start of the flood to the cut, one per connection that was cut.
     """
 
@@ -66,6 +67,7 @@ class Flood:
     bytes_max: int = 2048 * MIB
     duration_s: float = 5.0
     openings: list[bytes] = field(default_factory=list)
+    socket_type: bytes = b"DEALER"
     sent_bytes: int = 0
     cut_after_s: list[float] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -90,7 +92,7 @@ class Flood:
         with selectors.DefaultSelector() as selector, contextlib.ExitStack() as stack:
             for number in range(self.connection_count):
                 with contextlib.suppress(OSError):
-                    peers.append(stack.enter_context(raw_peer(self.port)))
+                    peers.append(stack.enter_context(raw_peer(self.port, self.socket_type)))
                     if self.openings:
                         peers[-1].sendall(self.openings[number % len(self.openings)])
             for peer in peers:
