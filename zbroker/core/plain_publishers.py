@@ -1,4 +1,4 @@
-"""Plain ZeroMQ publishers (SPEC.md 13): what comes at an XSUB is checked, collected for a turn, and published in the broker's own name."""
+"""Plain ZeroMQ publishers (SPEC.md 8.1): what comes at an XSUB is checked, collected for a turn, and published in the broker's own name."""
 
 from __future__ import annotations
 

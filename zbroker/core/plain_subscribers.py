@@ -1,4 +1,4 @@
-"""Plain ZeroMQ subscribers (SPEC.md 13): batches taken apart for an XPUB, as far as somebody's prefix can match."""
+"""Plain ZeroMQ subscribers (SPEC.md 8.1): batches taken apart for an XPUB, as far as somebody's prefix can match."""
 
 from __future__ import annotations
 
