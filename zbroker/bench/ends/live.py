@@ -90,17 +90,18 @@ async def _run_awaited(feed: Feed, publisher: aio.Publisher) -> int:
 
 def receive_native(say: Say, *, api: str, address: str, codec: str, **told: Any) -> None:
     """Iteration over a Subscriber; a Message for each."""
-    tally = tally_of(msgspec.convert(told, Expected))
+    expected = msgspec.convert(told, Expected)
+    tally = tally_of(expected)
     if api == "aio":
-        asyncio.run(_receive_awaited(address, codec, tally))
+        asyncio.run(_receive_awaited(address, codec, tally, expected.idle_s))
     else:
-        _receive(address, codec, tally)
+        _receive(address, codec, tally, expected.idle_s)
     say(tally.said())
     tally.close()
 
 
-def _receive(address: str, codec: str, tally: Tally) -> None:
-    with Subscriber(address, PATTERN, codec=codec, idle_timeout_s=_IDLE_S) as subscriber:
+def _receive(address: str, codec: str, tally: Tally, idle_s: float) -> None:
+    with Subscriber(address, PATTERN, codec=codec, idle_timeout_s=idle_s) as subscriber:
         subscriber.ready(timeout_s=START_MS / 1_000)
         tally.start()
         if isinstance(tally, LatencyTally):
@@ -135,8 +136,8 @@ def _mixed(subscriber: Subscriber) -> Callable[[int], list[Any]]:
     return take
 
 
-async def _receive_awaited(address: str, codec: str, tally: Tally) -> None:
-    async with aio.Subscriber(address, PATTERN, codec=codec, idle_timeout_s=_IDLE_S) as subscriber:
+async def _receive_awaited(address: str, codec: str, tally: Tally, idle_s: float) -> None:
+    async with aio.Subscriber(address, PATTERN, codec=codec, idle_timeout_s=idle_s) as subscriber:
         await subscriber.ready(timeout_s=START_MS / 1_000)
         tally.start()
         if isinstance(tally, LatencyTally):

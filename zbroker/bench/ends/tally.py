@@ -9,7 +9,7 @@ import msgspec
 
 from zbroker.bench.ends.bodies import END, STAMP, differing_bytes, differing_records, filling, pool_of, sender_of
 from zbroker.bench.ends.feed import parts_of
-from zbroker.bench.ends.window import ReceiverWindow, window_of
+from zbroker.bench.ends.window import TIMEOUT_MS, ReceiverWindow, window_of
 from zbroker.bench.figures import Histogram, steady_rate
 
 
@@ -23,6 +23,7 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
         who: this receiver's number.
         warm_up_s: what a rate leaves out at the beginning.
         publishers: of stamped bodies; several are not in order, and each ends its own stream.
+        idle_s: silence that ends the stream.
     """
 
     body: str
@@ -31,6 +32,7 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     who: int = 0
     warm_up_s: float = 0.0
     publishers: int = 1
+    idle_s: float = TIMEOUT_MS / 1_000
 
 
 class Tally(Protocol):

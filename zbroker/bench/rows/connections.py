@@ -83,7 +83,7 @@ def _paced(settings: Settings, connections: int) -> Sample:
     shares = _shares(connections)
     with running_broker(settings) as running, ExitStack() as stack:
         address = running.address()
-        told = {"body": STAMPED, "size": settings.size, "windows": [], "publishers": connections}
+        told = {"body": STAMPED, "size": settings.size, "windows": [], "publishers": connections, "idle_s": READY_S}
         receiver = stack.enter_context(
             Worker("receive-native", api="sync", address=address, codec="raw", warm_up_s=settings.warm_up_s, **told)
         )
