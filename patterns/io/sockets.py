@@ -20,6 +20,9 @@ from patterns.wire.limits import (
     HANDSHAKE_MS,
     HEARTBEAT_MS,
     KIB,
+    PLAIN_PREFIX_BYTES_MAX,
+    PLAIN_UNREAD_MESSAGES_MAX,
+    PLAIN_WAITING_MESSAGES_MAX,
     RECONNECT_MS,
     RECONNECT_MS_MAX,
 )
@@ -39,12 +42,6 @@ _monitor_names: Final = itertools.count(1)
 
 PUBLISHER_HIGH_WATER_MARK: Final = 1_000  # batches per subscriber, direct publish-subscribe; libzmq's own default
 SUBSCRIBER_HIGH_WATER_MARK: Final = 1_000
-# Messages of a plain publisher that wait for a broker, up to 1 MiB each. With 8, one costs 8.2 us, with 1,000 it costs 3.5, with 32 4.7.
-PLAIN_RECEIVE_HIGH_WATER_MARK: Final = 32
-# For a plain subscriber, each message on its own; of 100 bytes, they are 8 MiB in memory.
-PLAIN_SEND_HIGH_WATER_MARK: Final = 16_384
-# All that an XPUB of a broker receives; a topic has 255 bytes, and libzmq pays 32 for each one of a prefix.
-_PREFIX_BYTES_MAX: Final = KIB
 
 
 class Event(IntEnum):
@@ -149,7 +146,7 @@ def make_sub(
 def bare_xsub(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
     """An XSUB of a broker, for plain publishers, before bind(). It hears nothing until it is sent a subscription."""
     socket = _plain_socket(context, zmq.XSUB)
-    socket.rcvhwm = PLAIN_RECEIVE_HIGH_WATER_MARK
+    socket.rcvhwm = PLAIN_WAITING_MESSAGES_MAX
     socket.sndhwm = 0
     socket.backlog = _BACKLOG
     return socket
@@ -158,9 +155,9 @@ def bare_xsub(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
 def bare_xpub(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
     """An XPUB of a broker, for plain subscribers, before bind(). It tells each subscription and each end of one."""
     socket = _plain_socket(context, zmq.XPUB)
-    socket.sndhwm = PLAIN_SEND_HIGH_WATER_MARK
+    socket.sndhwm = PLAIN_UNREAD_MESSAGES_MAX
     socket.rcvhwm = 0
-    socket.maxmsgsize = _PREFIX_BYTES_MAX
+    socket.maxmsgsize = PLAIN_PREFIX_BYTES_MAX
     socket.backlog = _BACKLOG
     socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # else somebody's false cancellation looks like everybody's true one
     return socket

@@ -8,10 +8,8 @@ from collections import Counter
 from typing import Final
 
 from patterns.wire.engine import PeerId
-from patterns.wire.limits import KIB
+from patterns.wire.limits import PLAIN_PREFIXES_BYTES_MAX, PLAIN_PREFIXES_BYTES_MAX_OF_ALL
 
-PREFIX_BYTES_MAX: Final = 64 * KIB  # of one connection: 1,800 prefixes of 20 bytes
-PREFIX_BYTES_MAX_OF_ALL: Final = 512 * KIB  # libzmq walks through all of them at the end of each connection
 _EACH_BYTES: Final = 16  # that a prefix costs besides its own, so that empty ones are not for nothing
 _COUNTED_MAX: Final = 65_536  # distinct prefixes; behind it we stop telling them apart
 _TOPICS_CACHED: Final = 65_536
@@ -53,9 +51,9 @@ class Prefixes:
         self._held.setdefault(peer, Counter())[prefix] += 1
         self._bytes[peer] += len(prefix) + _EACH_BYTES
         self._bytes_of_all += len(prefix) + _EACH_BYTES
-        if self._bytes[peer] > PREFIX_BYTES_MAX:
+        if self._bytes[peer] > PLAIN_PREFIXES_BYTES_MAX:
             return self._exclude(peer)
-        if self._bytes_of_all > PREFIX_BYTES_MAX_OF_ALL:
+        if self._bytes_of_all > PLAIN_PREFIXES_BYTES_MAX_OF_ALL:
             return self._exclude(max(self._bytes, key=self._bytes.__getitem__))
         return None
 

@@ -13,7 +13,7 @@ from patterns.io.guard import Guard, Notice
 from patterns.io.guard_account import SLACK_BYTES
 from patterns.wire.errors import Unavailable
 from patterns.wire.frames import Frames
-from patterns.wire.limits import BODY_BYTES_MAX, KIB
+from patterns.wire.limits import BODY_BYTES_MAX, KIB, PLAIN_WAITING_MESSAGES_MAX
 from zbroker.core.broker import BrokerEngine
 from zbroker.core.effects import PLAIN_PUBLISHERS, PLAIN_SUBSCRIBERS
 from zbroker.processes.outlet import Outlet
@@ -21,7 +21,7 @@ from zbroker.processes.outlet import Outlet
 _BURST: Final = 64  # messages that are read before we look how much that was
 _BURST_BYTES: Final = 256 * KIB  # a turn reads on while a burst was smaller ..
 _BURSTS_MAX: Final = 16  # .. and not for longer than this: sessions wait meanwhile
-_PUBLISHER_BYTES_MAX: Final = sockets.PLAIN_RECEIVE_HIGH_WATER_MARK * (BODY_BYTES_MAX + KIB) + SLACK_BYTES
+_PUBLISHER_BYTES_MAX: Final = PLAIN_WAITING_MESSAGES_MAX * (BODY_BYTES_MAX + KIB) + SLACK_BYTES
 """What an honest publisher may have inside libzmq, a pipe full of the largest messages; what waits in the kernel does not count."""
 _SUBSCRIBE_ALL: Final = [b"\1"]
 

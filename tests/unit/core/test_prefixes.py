@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from patterns.wire.limits import PLAIN_PREFIXES_BYTES_MAX
 from zbroker.core import prefixes
-from zbroker.core.prefixes import PREFIX_BYTES_MAX, Prefixes
+from zbroker.core.prefixes import Prefixes
 
 HONEST, OTHER = b"20", b"21"
 
@@ -67,14 +68,14 @@ def test_whoever_holds_too_much_is_named_once_and_stays_counted_until_libzmq_rep
     each = b"x" * 240
     named = [book.subscribe(OTHER, b"%d" % number + each) for number in range(400)]
     assert [peer for peer in named if peer] == [OTHER]
-    assert named.index(OTHER) == pytest.approx(PREFIX_BYTES_MAX / 260, rel=0.02)
+    assert named.index(OTHER) == pytest.approx(PLAIN_PREFIXES_BYTES_MAX / 260, rel=0.02)
     for number in range(400):
         book.cancel(b"", b"%d" % number + each)
     assert not book
 
 
 def test_when_all_together_hold_too_much_the_one_with_most_goes(book, monkeypatch):
-    monkeypatch.setattr(prefixes, "PREFIX_BYTES_MAX_OF_ALL", 1_000)
+    monkeypatch.setattr(prefixes, "PLAIN_PREFIXES_BYTES_MAX_OF_ALL", 1_000)
     for number in range(40):
         assert book.subscribe(OTHER, b"%d" % number) is None
     named = {book.subscribe(HONEST, b"%d" % number) for number in range(40, 60)}
@@ -82,7 +83,7 @@ def test_when_all_together_hold_too_much_the_one_with_most_goes(book, monkeypatc
 
 
 def test_one_that_was_named_may_be_named_again_once_it_has_gone(book, monkeypatch):
-    monkeypatch.setattr(prefixes, "PREFIX_BYTES_MAX", 10)
+    monkeypatch.setattr(prefixes, "PLAIN_PREFIXES_BYTES_MAX", 10)
     assert book.subscribe(OTHER, b"a") == OTHER
     assert book.subscribe(OTHER, b"b") is None
     book.gone(OTHER)

@@ -101,6 +101,11 @@ def test_every_role_of_the_spec_is_in_the_code_and_the_reverse():
             "1,024 and 1 MiB",
             (limits.PARTS_AHEAD_MAX, limits.PART_BYTES_AHEAD_MAX) == (1_024, limits.MIB),
         ),
+        ("a plain publisher's messages that wait inside libzmq", "32,", limits.PLAIN_WAITING_MESSAGES_MAX == 32),
+        ("a plain subscriber's prefixes", "64 KiB,", limits.PLAIN_PREFIXES_BYTES_MAX == 64 * limits.KIB),
+        ("a plain subscriber's prefixes", "of all 512 KiB", limits.PLAIN_PREFIXES_BYTES_MAX_OF_ALL == 512 * limits.KIB),
+        ("a plain subscriber's prefixes", "one: 1 KiB", limits.PLAIN_PREFIX_BYTES_MAX == limits.KIB),
+        ("a plain subscriber's unread messages", "16,384", limits.PLAIN_UNREAD_MESSAGES_MAX == 16_384),
         ("batches that a peer has not read", "8 MiB", limits.UNREAD_BYTES_MAX == 8 * limits.MIB),
     ],
 )
@@ -110,7 +115,7 @@ def test_a_limit_of_the_spec_is_the_codes(name, stated, value):
 
 
 def test_the_spec_lists_no_limit_that_this_test_forgets():
-    assert len(spec.rows("| limit |")) - 1 == 11
+    assert len(spec.rows("| limit |")) - 1 == 14
 
 
 @pytest.mark.parametrize(
