@@ -173,7 +173,7 @@ class BrokerEngine:
             if link == PLAIN_PUBLISHERS:
                 self._plain_publishers.receive(frames)
             else:
-                self._plain_subscribers.receive(peer, frames)
+                self._plain_subscribers.receive(peer, frames, now)
             return
         found = self._sessions.receive(link, peer, frames, now)
         if found is None:
@@ -203,7 +203,7 @@ class BrokerEngine:
         elif link == PLAIN_PUBLISHERS:
             self._plain_publishers.disconnected(peer)
         else:
-            self._plain_subscribers.disconnected(peer)
+            self._plain_subscribers.disconnected(peer, now)
 
     def allowance(self, link: Link, peer: PeerId) -> tuple[int, int]:
         """Bytes and messages that a connection's session may have under way towards us; (0, 0) without a session.

@@ -25,7 +25,6 @@ class PlainSubscribers:
     def __init__(self, effects: list[Effect]) -> None:
         self._effects = effects
         self._prefixes = Prefixes()
-        self._peers: set[PeerId] = set()
         self.counters: Counter[str] = Counter()
 
     def __bool__(self) -> bool:
@@ -34,23 +33,22 @@ class PlainSubscribers:
 
     def connected(self, peer: PeerId) -> None:
         """A connection has come."""
-        self._peers.add(peer)
+        self._prefixes.came(peer)
 
-    def disconnected(self, peer: PeerId) -> None:
+    def disconnected(self, peer: PeerId, now: int) -> None:
         """A connection has gone."""
-        self._peers.discard(peer)
-        self._prefixes.gone(peer)
+        self._prefixes.went(peer, now)
 
-    def receive(self, peer: PeerId, frames: Frames) -> None:
+    def receive(self, peer: PeerId, frames: Frames, now: int) -> None:
         """What XPUB reports: one frame, 1 or 0 and a prefix. Anything else is somebody's message, and nobody's business here."""
         match frames:
             case [report] if report[:1] == b"\1":
-                offender = self._prefixes.subscribe(peer, report[1:])
+                offender = self._prefixes.subscribe(peer, report[1:], now)
                 if offender is not None:
                     self.counters["plain_subscribers_closed"] += 1
                     self._effects.append(Close(PLAIN_SUBSCRIBERS, offender))
             case [report] if report[:1] == b"\0":
-                if not self._prefixes.cancel(peer, report[1:]):
+                if not self._prefixes.cancel(peer, report[1:], now):
                     self.counters["plain_ignored"] += 1
             case _:
                 self.counters["plain_ignored"] += 1
@@ -91,4 +89,4 @@ class PlainSubscribers:
 
     def status(self) -> dict[str, int]:
         """Connections, and distinct prefixes."""
-        return {"subscribers": len(self._peers), "prefixes": len(self._prefixes)}
+        return {"subscribers": self._prefixes.connections, "prefixes": len(self._prefixes)}

@@ -13,6 +13,7 @@ from patterns.wire.limits import PLAIN_PREFIXES_BYTES_MAX, PLAIN_PREFIXES_BYTES_
 _EACH_BYTES: Final = 16  # that a prefix costs besides its own, so that empty ones are not for nothing
 _COUNTED_MAX: Final = 65_536  # distinct prefixes; behind it we stop telling them apart
 _TOPICS_CACHED: Final = 65_536
+_QUIET_US: Final = 5_000_000  # news of connections take a quarter of a second; then whoever is there is known to be
 
 
 class Prefixes:
@@ -21,6 +22,9 @@ class Prefixes:
     XPUB reports each subscription and each cancellation with the connection that it came from. When a connection ends, it reports
     a cancellation for each of its prefixes, from nobody; these are true, whoever it was. A peer's own word is taken for
     what it subscribed itself: else anybody could cancel everybody's.
+
+    Who subscribes twice to the same, which libzmq's own SUB never does, is counted twice and ends once: it cannot be told from a
+    new connection on the same fd, and that one must be heard. What is left over costs looks, and goes when nobody is there.
     """
 
     def __init__(self) -> None:
@@ -31,6 +35,8 @@ class Prefixes:
         self._bytes_of_all = 0
         self._excluded: set[PeerId] = set()
         self._is_beyond_count = False
+        self._peers: set[PeerId] = set()
+        self._stirred_at = 0
         self._heard: dict[str, bool] = {}
 
     def __len__(self) -> int:
@@ -39,12 +45,24 @@ class Prefixes:
     def __bool__(self) -> bool:
         return bool(self._live) or self._is_beyond_count
 
-    def subscribe(self, peer: PeerId, prefix: bytes) -> PeerId | None:
+    @property
+    def connections(self) -> int:
+        """How many are there."""
+        return len(self._peers)
+
+    def came(self, peer: PeerId) -> None:
+        """A connection stands."""
+        self._peers.add(peer)
+
+    def subscribe(self, peer: PeerId, prefix: bytes, now: int) -> PeerId | None:
         """A prefix of a connection; from nobody, when it is not known.
 
         Returns:
             The connection that must be closed, since it holds too much; None if all is well. It is named once.
         """
+        if now - self._stirred_at > _QUIET_US and not self._peers - {peer}:
+            self._start_anew()
+        self._stirred_at = now
         self._add(prefix)
         if not peer or peer in self._excluded:
             return None
@@ -63,8 +81,16 @@ class Prefixes:
         self._forget(peer)
         return peer
 
-    def cancel(self, peer: PeerId, prefix: bytes) -> bool:
+    def _start_anew(self) -> None:
+        """It is the first one after a while in which nobody was there: what still seems to live is left over."""
+        for mine in (self._live, self._lengths, self._held, self._bytes, self._excluded, self._heard):
+            mine.clear()
+        self._bytes_of_all = 0
+        self._is_beyond_count = False
+
+    def cancel(self, peer: PeerId, prefix: bytes, now: int) -> bool:
         """A prefix no longer. Returns False for what that connection does not hold, and changes nothing then."""
+        self._stirred_at = now
         if peer:
             held = self._held.get(peer)
             if held is None or not held[prefix]:
@@ -77,8 +103,10 @@ class Prefixes:
         self._remove(prefix)
         return True
 
-    def gone(self, peer: PeerId) -> None:
+    def went(self, peer: PeerId, now: int) -> None:
         """A connection has ended; libzmq reports its prefixes one by one, before this or after it."""
+        self._stirred_at = now
+        self._peers.discard(peer)
         self._excluded.discard(peer)
         self._forget(peer)
 
@@ -89,7 +117,7 @@ class Prefixes:
     def _add(self, prefix: bytes) -> None:
         if prefix not in self._live:
             if len(self._live) >= _COUNTED_MAX:
-                self._is_beyond_count = True  # for good: everything is offered, and libzmq tells what is wanted
+                self._is_beyond_count = True  # everything is offered then, and libzmq tells what is wanted
                 return
             self._lengths[len(prefix)] += 1
             self._heard.clear()
