@@ -155,6 +155,7 @@ class ReplierRole(Role[D]):
         self._requests: dict[int, Requested] = {}  # not begun with, by token, oldest first
         self._cancelled: set[int] = set()  # begun with, and nobody waits any more
         self._serving: dict[int, Any] = {}  # by token, the thread or task in which a handler works on it
+        self._in_hand: dict[int, Any] = {}  # by token, the thread or task that has taken it and has not answered yet
         self._is_leaving = False
         self._looked_at = 0
         self._engine: ReplierEngine | PeerReplierEngine
@@ -196,6 +197,7 @@ class ReplierRole(Role[D]):
         """Forget a request that waits here, so that asking and cancelling in a loop fills nothing."""
         if self._requests.pop(token, None) is None:
             self._cancelled.add(token)
+            self._in_hand.pop(token, None)
             self._stop(token)
         else:
             self._driver.defer(lambda: self._settled(token))
@@ -274,6 +276,7 @@ class ReplierRole(Role[D]):
     def _oldest(self) -> Requested | None:
         with self._driver.lock:
             for token in self._requests:
+                self._in_hand[token] = self._me()
                 return self._requests.pop(token)
         return None
 
@@ -313,8 +316,7 @@ class ReplierRole(Role[D]):
 
     def _reply(self, token: int, body: Any, headers: dict[str, str] | None) -> None:
         codec, payload, columns = self._written(token, body, headers)
-        self._driver.run(lambda now: self._engine.reply(token, codec, payload, columns, now))
-        self._cancelled.discard(token)
+        self._finish(token, lambda now: self._engine.reply(token, codec, payload, columns, now))
 
     def _part(self, token: int, body: Any, headers: dict[str, str] | None) -> None:
         codec, payload, columns = self._written(token, body, headers)
@@ -322,12 +324,20 @@ class ReplierRole(Role[D]):
 
     def _end(self, token: int) -> None:
         self._driver.check()
-        self._driver.run(lambda now: self._engine.end(token, now))
-        self._cancelled.discard(token)
+        self._finish(token, lambda now: self._engine.end(token, now))
 
     def _fail(self, token: int, error: ZbrokerError) -> None:
         self._driver.check()
-        self._driver.run(lambda now: self._engine.fail(token, error, now))
+        self._finish(token, lambda now: self._engine.fail(token, error, now))
+
+    def _finish(self, token: int, call: Callable[[int], None]) -> None:
+        """The one answer of a request; under the lock, so that close() sees it sent and done in one step."""
+
+        def answer(now: int) -> None:
+            call(now)
+            self._in_hand.pop(token, None)
+
+        self._driver.run(answer)
         self._cancelled.discard(token)
 
     def _settled(self, token: int) -> None:
@@ -339,7 +349,7 @@ class ReplierRole(Role[D]):
     # -- the end -------------------------------------------------------------------------------------------------
 
     def _last(self, timeout_s: float) -> Steps[None]:
-        """Take nothing new, and wait for the handlers of serve_forever() that are under way; say what was not answered."""
+        """Take nothing new, and wait for what others work on; say what was not answered."""
         self._is_leaving = True
         if self._engine.error is not None:
             return
@@ -356,7 +366,7 @@ class ReplierRole(Role[D]):
     def _all_served(self) -> bool:
         """But for what the caller itself is working on: a handler may close its replier."""
         me = self._me()
-        return all(who == me for who in list(self._serving.values()))
+        return all(who == me for works in (self._serving, self._in_hand) for who in list(works.values()))
 
     def _refuse_waiting(self) -> None:
         """What no handler has begun with is certainly not done."""

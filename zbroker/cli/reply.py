@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import signal
+import sys
+import threading
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 import msgspec
@@ -24,9 +28,10 @@ from zbroker.cli.output import Printer
 from zbroker.cli.until import Until
 
 if TYPE_CHECKING:
-    from patterns.sync import IncomingRequest
+    from patterns.sync import IncomingRequest, Replier
 
 _CONNECT_S = 5.0
+_FAREWELL_S = 20.0  # for the request under way; who stops services often waits 30 s before SIGKILL
 
 
 @click.command(cls=ClientCommand)
@@ -49,6 +54,8 @@ def reply(
 ) -> None:  # fmt: skip
     """Offer SERVICE and answer requests, one at a time, until Ctrl-C. Peer to peer it binds the address.
 
+    SIGTERM: the request under way is answered, and the exit status is 0; a second one does not wait.
+
     What CMD prints is the reply: JSON if it parses, else a string. If CMD fails, the requester gets an application
     error with the last lines of its standard error. With --raw bodies are bytes both ways. --json prints each request
     that was answered.
@@ -62,19 +69,56 @@ def reply(
         raise click.UsageError("--echo and --command exclude each other")
     until, printer = Until(count, timeout_s), Printer(as_json=as_json, raw=raw)
     codec = "raw" if raw else "msgpack" if shell_command is None else "json"
-    with closing(Replier(url, service, codec=codec)) as replier:
+    with closing(Replier(url, service, codec=codec)) as replier, _Goodbye(replier) as goodbye:
         if is_brokered(url):
             replier.ready(until.at_most(_CONNECT_S))
         say(f"service {service!r} is offered at {replier.address}")
         while until.goes_on:
             request = replier.receive(until.remaining_s)
             if request is None:
-                until.time_is_up("requests")
+                if goodbye.is_said:
+                    say(f"service {service!r} is not offered any more; {until.done} requests were answered")
+                else:
+                    until.time_is_up("requests")
                 return
             error = _answer(request, shell_command, raw)
             if as_json:
                 printer.message({"service": service, "error": error}, request.body)
             until.had_one()
+
+
+class _Goodbye:
+    """On SIGTERM: nothing new is taken, the request under way is answered, then the loop ends. A second one does not wait."""
+
+    def __init__(self, replier: Replier) -> None:
+        self._replier = replier
+        self._closer: threading.Thread | None = None
+
+    @property
+    def is_said(self) -> bool:
+        return self._closer is not None
+
+    def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGTERM, self._signalled)
+        return self
+
+    def _signalled(self, number: int, frame: FrameType | None) -> None:
+        if self._closer is not None:
+            sys.exit(128 + number)
+        # in a thread: the main one may hold, at this very place, what close() needs
+        self._closer = threading.Thread(target=self._close, daemon=True)
+        self._closer.start()
+
+    def _close(self) -> None:
+        say("told to stop: nothing new is taken")
+        self._replier.close(_FAREWELL_S)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._closer is not None and error is None:
+            self._closer.join(_FAREWELL_S)
+        signal.signal(signal.SIGTERM, self._before)
 
 
 def _answer(request: IncomingRequest, shell_command: str | None, raw: bool) -> str | None:
