@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Final
 
 import msgspec
@@ -41,6 +42,7 @@ class Batch(msgspec.Struct, gc=False, eq=False):
         error: why it was refused; then it is not stored.
         done: confirmed or refused.
         sent: it left, and whether it is stored is not known.
+        copies: of it on this connection that have no answer yet; only what is said of the last one counts.
     """
 
     count: int
@@ -55,6 +57,7 @@ class Batch(msgspec.Struct, gc=False, eq=False):
     error: ZbrokerError | None = None
     done: bool = False
     sent: bool = False
+    copies: int = 0
 
 
 class Confirmed(msgspec.Struct, gc=False):
@@ -164,6 +167,7 @@ class ProducerEngine(ClientEngine):
         )
         size = len(batch.columns) + len(batch.payload)
         batch.sent = True
+        batch.copies += 1
         session.post(batch.count, size, pack(header, columns=batch.columns, payload=batch.payload), now)
 
     def on_ready(self, session: ClientSession, ready: Ready, now: int) -> None:
@@ -195,8 +199,14 @@ class ProducerEngine(ClientEngine):
 
     def _take_back(self) -> None:
         """What has no confirm is to be sent again, before anything new."""
+        for batch in (*self._unconfirmed, *self._taken_back()):
+            batch.copies = 0
         self._unsent.extendleft(reversed(self._unconfirmed))
         self._unconfirmed.clear()
+
+    def _taken_back(self) -> list[Batch]:
+        """What was sent before and is to be sent again; it stands in front, and is no more than was under way."""
+        return list(takewhile(lambda batch: batch.sequence, self._unsent))
 
     def _renumber(self, identity: ProducerIdentity) -> None:
         """A new identity or epoch counts from what it last accepted; what it had accepted of ours it has not."""
@@ -238,28 +248,30 @@ class ProducerEngine(ClientEngine):
         done.append(batch)
 
     def _batch_refused(self, sequence: int, error: ZbrokerError, now: int) -> None:
-        if error.retryable:
-            self._put_off(sequence, error, now)
+        """A copy of this batch is refused. One that was sent again meanwhile will have an answer of its own."""
+        known = (*self._unconfirmed, *self._taken_back())
+        refused = next((batch for batch in known if batch.sequence == sequence and not batch.done), None)
+        if refused is None:
             return
-        for batch in self._unconfirmed:
-            if batch.sequence == sequence and not batch.done:
-                batch.error = error
-                batch.done = True
-                break
+        refused.copies -= 1
+        if refused.copies > 0 or refused not in self._unconfirmed:
+            return  # not the last copy; or it was taken back with the one before it, which was refused
+        if error.retryable:
+            self._put_off(refused, error, now)
+            return
+        refused.error = error
+        refused.done = True
         done: list[Batch] = []
         while self._unconfirmed and self._unconfirmed[0].error is not None:
             self._finish(self._unconfirmed.popleft(), done)
         if done:
             self._events.append(Confirmed(done))
 
-    def _put_off(self, sequence: int, error: ZbrokerError, now: int) -> None:
+    def _put_off(self, refused: Batch, error: ZbrokerError, now: int) -> None:
         """Nothing from this batch on is stored (SPEC.md 9.1): take it back, in order, and send it again in a while."""
-        refused = next((batch for batch in self._unconfirmed if batch.sequence == sequence), None)
-        if refused is None:
-            return  # it follows one that was refused before it, and was taken back with that one
         if not isinstance(error, SequenceGap):
             self.hindrance = error
-        while self._unconfirmed and self._unconfirmed[-1].sequence >= sequence:
+        while self._unconfirmed and self._unconfirmed[-1].sequence >= refused.sequence:
             taken_back = self._unconfirmed.pop()
             taken_back.sent = False
             self._unsent.appendleft(taken_back)

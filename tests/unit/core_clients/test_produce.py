@@ -139,6 +139,19 @@ def test_a_refusal_that_may_pass_keeps_order_and_waits_as_long_as_it_says(wire):
     assert wire.engine.hindrance is None
 
 
+def test_a_refusal_of_an_earlier_copy_says_nothing_of_the_one_that_was_sent_after_it(wire):
+    batches = append(wire, 3)
+    refuse(wire, 501, 1, retryable=True, retry_after_ms=250)
+    wire.wait(250)  # all three are sent again, and the answers to their first copies are still under way
+    for sequence in (2, 3):
+        refuse(wire, 108, sequence, retryable=True)
+    assert sequences(wire) == [1, 2, 3, 1, 2, 3]
+    assert not any(wire.engine.withdraw(batch) for batch in batches)  # they may be on the disk by now
+    wire.say(Confirm(1, [70], []))
+    wire.say(Confirm(3, [72, 74], []))
+    assert [batch.offset for batch in done(wire)] == [70, 72, 74]
+
+
 def test_a_refusal_for_good_takes_no_offset_and_holds_up_nobody(wire):
     batches = append(wire, 3)
     refuse(wire, 300, 2)
