@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from patterns.sync import Admin
+from tests.processes import Broker as PlainBroker
+from tests.processes import until
 from zbroker.demo.children import Broker
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +78,22 @@ def test_request_reply_gives_each_outcome(broker: Broker, address: str) -> None:
 def test_publish_subscribe_receives_what_matches(broker: Broker) -> None:
     said = run(["examples/publish_subscribe.py"], broker).splitlines()
     assert said == ["sensors.cellar.temperature: 1000", "sensors.roof.temperature: 1000", "lost: 0"]
+
+
+def test_plain_programs_hear_one_another_through_a_broker(tmp_path: Path) -> None:
+    ports = ("--xsub", "tcp://127.0.0.1:0", "--xpub", "tcp://127.0.0.1:0")
+    with PlainBroker(tmp_path, *ports, durable=False) as broker, Admin(broker.url, timeout_s=30) as admin:
+        places = {f"ZBROKER_{name.upper()}": broker.addresses[name] for name in ("xsub", "xpub")}
+        command = [sys.executable, "examples/plain_sub.py"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | places) as listening:
+            until(lambda: admin.status()["plain"]["prefixes"] == 1)
+            said = subprocess.run(
+                [sys.executable, "examples/plain_pub.py"],
+                stdout=subprocess.PIPE, text=True, timeout=60, check=True, env=os.environ | places,
+            ).stdout  # fmt: skip
+            heard = listening.communicate(timeout=60)[0]
+    assert said.startswith("published: ")
+    assert heard == "sensors.cellar.temperature: 50\n"
 
 
 def test_work_queue_survives_a_dead_worker(broker: Broker) -> None:

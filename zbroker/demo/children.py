@@ -90,6 +90,7 @@ class Broker:
         self._bind = "tcp://127.0.0.1:0"
         self._child: Child | None = None
         self.epoch = 0
+        self.xpub = ""  # where plain subscribers connect, in this life
 
     @property
     def url(self) -> str:
@@ -101,9 +102,11 @@ class Broker:
 
     def start(self) -> None:
         """Start and wait for the ready line."""
-        self._child = Child("zbroker", "run", "--bind", self._bind, "--data", os.fspath(self.folder), "--json")
+        where = ("--bind", self._bind, "--xpub", "tcp://127.0.0.1:0", "--data", os.fspath(self.folder))
+        self._child = Child("zbroker", "run", *where, "--json")
         ready = self._child.line()
         self._bind, self.epoch = ready["addresses"]["native"], ready["epoch"]
+        self.xpub = ready["addresses"]["xpub"]
 
     def kill(self) -> None:
         """SIGKILL: no goodbye, no sync."""

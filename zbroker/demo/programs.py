@@ -121,8 +121,21 @@ def watch(endpoint: str, country: str, count: str) -> None:
     socket.close(linger=1_000)
 
 
+def overhear(endpoint: str, country: str, count: str) -> None:
+    """What any ZeroMQ program does at port 7702: a SUB socket, and a prefix of bytes."""
+    socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.SUB)
+    socket.subscribe(f"airports.{country}.".encode())
+    socket.connect(endpoint)
+    seen, wanted = 0, int(count)
+    while seen < wanted and socket.poll(10_000):
+        _topic, _body = socket.recv_multipart()
+        seen += 1
+    say(received=seen)
+    socket.close()
+
+
 PROGRAMS: Final[dict[str, Callable[..., None]]] = {
-    program.__name__: program for program in (reply, request, subscribe, publish, produce, consume, watch)
+    program.__name__: program for program in (reply, request, subscribe, publish, produce, consume, watch, overhear)
 }
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from patterns.sync import Admin
 from zbroker.demo.airports import airports
 from zbroker.demo.children import Broker, program
 
@@ -19,6 +20,7 @@ Say = Callable[[str], None]
 _KILL_AFTER: Final = 0.4  # of the messages
 _PATTERN: Final = "airports.KR.>"
 _IDLE_S: Final = "2.5"
+_PREFIX_S: Final = 10.0
 
 
 class StepFailed(Exception):
@@ -79,23 +81,39 @@ def _talk(say: Say, replier_at: str, publisher_at: str) -> dict[str, Any]:
 
 def step_queue(say: Say) -> dict[str, Any]:
     """3. A work queue between formats, with onlookers."""
-    say("3. A JSON producer, a msgpack consumer group, and a JSON-only program without our library that watches")
+    say(
+        "3. A JSON producer, a msgpack consumer group; a plain SUB socket and a JSON-only program without our library watch"
+    )
     with _broker() as broker:
         wanted = sum(airport["country"] == "KR" for airport in airports().values())
-        with program("watch", broker.endpoint, "KR", str(wanted)) as watcher:
+        with (
+            program("watch", broker.endpoint, "KR", str(wanted)) as watcher,
+            program("overhear", broker.xpub, "KR", str(wanted)) as plain,
+        ):
             expect(watcher.line(), {"ready": True}, "the watcher")
+            _await_prefix(broker)
             with program("publish", broker.url) as publisher:
                 list(publisher.lines())
-            watched = watcher.line()["received"]
+            watched, overheard = watcher.line()["received"], plain.line()["received"]
         expect(watched, wanted, "messages that the JSON-only program saw")
+        expect(overheard, wanted, "messages that the plain SUB socket heard")
         say(
             f"   pyzmq and json alone, from SPEC.md: read {watched} of {wanted} of {_PATTERN!r}, published as msgpack, as JSON"
         )
+        say(f"   a bare SUB socket at the broker's port for plain ZeroMQ: heard {overheard} of {wanted}, by a prefix")
         confirmed, done = _work_off(broker, None)
     _account(confirmed, done)
     say(f"   {len(confirmed):,} airports confirmed on disk as JSON, {len(done):,} worked off by a group as dicts")
-    say("   (a plain ZeroMQ SUB socket joins here once ports 7701 and 7702 are built)")
-    return {"watched": watched, "confirmed": len(confirmed), "consumed": len(done)}
+    return {"watched": watched, "overheard": overheard, "confirmed": len(confirmed), "consumed": len(done)}
+
+
+def _await_prefix(broker: Broker) -> None:
+    """Until the broker knows what the plain SUB socket wants: the SUB itself is told nothing."""
+    deadline = time.monotonic() + _PREFIX_S
+    with Admin(broker.url) as admin:
+        while not admin.status()["plain"]["prefixes"]:
+            expect(time.monotonic() < deadline, True, "the plain SUB socket, connected in time")
+            time.sleep(0.01)
 
 
 def step_kill(say: Say) -> dict[str, Any]:
