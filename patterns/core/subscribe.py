@@ -34,7 +34,9 @@ from patterns.wire.names import channel_of, channels_of, check_pattern, matcher
 
 _MESSAGES_WINDOW: Final = 262_144
 _SEQUENCES_REMEMBERED: Final = 262_144  # 4,096 publishers on all 64 channels
-_SUBSCRIBES_UNDER_WAY: Final = REPLIES_UNREAD_MAX  # a broker withholds the answers to who asks for many times more at once
+_SUBSCRIBES_UNDER_WAY: Final = (
+    REPLIES_UNREAD_MAX  # a broker withholds the answers to who asks for many times more at once
+)
 _BYTES_WINDOW: Final = 4 * 1024 * 1024  # 64 batches in flight keep two busy processes apart
 
 

@@ -99,7 +99,8 @@ class SubscriberRole(Role[D]):
 
     @property
     def lost(self) -> int:
-        """Messages known to be missed: exact from broker to here, at least so many from publishers on."""
+        """Messages known to be missed: from broker to here exactly those that it would have been handed, from publishers on at
+        least so many of the channels that it listens to, whichever topics they had."""
         return self._engine.loss.lost
 
     @property
