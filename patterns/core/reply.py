@@ -292,6 +292,13 @@ class PeerReplierEngine:
                 error = WrongRole(f"kind {message.kind!r} is not for a {session.role} to send to a replier")
                 self._sessions.refuse(session, error)
 
+    def allowance(self, link: Link, peer: PeerId) -> tuple[int, int]:
+        """Bytes and messages that a connection's session may have under way; (0, 0) without a session."""
+        session = self._sessions.at((link, peer))
+        if session is None:
+            return 0, 0
+        return session.into.bytes_max - session.into.bytes_used, max(1, session.into.messages_left)
+
     @property
     def has_events(self) -> bool:
         return bool(self._events)

@@ -119,6 +119,8 @@ class Guard:
         connection_bytes_max: int = SESSIONLESS_BYTES_MAX,
         security_bytes: int = 0,
         on_cut: Callable[[Cut], None] | None = None,
+        *,
+        tells: bool = True,
     ) -> None:
         """Make a guard; nothing runs before `start`.
 
@@ -127,6 +129,7 @@ class Guard:
             connection_bytes_max: wire bytes that a connection may have undelivered, until `allow` is called.
             security_bytes: what security adds to each frame; CURVE_OVERHEAD_BYTES, or 0.
             on_cut: told of each cut, in the guard's thread; must not block.
+            tells: keep notices; False for whoever never asks for them.
         """
         self._on_cut = on_cut
         self._memory_bytes_max = memory_bytes_max
@@ -139,7 +142,7 @@ class Guard:
         self._hot: set[int] = set()
         self._leaving: dict[int, int] = {}  # fd -> looks left
         self._monitors: list[Monitor] = []
-        self._notices: deque[Notice] = deque(maxlen=NOTICES_MAX)
+        self._notices: deque[Notice] = deque(maxlen=NOTICES_MAX if tells else 0)
         self._lock = threading.RLock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None

@@ -1,4 +1,4 @@
-"""An engine's sockets, and the turn: take what is there, do what is due, send what there is. Never waits, starts no thread.
+"""An engine's sockets, and the turn: take what is there, do what is due, send what there is. Never waits; starts no thread but the guard's of a bound ROUTER.
 
 One non-blocking turn serves every shell; only who waits, and how, differs between them.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import zmq
 
@@ -17,6 +17,10 @@ from patterns.wire.engine import Close, Effect, Link, Listen, Open, PeerId, Send
 from patterns.wire.errors import ZbrokerError
 from patterns.wire.frames import Frames
 
+if TYPE_CHECKING:
+    from patterns.io.watched import Watch
+
+_HELLO: Final = b"ZB1H"
 _TURN_MESSAGES: Final = 128  # then timers and sends have their turn
 _STALL_US: Final = 1_000_000  # after a stall, what has arrived is heard before deadlines are judged (design: SIGSTOP)
 
@@ -59,16 +63,18 @@ class Plug:
 
     Attributes:
         greeted: the ZMTP handshake of its connection is done.
+        watch: of a bound ROUTER's connections, where they can be measured.
         had_socket: libzmq got as far as a socket of the system since the last try.
     """
 
-    __slots__ = ("greeted", "had_socket", "is_routed", "link", "monitor", "monitor_fd", "socket", "socket_fd")
+    __slots__ = ("greeted", "had_socket", "is_routed", "link", "monitor", "monitor_fd", "socket", "socket_fd", "watch")
 
     def __init__(
         self, link: Link, kind: SocketKind, socket: zmq.Socket[bytes], monitor: zmq.Socket[bytes] | None
     ) -> None:
         self.link = link
         self.greeted = self.had_socket = False
+        self.watch: Watch | None = None
         self.is_routed = kind is SocketKind.ROUTER
         self.socket = socket
         self.monitor = monitor
@@ -164,6 +170,8 @@ class Links:
 
     def _receive_from(self, plug: Plug, readable: bool, now: int) -> int:
         """Until the engine has news for a caller: that one comes back for the rest. Returns how many messages."""
+        if plug.watch is not None:
+            return self._receive_watched(plug, plug.watch, readable, now)
         engine, socket = self._engine, plug.socket
         for taken in range(_TURN_MESSAGES):
             frames = turn.receive(socket, readable)
@@ -171,6 +179,23 @@ class Links:
                 return taken
             readable = False
             engine.receive(plug.link, frames.pop(0) if plug.is_routed else b"", frames, now)
+            if engine.has_events:
+                return taken + 1
+        return _TURN_MESSAGES
+
+    def _receive_watched(self, plug: Plug, watch: Watch, readable: bool, now: int) -> int:
+        """The same, telling the guard what each connection has had delivered."""
+        engine: Any = self._engine
+        for taken in range(_TURN_MESSAGES):
+            message = turn.receive_routed(plug.socket, readable)
+            if message is None:
+                return taken
+            readable = False
+            peer, frames, fd = message
+            watch.delivered(fd, sum(map(len, frames)), len(frames))
+            engine.receive(plug.link, peer, frames, now)
+            if frames and frames[0] == _HELLO:  # before READY leaves
+                watch.allow(fd, *engine.allowance(plug.link, peer))
             if engine.has_events:
                 return taken + 1
         return _TURN_MESSAGES
@@ -238,12 +263,14 @@ class Links:
 
     def _open(self, effect: Open) -> None:
         context = self._context()
-        monitor = None
+        monitor = watch = None
         match self._kind:
             case SocketKind.DEALER:
                 socket, monitor = sockets.make_dealer(context, effect.address)
             case SocketKind.ROUTER:
-                socket = sockets.make_router(context, effect.address)
+                from patterns.io.watched import bind_watched  # ctypes and dataclasses: who does not bind need not wait
+
+                socket, watch = bind_watched(context, effect.address)
             case SocketKind.XPUB:
                 socket = sockets.make_xpub(context, effect.address, binds=self._binds)
             case SocketKind.SUB:
@@ -251,6 +278,7 @@ class Links:
         if self._binds:
             self.bound = sockets.last_endpoint(socket)
         plug = self._plugs[effect.link] = Plug(effect.link, self._kind, socket, monitor)
+        plug.watch = watch
         self._plugs_by_fd[plug.socket_fd] = plug
         self.has_new = True
         self._watch(plug.socket_fd)
@@ -267,6 +295,8 @@ class Links:
     def _unplug(self, plug: Plug, linger_ms: int) -> None:
         self._unwatch(plug.socket_fd)
         del self._plugs_by_fd[plug.socket_fd]
+        if plug.watch is not None:
+            plug.watch.close()  # while the socket is open: libzmq's I/O thread blocks on a monitor that nobody reads
         if plug.monitor is not None:
             self._unwatch(plug.monitor_fd)
             sockets.close(plug.socket, plug.monitor, linger_ms=linger_ms)

@@ -10,12 +10,16 @@ import msgspec
 import pytest
 import zmq
 
+from patterns.io.guard_kernel import available
 from patterns.sync import Admin, Consumer, Producer, Publisher, Requester, Subscriber
 from patterns.wire.errors import NotInThisDeployment
-from tests.processes import Broker
+from patterns.wire.limits import CREDIT_BYTES
+from tests.processes import Broker, until
 from tests.sockets.flood import ENDLESS_MULTIPART, MIB, WHOLE_MESSAGES, Flood, raw_peer
-from tests.sockets.hostile import Peer, half_open
+from tests.sockets.hostile import Peer, half_open, hello_frames
 from tests.sockets.places import serving
+
+only_guarded = pytest.mark.skipif(not available, reason="the guard needs TCP_INFO")
 
 
 @pytest.fixture
@@ -52,6 +56,43 @@ def test_a_bound_replier_answers_its_requester_whatever_others_send(context):
             assert requester.request("echo", 3, timeout_s=10) == 3
         for one in held:
             one.close()
+
+
+@only_guarded
+@pytest.mark.parametrize(
+    ("chunk", "count", "role"),
+    [
+        pytest.param(ENDLESS_MULTIPART, 1, None, id="endless-multipart-1"),
+        pytest.param(ENDLESS_MULTIPART, 20, None, id="endless-multipart-20"),
+        pytest.param(ENDLESS_MULTIPART, 20, "requester", id="endless-in-a-session-20"),
+        pytest.param(WHOLE_MESSAGES, 20, None, id="whole-20"),
+    ],
+)
+def test_a_flood_at_a_bound_replier_is_cut_and_its_requester_loses_nothing(chunk, count, role):
+    openings = [hello_frames(role) for _ in range(count)] if role else []
+    with serving("tcp://127.0.0.1:0", "echo", lambda body: body) as replier, Requester(replier.address) as requester:
+        assert requester.request("echo", 0, timeout_s=30) == 0
+        port = int(replier.address.rpartition(":")[2])
+        with Flood(port, chunk, count, bytes_max=4_000 * MIB, duration_s=60.0, openings=openings) as flood:
+            until(lambda: requester.request("echo", 1, timeout_s=30) == 1 and len(flood.cut_after_s) == count)
+        assert requester.request("echo", 2, timeout_s=30) == 2
+    assert not any(thread.name == "zbroker-guard" for thread in threading.enumerate())
+
+
+def test_a_bound_replier_that_is_busy_cuts_nobody_within_its_credit(context):
+    may_go, count = threading.Event(), CREDIT_BYTES // MIB
+    with (
+        serving("tcp://127.0.0.1:0", "slow", lambda body: may_go.wait(60) and b"done", codec="raw") as replier,
+        Peer(context, replier.address) as peer,
+    ):
+        peer.hello("requester", credit=(1 << 20, 1 << 30), codec="raw")
+        for number in range(count):
+            header = {"id": number, "service": "slow", "timeout_ms": 99_999, "codec": "raw"}
+            peer.send("Q", header, b"", b"x" * MIB)
+        peer.send("I", {"token": 5})
+        peer.receive("i", 60)
+        may_go.set()
+        assert sorted(peer.receive("q", 60).get("id", 0) for _ in range(count)) == list(range(count))
 
 
 def test_a_bound_publisher_serves_its_subscriber_whatever_others_subscribe_to(context):
