@@ -102,9 +102,9 @@ def parse_header(data: bytes, at: int, salt_crc: int) -> Header | None:
     if len(data) < at + HEADER_BYTES or data[at : at + 4] != MAGIC:
         return None
     header = Header._make(HEADER.unpack_from(data, at))
-    if _extend(salt_crc, data[at + 8 : at + HEADER_BYTES]) != header.header_crc or header.record_index > INTEGER_MAX:
+    if _extend(salt_crc, data[at + 8 : at + HEADER_BYTES]) != header.header_crc:
         return None
-    return header
+    return header if max(header.record_index, header.durable_index) <= INTEGER_MAX else None
 
 
 def parse_body(data: bytes, at: int, body_bytes: int, body_crc: int) -> tuple[bytes, bytes] | None:

@@ -65,6 +65,7 @@ def test_a_cut_header_is_none(length: int) -> None:
 def test_a_header_with_an_index_that_nobody_reaches_is_none() -> None:
     vast = Record(1 << 53, RecordKind.OPS, stream_id=0, base_offset=0, count=0)
     assert parse_header(whole(vast), 0, SALT_CRC) is None
+    assert parse_header(build_header(SALT_CRC, 0, 4, 1 << 53, 2, 99, RECORD)[0], 0, SALT_CRC) is None
 
 
 def test_columns_longer_than_the_body_are_damage_even_under_a_right_crc() -> None:
