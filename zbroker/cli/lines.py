@@ -17,14 +17,14 @@ _CHUNK_BYTES: Final = 64 * 1024
 
 
 class Lines:
-    """Numbers and reads lines; `number` is the one that came last.
+    """Numbers and reads lines; `number` is the one that came last, `bytes_taken` what they had, ends included.
 
     Not the stream's own readline(), because it must be known whether the next line would have to be waited for: then
     what has been confirmed is printed first.
     """
 
     def __init__(self, stream: BinaryIO) -> None:
-        self.number = 0
+        self.number = self.bytes_taken = 0
         self._stream = stream
         self._rest = bytearray()
         self._searched = 0
@@ -61,6 +61,7 @@ class Lines:
 
     def _take(self, end: int, terminator: int) -> bytes:
         line = bytes(self._rest[:end])
+        self.bytes_taken += end + terminator
         del self._rest[: end + terminator]
         self._searched = 0
         return line

@@ -49,7 +49,7 @@ def pub(topic: str, body: str, url: str, as_json: bool, raw: bool, audience: int
 
     \b
     zbroker pub orders.eu '{"sku": 7}' --url zb://localhost
-    tail -f log.jsonl | zbroker pub logs - --url tcp://127.0.0.1:7000 --wait-for-subscribers 1
+    tail -f log.jsonl | zbroker pub logs - --wait-for-subscribers 1
     """
     from patterns.sync import Publisher
 

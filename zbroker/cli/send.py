@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,10 +25,12 @@ from zbroker.cli.command import (
 from zbroker.cli.exits import FAILED, end, status_of
 from zbroker.cli.lines import Lines, at_line, bodies_of, standard_input
 from zbroker.cli.output import Printer
+from zbroker.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from patterns.sync import Posted, Producer, Receipt
 
+_SHOWN_EVERY: Final = 1_024  # messages a redraw of the bar; more often costs and shows nothing
 _UNDER_WAY_MAX: Final = 8_192  # messages without a confirm; a batch of small ones holds as many
 
 
@@ -63,8 +68,9 @@ def send(
     printer = Printer(as_json=as_json, raw=raw)
     if body is None or body == "-":
         lines = standard_input() if source is None else Lines(source.open("rb"))
-        with closing(Producer(url, stream, codec=codec_for(raw), timeout_s=timeout_s)) as producer:
-            _Sender(producer, printer, key, timeout_s).send(lines, raw)
+        opened = Producer(url, stream, codec=codec_for(raw), timeout_s=timeout_s)
+        with closing(opened) as producer, _bar(source, as_json) as show:
+            _Sender(producer, printer, key, timeout_s, lambda: show(lines.bytes_taken)).send(lines, raw)
         return
     try:
         one = of_argument(body, raw=raw)
@@ -74,6 +80,23 @@ def send(
         _print(printer, producer.send(one, key=key))
 
 
+@contextmanager
+def _bar(source: Path | None, as_json: bool) -> Iterator[Callable[[int], None]]:
+    """Tells how much of a file is confirmed, on a terminal; not between lines of JSON on the same one."""
+    if source is None or not source.is_file() or (as_json and sys.stdout.isatty()):
+        yield lambda done: None
+        return
+    shown = 0
+    with progress_bar(f"sending {source.name}", source.stat().st_size) as move:
+
+        def show(done: int) -> None:
+            nonlocal shown
+            move(done - shown)
+            shown = done
+
+        yield show
+
+
 def _print(printer: Printer, receipt: Receipt) -> None:
     printer.record({"offset": receipt.offset, "duplicate": receipt.duplicate})
 
@@ -81,11 +104,14 @@ def _print(printer: Printer, receipt: Receipt) -> None:
 class _Sender:
     """Keeps many messages under way, and tells of each in order once it is confirmed."""
 
-    def __init__(self, producer: Producer, printer: Printer, key: str | None, timeout_s: float) -> None:
+    def __init__(
+        self, producer: Producer, printer: Printer, key: str | None, timeout_s: float, show: Callable[[], None]
+    ) -> None:
         self._producer = producer
         self._printer = printer
         self._key = key
         self._timeout_s = timeout_s
+        self._show = show
         self._posted: deque[Posted] = deque()
         self._confirmed = 0
 
@@ -115,6 +141,8 @@ class _Sender:
         receipt = self._posted[0].result(self._timeout_s)
         self._posted.popleft()
         self._confirmed += 1
+        if self._confirmed % _SHOWN_EVERY == 0 or not self._posted:
+            self._show()
         _print(self._printer, receipt)
 
     def _status(self, error: ZbrokerError) -> int:

@@ -21,6 +21,7 @@ from zbroker.cli.command import (
     closing,
     count_option,
     require_broker,
+    seconds,
     timeout_option,
 )
 from zbroker.cli.exits import UNAVAILABLE, end
@@ -33,8 +34,16 @@ _HOME: Final = "\x1b[H"
 _REST_OF_LINE: Final = "\x1b[K"
 _REST_OF_SCREEN: Final = "\x1b[J"
 _FIRST_S: Final = 0.5  # a rate needs two looks; who has just started it wants to see something
-_INTERVAL_S_MIN: Final = 0.1
+_INTERVAL_S_MIN: Final = 0.1  # less measures the broker's clock
+_INTERVAL_S_MAX: Final = 3_600.0
 _GONE: Final = (Unavailable, OutcomeError, LoadError)  # a broker that is started again, or will be
+
+
+def _interval(text: str) -> float:
+    value = seconds(text)
+    if not _INTERVAL_S_MIN <= value <= _INTERVAL_S_MAX:
+        raise click.BadParameter(f"{text!r} is not between {_INTERVAL_S_MIN} and {_INTERVAL_S_MAX:g} seconds")
+    return value
 
 
 @click.command(cls=ClientCommand)
@@ -42,8 +51,8 @@ _GONE: Final = (Unavailable, OutcomeError, LoadError)  # a broker that is starte
 @click.option(
     "--interval",
     "interval_s",
-    type=click.FloatRange(_INTERVAL_S_MIN, 3_600),
-    default=2.0,
+    type=_interval,
+    default="2",
     metavar="S",
     help="Seconds between refreshes.  [2]",
 )

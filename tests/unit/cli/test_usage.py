@@ -78,3 +78,37 @@ def test_completion_prints_a_script(shell: str) -> None:
     result = run("completion", shell)
     assert result.exit_code == 0
     assert "_ZBROKER_COMPLETE" in result.stdout
+
+
+TIMED = [
+    ("pub", "t", "1"), ("sub", "t"), ("request", "s", "1"), ("reply", "s"), ("send", "s", "1"), ("receive", "s"),
+    ("status",), ("top",),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["-1", "nan", "inf", "x", ""])
+@pytest.mark.parametrize("command", TIMED, ids=lambda command: command[0])
+def test_a_timeout_that_is_none_is_wrong_usage(command: tuple[str, ...], text: str) -> None:
+    result = run(*command, *ZB, "--timeout", text)
+    assert (result.exit_code, result.stdout) == (USAGE, "")
+    assert "'--timeout'" in result.stderr
+
+
+@pytest.mark.parametrize("text", ["-1", "0", "1.5", "x"])
+@pytest.mark.parametrize("command", [("sub", "t"), ("reply", "s"), ("receive", "s"), ("top",)], ids=lambda one: one[0])
+def test_a_count_that_is_none_is_wrong_usage(command: tuple[str, ...], text: str) -> None:
+    result = run(*command, *ZB, "--count", text)
+    assert (result.exit_code, result.stdout) == (USAGE, "")
+    assert "'--count'" in result.stderr
+
+
+@pytest.mark.parametrize("text", ["-1", "0", "nan", "inf", "1e9"])
+def test_an_interval_that_is_none_is_wrong_usage(text: str) -> None:
+    assert run("top", *ZB, "--interval", text).exit_code == USAGE
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_the_help_of_every_command_fits_80_columns(command: str) -> None:
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) <= 80
