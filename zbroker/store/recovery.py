@@ -3,6 +3,7 @@
 Reads only. The journal decides what to write about it; verify.py shows it to people.
 """
 
+import contextlib
 from collections.abc import Callable
 
 import msgspec
@@ -335,7 +336,8 @@ def _leading_losses(window: Window, header: SegmentHeader, bound: int) -> list[D
         at = window.load(offset, HEADER_BYTES + found.body_bytes)
         body = parse_body(window.data, at + HEADER_BYTES, found.body_bytes, found.body_crc)
         if body is not None:
-            losses += decode_lost(body[1])
+            with contextlib.suppress(msgspec.MsgspecError, UnicodeError):  # what is no list of losses tells of none
+                losses += decode_lost(body[1])
         index += 1
         offset += padded(HEADER_BYTES + found.body_bytes)
     return losses

@@ -76,8 +76,8 @@ def unpack_header(block: bytes) -> SegmentHeader | None:
         return None
     fields = _HEADER.unpack_from(block)
     header = SegmentHeader(*fields[4:])
-    indexes = max(header.last_covered, header.first_index, header.durable_index)
-    if indexes > INTEGER_MAX or max(header.number, header.epoch) > NUMBER_MAX:
+    indexes = (header.first_index, header.durable_index, header.checkpoint_index, header.oldest_needed)
+    if max(indexes) > INTEGER_MAX or max(header.number, header.last_covered, header.epoch) > NUMBER_MAX:
         return None  # nobody wrote so much; what comes after it would fit no field
     return msgspec.structs.replace(header, format=fields[1], reader_min=fields[2], crc=crc)
 

@@ -46,7 +46,9 @@ def test_a_header_reads_back_as_it_was_packed() -> None:
         ("epoch", 1 << 31),
         ("first_index", 1 << 53),
         ("durable_index", 1 << 53),
-        ("last_covered", 1 << 53),
+        ("last_covered", 1 << 31),
+        ("checkpoint_index", 1 << 53),
+        ("oldest_needed", 1 << 53),
     ],
 )
 def test_a_header_with_a_number_that_nobody_reaches_is_none(name: str, value: int) -> None:
