@@ -1,4 +1,4 @@
-"""The same attacks on roles that bind peer to peer, and on peers that stop in the middle; bounded memory is the broker's promise alone."""
+"""The same attacks on roles that bind peer to peer, and on peers that stop in the middle."""
 
 from __future__ import annotations
 
