@@ -141,6 +141,7 @@ class ProducerEngine(ClientEngine):
             if batch.sequence > self._accepted:
                 batch.previous, self._accepted = self._accepted, batch.sequence
             self._send(session, batch, now)
+        self._tell_refused()
 
     def _may_send(self, session: ClientSession) -> bool:
         """Never more under way than the broker remembers: a retry of an older one could not be told from a new one."""
@@ -261,6 +262,10 @@ class ProducerEngine(ClientEngine):
             return
         refused.error = error
         refused.done = True
+        self._tell_refused()
+
+    def _tell_refused(self) -> None:
+        """What is refused is told in its turn: when nothing before it is open any more."""
         done: list[Batch] = []
         while self._unconfirmed and self._unconfirmed[0].error is not None:
             self._finish(self._unconfirmed.popleft(), done)

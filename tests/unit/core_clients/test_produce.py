@@ -139,6 +139,16 @@ def test_a_refusal_that_may_pass_keeps_order_and_waits_as_long_as_it_says(wire):
     assert wire.engine.hindrance is None
 
 
+def test_a_batch_refused_behind_one_that_is_confirmed_later_is_told_then(wire):
+    append(wire, 2)
+    refuse(wire, 500, 2, detail="the disk failed")
+    assert done(wire) == []
+    wire.say(Confirm(1, [70], []))
+    first, second = done(wire)
+    assert (first.offset, second.error.number) == (70, 500)
+    assert wire.engine.unconfirmed == 0
+
+
 def test_a_refusal_of_an_earlier_copy_says_nothing_of_the_one_that_was_sent_after_it(wire):
     batches = append(wire, 3)
     refuse(wire, 501, 1, retryable=True, retry_after_ms=250)
