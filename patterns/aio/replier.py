@@ -12,7 +12,7 @@ from typing import Any, Final
 from patterns.aio.driver import AioDriver
 from patterns.aio.role import AioRole, Arrivals
 from patterns.roles.replier import Handler, IncomingRequestRole, ReplierRole
-from patterns.wire.errors import BadArgument, Closed, ShuttingDown
+from patterns.wire.errors import BadArgument, Closed, ReplierLost
 
 __all__ = ["Handler", "IncomingRequest", "Replier"]
 _END: Final = object()  # instead of a part; None is one
@@ -125,6 +125,7 @@ class Replier(ReplierRole[AioDriver], AioRole):
         try:
             async for request in self:
                 task = asyncio.create_task(self._serve(request, handler))
+                self._serving[request._token] = task  # so that close() waits for it though it has not begun
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
                 while len(tasks) >= self._concurrency:
@@ -146,7 +147,9 @@ class Replier(ReplierRole[AioDriver], AioRole):
         except asyncio.CancelledError:
             if token not in self._stopped or task.cancelling() > cancelling + 1:  # by whoever owns the task
                 if not self.closed:
-                    self._fail(token, ShuttingDown("the replier was cancelled"))
+                    self._fail(
+                        token, ReplierLost("the replier was cancelled while it worked on this; it may have been done")
+                    )
                 raise
             if token in self._cancelled:
                 self._settled(token)

@@ -38,6 +38,7 @@ from patterns.wire.session import Credit
 
 _MS: Final = 1_000
 _REQUESTS_WINDOW: Final = 1_024  # requests that one requester may have outstanding here
+_PARTING_MS: Final = 500  # for proof that the last replies were read; libzmq drops what is unread when we close
 _REPLY_BYTES_HELD: Final = 8 * 1024 * 1024  # for a requester that does not read; then an error takes a reply's place
 
 
@@ -197,14 +198,14 @@ class ReplierEngine(ClientEngine):
 
     def reply(self, token: int, codec: Codec, payload: bytes, columns: bytes, now: int) -> None:
         """Answer; nothing happens if nobody waits any more."""
-        parts = _sent(self._parts, token)
+        parts = _sent(self._parts, token) if self._parts else 0
         self._send(
             token, lambda number: Reply(id=number, codec=codec, parts=parts), now, columns=columns, payload=payload
         )
 
     def end(self, token: int, now: int) -> None:
         """The reply was in the parts."""
-        parts = _sent(self._parts, token)
+        parts = _sent(self._parts, token) if self._parts else 0
         self._send(token, lambda number: Reply(id=number, count=0, parts=parts), now)
 
     def fail(self, token: int, error: ZbrokerError, now: int) -> None:
@@ -224,7 +225,7 @@ class ReplierEngine(ClientEngine):
 
 def _sent(streams: dict[int, Credit], token: int) -> int:
     """How many parts this reply had; there are no more."""
-    credit = streams.pop(token, None) if streams else None
+    credit = streams.pop(token, None)
     return credit.messages_used if credit is not None else 0
 
 
@@ -250,6 +251,7 @@ class PeerReplierEngine:
         self._parts: dict[int, Credit] = {}  # token -> what the requester lets come, and how much went
         self._tokens = count(1)
         self._closed = False
+        self._leaves_at: int | None = None
         self.error: ZbrokerError | None = None
         self.detail = ""
         self.counters = self._sessions.counters
@@ -276,6 +278,8 @@ class PeerReplierEngine:
 
     def receive(self, link: Link, peer: PeerId, frames: Frames, now: int) -> None:
         found = self._sessions.receive(link, peer, frames, now)
+        if self._leaves_at is not None:
+            self._part_if_read()
         if found is None:
             return
         session, message = found
@@ -315,15 +319,29 @@ class PeerReplierEngine:
         return effects
 
     def next_timeout(self) -> int | None:
-        return self._sessions.next_timeout()
+        due = self._sessions.next_timeout()
+        return due if self._leaves_at is None else min(self._leaves_at, due or self._leaves_at)
 
     def handle_timeout(self, now: int) -> None:
         self._sessions.handle_timeout(now)
+        if self._leaves_at is not None and now >= self._leaves_at:
+            self._part()
 
     def leave(self, now: int) -> None:
-        """Tell the requesters; they turn to another address."""
-        if not self._closed:
-            self._sessions.farewell("the replier is leaving", 0)
+        """Tell the requesters, once they have read what they were sent; they turn to another address."""
+        if not self._closed and self._leaves_at is None:
+            self._leaves_at = now + _PARTING_MS * _MS
+            for session in self._sessions:
+                self._sessions.prove(session)
+            self._part_if_read()
+
+    def _part_if_read(self) -> None:
+        if not any(session.probe for session in self._sessions):
+            self._part()
+
+    def _part(self) -> None:
+        self._sessions.farewell("the replier is leaving", 0)
+        self._leaves_at = None
         self._closed = True
 
     @property
@@ -431,7 +449,9 @@ class PeerReplierEngine:
 
     def reply(self, token: int, codec: Codec, payload: bytes, columns: bytes, now: int) -> None:
         """Answer; nothing happens if nobody waits any more."""
-        self._answer(token, Reply(id=0, codec=codec, parts=_sent(self._parts, token)), columns, payload)
+        self._answer(
+            token, Reply(id=0, codec=codec, parts=_sent(self._parts, token) if self._parts else 0), columns, payload
+        )
 
     def end(self, token: int, now: int) -> None:
         """The reply was in the parts."""

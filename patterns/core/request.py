@@ -43,6 +43,8 @@ from patterns.wire.session import ClientEvent, Credit
 _MS: Final = 1_000
 _REPLIES_WINDOW: Final = 4_096  # replies on their way to one requester; their bytes are the closer bound
 _REPLY_BYTES_WINDOW: Final = 2 * CREDIT_BYTES
+_LEFT_MIN: Final = _REPLIES_WINDOW // 2
+_LEFT_BYTES_MIN: Final = _REPLY_BYTES_WINDOW // 2
 
 
 class Outcome(msgspec.Struct, gc=False):
@@ -221,10 +223,15 @@ class RequesterEngine(ClientEngine):
 
     def on_message(self, session: ClientSession, message: Message, now: int) -> None:
         match message.header:
-            case Reply() as reply:
-                self._replied(session, reply, message, now)
-            case Partial() as part:
-                self._part_came(session, part, message, now)
+            case Reply() | Partial() as header:
+                into = session.into
+                into.spend(1, message.size)
+                if into.messages_left < _LEFT_MIN or into.bytes_max - into.bytes_used < _LEFT_BYTES_MIN:
+                    session.grant(into.messages_used + _REPLIES_WINDOW, into.bytes_used + _REPLY_BYTES_WINDOW, now)
+                if isinstance(header, Reply):
+                    self._replied(session, header, message, now)
+                else:
+                    self._part_came(session, header, message, now)
             case ErrorHeader(scope="request", id=number) as header:
                 self._failed(session, number, error_of(header), now)
             case _:
@@ -232,15 +239,7 @@ class RequesterEngine(ClientEngine):
         if self._moves_on:
             self._move_on(now)
 
-    def _count(self, session: ClientSession, size: int, now: int) -> None:
-        """A reply or a part came: grant again before the window is used up."""
-        into = session.into
-        into.spend(1, size)
-        if into.messages_left < _REPLIES_WINDOW // 2 or into.bytes_max - into.bytes_used < _REPLY_BYTES_WINDOW // 2:
-            session.grant(into.messages_used + _REPLIES_WINDOW, into.bytes_used + _REPLY_BYTES_WINDOW, now)
-
     def _replied(self, session: ClientSession, reply: Reply, message: Message, now: int) -> None:
-        self._count(session, message.size, now)
         pending = self._settle(session, reply.id, now)
         if pending is None:
             return
@@ -256,7 +255,6 @@ class RequesterEngine(ClientEngine):
         self._events.append(Outcome(reply.id, None, reply.codec, message.payload, first, reply.count == 1))
 
     def _part_came(self, session: ClientSession, part: Partial, message: Message, now: int) -> None:
-        self._count(session, message.size, now)
         pending = self._pending.get(part.id)
         if pending is None or pending.asked is not session:
             self.counters["late_replies"] += 1

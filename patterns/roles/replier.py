@@ -37,6 +37,7 @@ from patterns.wire.errors import (
     Cancelled,
     Closed,
     HandlerFailed,
+    NoReplier,
     ShuttingDown,
     TimedOut,
     ZbrokerError,
@@ -84,7 +85,7 @@ class IncomingRequestRole:
         replier = self._replier
         if self._token not in replier._cancelled:
             replier._look()
-        return self._token in replier._cancelled or self._deadline <= clock()
+        return self._token in replier._cancelled or self._deadline <= clock() or replier._driver.is_closed
 
     def reply(self, body: Any, headers: dict[str, str] | None = None) -> None:
         """Answer; behind parts, it is the last one. Raises BadBody, TooLarge; nothing happens when nobody waits any more."""
@@ -208,6 +209,7 @@ class ReplierRole(Role[D]):
     def _served(self, token: int) -> None:
         """The handler has ended."""
         del self._serving[token]
+        self._in_hand.pop(token, None)
         self._cancelled.discard(token)
         if self._is_leaving:
             self._driver.run()  # wakes who waits in close()
@@ -357,7 +359,7 @@ class ReplierRole(Role[D]):
         yield Wait(at_once, None, fresh=True)
         self._refuse_waiting()
         yield Wait(self._all_served, deadline_of(timeout_s))
-        late = [token for token, who in self._serving.items() if who != self._me()]
+        late = [token for token, who in {**self._in_hand, **self._serving}.items() if who != self._me()]
         if late:
             _log.warning("closed while %d requests had no reply; their requesters hear REPLIER_LOST", len(late))
         for token in late:
@@ -369,11 +371,10 @@ class ReplierRole(Role[D]):
         return all(who == me for works in (self._serving, self._in_hand) for who in list(works.values()))
 
     def _refuse_waiting(self) -> None:
-        """What no handler has begun with is certainly not done."""
+        """What no handler has begun with is certainly not done. A broker must not be taken for who is leaving."""
+        kind = NoReplier if isinstance(self._engine, ReplierEngine) else ShuttingDown
         while (event := self._oldest()) is not None and not self._driver.is_closed:
-            self._fail(
-                event.token, ShuttingDown(f"the replier of service {event.service!r} is leaving; it was not begun")
-            )
+            self._fail(event.token, kind(f"the replier of service {event.service!r} is leaving; it was not begun"))
 
 
 def at_once() -> bool:

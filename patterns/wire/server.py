@@ -251,6 +251,11 @@ class Sessions:
         if session.unread >= REPLIES_UNREAD_MAX and not session.probe:
             self._probe(session)
 
+    def prove(self, session: Session) -> None:
+        """Ask for proof that all was read that was sent, if there is any: `probe` is 0 then."""
+        if not session.probe and (session.unread or session.out.sent > session.out.proven):
+            self._probe(session)
+
     def _probe(self, session: Session) -> None:
         """Ask for proof that it reads: a token that is known only to who reads it, or guesses our clock."""
         session.probe = 1 + zlib.crc32(b"%d %d %d" % (session.started_at, session.heard_at, session.out.sent))

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from patterns.aio import Consumer, Producer, Publisher, Replier, Requester, Subscriber
-from patterns.wire.errors import Closed, ShuttingDown
+from patterns.wire.errors import Closed, ReplierLost
 from tests.aio.loops import IDLE_S, attempts, in_a_loop, serving
 from tests.processes import Broker
 from tests.sockets.places import Place
@@ -153,7 +153,7 @@ async def test_a_handler_that_is_cancelled_says_so(place: Place) -> None:
                 asking = asyncio.create_task(asker.request("slow", 1, timeout_s=IDLE_S))
                 await began.wait()
                 serving.cancel()
-                with pytest.raises(ShuttingDown):
+                with pytest.raises(ReplierLost):
                     await asking
 
 

@@ -189,7 +189,7 @@ async def test_close_ends_serving_and_a_handler_under_way(place: Place) -> None:
     async with Requester(place.of(replier)) as asker:
         asking = asyncio.create_task(asker.request("slow", 1, timeout_s=IDLE_S))
         await began.wait()
-        await replier.close()
+        await replier.close(0.1)
         await serving
         with pytest.raises(ReplierLost):
             await asking

@@ -75,6 +75,17 @@ def test_request_reply_gives_each_outcome(broker: Broker, address: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:7402", "broker"])
+def test_streamed_rows_come_whole_or_as_far_as_wanted(broker: Broker, address: str) -> None:
+    said = run(["examples/streamed_rows.py", broker.url if address == "broker" else address], broker).splitlines()
+    assert said == [
+        "10000 rows of eu, together 24997500",
+        "the first above 1: Order(number=5, region='us', total=1.25)",
+        "rows read for that: a few",
+        "refused: no_such_region - there is no region 'mars'",
+    ]
+
+
 def test_publish_subscribe_receives_what_matches(broker: Broker) -> None:
     said = run(["examples/publish_subscribe.py"], broker).splitlines()
     assert said == ["sensors.cellar.temperature: 1000", "sensors.roof.temperature: 1000", "lost: 0"]

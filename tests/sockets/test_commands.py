@@ -152,6 +152,21 @@ def test_a_reply_that_takes_too_long(service: Any) -> None:
     assert run("request", "price", "1", "--timeout", "0.3", url=service("--command", "sleep 100")).returncode == 75
 
 
+def test_lines_of_a_command_are_parts_of_the_reply(service: Any) -> None:
+    url = service("--stream", "--command", 'read -r n; seq "$n"; test "$n" != 2 || { echo enough >&2; exit 4; }')
+    assert run("request", "price", "300", "--stream", url=url).stdout.split() == [b"%d" % n for n in range(1, 301)]
+    failed = run("request", "price", "2", "--stream", "--json", url=url)
+    assert (failed.returncode, lines(failed.stdout)) == (1, [{"body": 1}, {"body": 2}])
+    assert b"exit_4: enough" in failed.stderr
+    whole = run("request", "price", "1", url=url)
+    assert (whole.returncode, b"--stream" in whole.stderr) == (1, True)
+
+
+def test_one_reply_is_one_part(service: Any) -> None:
+    assert run("request", "price", "7", "--stream", url=service("--echo")).stdout == b"7\n"
+    assert run("reply", "price", "--stream", url="tcp://127.0.0.1:0").returncode == 2
+
+
 def test_an_address_in_use(bound: str) -> None:
     with Replier(bound, "x") as replier:
         done = run("reply", "x", "--timeout", "0.1", url=replier.address)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 import msgspec
 
-from patterns.wire.errors import BadBody, ZbrokerError
+from patterns.wire.errors import BadArgument, BadBody, ZbrokerError
 from patterns.wire.names import check_name
 from zbroker.cli.bodies import as_bytes, is_json, parse, shown
 from zbroker.cli.command import (
@@ -46,11 +46,14 @@ _FAREWELL_S = 20.0  # for the request under way; who stops services often waits 
     metavar="CMD",
     help="Run CMD in a shell: the body as JSON on its standard input, its standard output is the reply.",
 )
+@click.option(
+    "--stream", "in_parts", is_flag=True, help="Each line that CMD prints is a part of the reply, as it comes."
+)
 @count_option("Exit after so many requests.")
 @timeout_option("Exit after so many seconds: with status 75 if --count was not reached, else with 0.")  # fmt: skip
 def reply(
-    service: str, url: str, as_json: bool, raw: bool, echo: bool, shell_command: str | None, count: int | None,
-    timeout_s: float | None,
+    service: str, url: str, as_json: bool, raw: bool, echo: bool, shell_command: str | None, in_parts: bool,
+    count: int | None, timeout_s: float | None,
 ) -> None:  # fmt: skip
     """Offer SERVICE and answer requests, one at a time, until Ctrl-C. Peer to peer it binds the address.
 
@@ -67,6 +70,8 @@ def reply(
 
     if echo and shell_command is not None:
         raise click.UsageError("--echo and --command exclude each other")
+    if in_parts and shell_command is None:
+        raise click.UsageError("--stream is about the lines of --command")
     until, printer = Until(count, timeout_s), Printer(as_json=as_json, raw=raw)
     codec = "raw" if raw else "msgpack" if shell_command is None else "json"
     with closing(Replier(url, service, codec=codec)) as replier, _Goodbye(replier) as goodbye:
@@ -81,7 +86,7 @@ def reply(
                 else:
                     until.time_is_up("requests")
                 return
-            error = _answer(request, shell_command, raw)
+            error = _answer(request, shell_command, raw, in_parts)
             if as_json:
                 printer.message({"service": service, "error": error}, request.body)
             until.had_one()
@@ -121,10 +126,14 @@ class _Goodbye:
         signal.signal(signal.SIGTERM, self._before)
 
 
-def _answer(request: IncomingRequest, shell_command: str | None, raw: bool) -> str | None:
+def _answer(request: IncomingRequest, shell_command: str | None, raw: bool, in_parts: bool) -> str | None:
     """Reply, or fail the request; what went wrong."""
     try:
-        request.reply(_reply_to(request, shell_command, raw))
+        if in_parts:
+            assert shell_command is not None
+            _send_lines(request, shell_command, raw)
+        else:
+            request.reply(_reply_to(request, shell_command, raw))
     except ZbrokerError as error:
         say(f"a request failed: {error.code or error.name}: {error}")
         request.fail(error.code or error.name.lower(), error.detail)
@@ -133,15 +142,30 @@ def _answer(request: IncomingRequest, shell_command: str | None, raw: bool) -> s
 
 
 def _reply_to(request: IncomingRequest, shell_command: str | None, raw: bool) -> Any:
-    body = request.body
     if shell_command is None:
-        return as_bytes(body, None) if raw else body
+        return as_bytes(request.body, None) if raw else request.body
     from zbroker.cli.shell import run
 
+    written = run(shell_command, _standard_input(request, raw), request.remaining_s)
+    return written if raw else _read_reply(written)
+
+
+def _send_lines(request: IncomingRequest, shell_command: str, raw: bool) -> None:
+    """A part for each line, as far as the requester takes them; a pipe that nobody reads stops the command."""
+    from zbroker.cli.shell import run_lines
+
+    if not request.takes_parts:
+        raise BadArgument(f"service {request.service!r} replies in parts: ask it with --stream")
+    for line in run_lines(shell_command, _standard_input(request, raw), lambda: not request.is_cancelled):
+        request.send_part(line if raw else _read_reply(line))
+    request.end()
+
+
+def _standard_input(request: IncomingRequest, raw: bool) -> bytes:
+    body = request.body
     if not raw and not is_json(body) and not isinstance(body, bytes):
         raise BadBody("the request's body has what JSON cannot express; reply --raw takes it as bytes")
-    written = run(shell_command, shown(body, None, raw=raw), request.remaining_s)
-    return written if raw else _read_reply(written)
+    return shown(body, None, raw=raw)
 
 
 def _read_reply(written: bytes) -> Any:

@@ -21,7 +21,15 @@ from zbroker.cli.output import Printer
 @click.option(
     "--idempotent", is_flag=True, help="It may be done twice: ask again when a replier or the broker is lost."
 )
-def request(service: str, body: str, url: str, as_json: bool, raw: bool, timeout_s: float, idempotent: bool) -> None:
+@click.option(
+    "--stream",
+    "in_parts",
+    is_flag=True,
+    help="Print the parts of a streamed reply as they come; --timeout is for each.",
+)
+def request(
+    service: str, body: str, url: str, as_json: bool, raw: bool, timeout_s: float, idempotent: bool, in_parts: bool
+) -> None:
     """Ask SERVICE and print its reply; BODY is JSON text, and `-` asks once for each line of standard input, in order.
 
     Peer to peer it connects. A BODY that begins with `-` goes behind `--`. Exit status 69: nobody offers the service.
@@ -42,8 +50,11 @@ def request(service: str, body: str, url: str, as_json: bool, raw: bool, timeout
     with closing(Requester(url, codec=codec_for(raw))) as requester:
         try:
             for one in bodies:
-                reply = requester.request(service, one, timeout_s=timeout_s, idempotent=idempotent)
-                printer.message({}, reply)
+                if in_parts:
+                    for part in requester.stream(service, one, part_timeout_s=timeout_s, idempotent=idempotent):
+                        printer.message({}, part)
+                else:
+                    printer.message({}, requester.request(service, one, timeout_s=timeout_s, idempotent=idempotent))
                 done += 1
         except ZbrokerError as error:
             if lines is None or (done == 0 and not isinstance(error, BadBody)):

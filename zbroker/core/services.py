@@ -359,7 +359,8 @@ class Services:
         """Nobody waits for it. If a replier works on it, its size stays on that replier's account until it answers."""
         if pending.requester is not None:
             pending.requester.pending.pop(pending.header.id, None)
-            pending.requester.held.pop(pending.own_id, None)
+            if pending.flow is not None:
+                pending.requester.held.pop(pending.own_id, None)
             pending.requester = None
             self._live -= 1
         pending.payload = pending.columns = b""

@@ -15,6 +15,8 @@ from patterns.wire.messages import (
     Hello,
     Offer,
     Offered,
+    Ping,
+    Pong,
     Ready,
     Reply,
     Request,
@@ -254,3 +256,25 @@ def test_peer_to_peer_a_reply_is_in_the_codec_of_who_asked(bound):
 
 def test_through_a_broker_a_reply_is_in_our_own_codec(wire):
     assert wire.engine.codec_to(1) is Codec.MSGPACK
+
+
+def test_a_replier_leaves_when_its_last_replies_are_read(bound):
+    bound.hello(b"p2")
+    bound.say(request(5))
+    bound.engine.reply(bound.heard(Requested)[0].token, Codec.MSGPACK, b"\x91\x02", b"", bound.now)
+    bound.engine.leave(bound.now)
+    *_, reply, ping = bound.told()
+    assert (type(reply.header), type(ping.header)) == (Reply, Ping)
+    assert not bound.engine.closed
+    bound.say(Pong(ping.header.token))
+    assert [type(message.header) for message in bound.told()] == [Goodbye]
+    assert bound.engine.closed
+
+
+def test_a_replier_does_not_wait_long_for_who_does_not_read(bound):
+    bound.say(request(5))
+    bound.engine.fail(bound.heard(Requested)[0].token, ApplicationError("no"), bound.now)
+    bound.engine.leave(bound.now)
+    bound.engine.handle_timeout(bound.engine.next_timeout())
+    assert bound.engine.closed
+    assert type(bound.told()[-1].header) is Goodbye
