@@ -31,6 +31,7 @@ from patterns.io.guard_account import (
     HandshakeFailure,
     memory_cuts,
 )
+from patterns.io.guard_backlog import Backlog
 from patterns.io.guard_kernel import Kernel, available, borrow, cookie_of, queued_bytes
 
 INTERVAL_S: Final = 0.05
@@ -97,6 +98,7 @@ class Monitor:
     pair: zmq.Socket[bytes]
     connection_bytes_max: int
     has_backpressure: bool
+    has_readers: bool  # who may not read, while what waits for them is bounded by nothing that we count
 
 
 def port_of(endpoint: bytes) -> int | None:
@@ -138,7 +140,7 @@ class Guard:
         self._long_bytes = FRAME_OVERHEAD_BYTES + security_bytes
         self._delivered: dict[int, int] = {}  # fd -> bytes, ever growing; written by the loop only
         self._accounts: dict[int, Account] = {}  # by fd
-        self._owners: dict[int, zmq.Socket[bytes]] = {}  # by fd, the socket that accepted it
+        self._owners: dict[int, Monitor] = {}  # by fd, of the socket that accepted it; as long as the account
         self._hot: set[int] = set()
         self._leaving: dict[int, int] = {}  # fd -> looks left
         self._monitors: list[Monitor] = []
@@ -147,6 +149,7 @@ class Guard:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._kernel: Kernel | None = Kernel() if available else None
+        self._backlog = Backlog(self._kernel)
         self._poll = select.epoll() if available else None
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) if available else -1
         self._alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) if available else -1
@@ -185,7 +188,7 @@ class Guard:
         pair.connect(address)
         bytes_max = self._connection_bytes_max if connection_bytes_max is None else connection_bytes_max
         with self._lock:
-            self._monitors.append(Monitor(bound, pair, bytes_max, has_backpressure=bound.rcvhwm > 0))
+            self._monitors.append(Monitor(bound, pair, bytes_max, bound.rcvhwm > 0, bound.type == zmq.XPUB))
         if self._poll is not None:
             self._poll.register(pair.fileno(), select.EPOLLIN)
             os.eventfd_write(self._alarm, 1)
@@ -210,7 +213,7 @@ class Guard:
         """Cut a connection of this socket that holds more than its loop allows; nothing happens if the fd is another's by now."""
         with self._lock:
             account = self._look(fd) if self._poll is not None else None
-            if account is not None and not account.is_cut and self._owners.get(fd) is bound:
+            if account is not None and not account.is_cut and self._owners[fd].bound is bound:
                 self._cut(account, CutReason.SUBSCRIPTIONS, time.monotonic_ns() // 1000)
 
     def notices(self) -> list[Notice]:
@@ -405,7 +408,7 @@ class Guard:
         except OSError:
             return None
         self._accounts[fd] = account
-        self._owners[fd] = monitor.bound
+        self._owners[fd] = monitor
         self._hot.add(fd)  # it may have flooded before we heard of it
         return account
 
@@ -455,16 +458,28 @@ class Guard:
             self._trim_at = [now + after for after in TRIM_AFTER_US]
         return True
 
+    def _deaf(self, now: int) -> list[Account] | None:
+        """Peers of our XPUB for whom something waits, and who have taken nothing of it for a while; None: not known yet."""
+        owners = self._owners
+        listening = [one for fd, one in self._accounts.items() if owners[fd].has_readers and not one.is_cut]
+        return self._backlog.deaf(listening, now)
+
     def _watch_memory(self, now: int) -> None:
         assert self._kernel is not None
         self._rss = self._kernel.rss_bytes()
         self._rss_peak = max(self._rss_peak, self._rss)
         excess = self._rss - self._memory_bytes_max
-        if self._memory_bytes_max <= 0 or excess <= 0 or now < self._settled_at:
+        if self._memory_bytes_max <= 0 or excess <= 0:
+            self._backlog.forget()
+            return
+        if now < self._settled_at:
+            return
+        chosen = self._deaf(now)
+        if chosen is None:  # known in a moment; till then nobody is cut who may be innocent
             return
         for account in self._accounts.values():
             self._measure(account, now)
-        chosen = memory_cuts(list(self._accounts.values()), excess)
+        chosen = chosen or memory_cuts(list(self._accounts.values()), excess)
         cuts = [self._cut(account, CutReason.MEMORY, now) for account in chosen]
         if any(cuts):
             self._settled_at = now + SETTLE_US

@@ -16,6 +16,7 @@ import termios
 from typing import Final
 
 TCP_INFO_BYTES: Final = 136
+TCPI_BYTES_ACKED: Final = 120
 TCPI_BYTES_RECEIVED: Final = 128  # offset in struct tcp_info, linux/tcp.h; since Linux 4.1
 
 SO_COOKIE: Final = 57
@@ -45,6 +46,7 @@ class Kernel:
         self._info_at = ctypes.addressof(self._info)
         self._length_at = ctypes.addressof(self._length)
         self._received = ctypes.c_uint64.from_address(self._info_at + TCPI_BYTES_RECEIVED)
+        self._acknowledged = ctypes.c_uint64.from_address(self._info_at + TCPI_BYTES_ACKED)
         self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc; musl has none
         self._statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
         self._page_bytes = os.sysconf("SC_PAGESIZE")
@@ -55,6 +57,17 @@ class Kernel:
         if self._getsockopt(fd, socket.IPPROTO_TCP, socket.TCP_INFO, self._info_at, self._length_at):
             return -1
         return self._received.value if self._length.value == TCP_INFO_BYTES else -1
+
+    def acknowledged_bytes(self, fd: int) -> int:
+        """Return how much of what was sent on `fd` its peer has received; -1 when it's no TCP socket any more."""
+        return self._acknowledged.value if self.received_bytes(fd) >= 0 else -1
+
+    def unsent_bytes(self, fd: int) -> int:
+        """Return what the kernel holds for the peer, sent or not, and has no word of: SIOCOUTQ; 0 when it's no socket."""
+        try:
+            return int(struct.unpack("=i", fcntl.ioctl(fd, termios.TIOCOUTQ, b"\0" * 4))[0])
+        except (OSError, ValueError):  # a file's, or none
+            return 0
 
     def disconnect(self, sock: socket.socket) -> None:
         """Reset a connection and drop what its receive queue holds.

@@ -279,6 +279,29 @@ def test_a_subscriber_that_never_reads_holds_up_nobody(context, shared):
 
 
 @guarded
+def test_over_the_memory_budget_a_subscriber_that_never_reads_is_cut_and_one_that_reads_is_not(context, tmp_path):
+    body = b"x" * 262_144
+    settings = tmp_path / "zbroker.toml"
+    settings.write_text(f"memory_bytes = {160 << 20}\n")
+    with Broker(tmp_path, *BOTH, "--config", str(settings), durable=False) as broker:
+        port = int(broker.addresses["xpub"].rpartition(":")[2])
+        with raw_peer(port, b"SUB") as stalled, Publisher(broker.url, codec="raw") as ours:
+            stalled.sendall(frame(b"\1big", more=False))
+            until(lambda: status(broker)["plain"]["prefixes"] == 1)
+            reading = subscriber(context, broker, b"bi")
+
+            def is_cut() -> bool:
+                for _ in range(8):
+                    ours.publish("big", body)
+                ours.flush()
+                assert heard(reading, 8) == [[b"big", body]] * 8
+                return status(broker)["guard"]["cuts"]["memory"] == 1
+
+            until(is_cut)
+        until(lambda: status(broker)["plain"]["subscribers"] == 1)
+
+
+@guarded
 @pytest.mark.parametrize(
     ("door", "kind", "chunk"),
     [

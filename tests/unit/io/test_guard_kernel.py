@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import socket
@@ -47,6 +48,24 @@ def test_what_is_no_tcp_socket_has_received_less_than_nothing() -> None:
     kernel = Kernel()
     assert kernel.received_bytes(-1) == -1
     assert kernel.received_bytes(0) == -1
+    kernel.close()
+
+
+def test_what_a_peer_does_not_read_is_unsent_and_what_it_has_received_is_acknowledged() -> None:
+    kernel = Kernel()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+        with ours, theirs:
+            ours.setblocking(False)
+            sent = 0
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    sent += ours.send(b"x" * 65_536)
+            assert 0 < kernel.unsent_bytes(ours.fileno()) < sent
+            assert 0 <= kernel.acknowledged_bytes(ours.fileno()) < sent
+            assert kernel.unsent_bytes(theirs.fileno()) == 0
+    assert (kernel.unsent_bytes(-1), kernel.acknowledged_bytes(-1)) == (0, -1)
     kernel.close()
 
 
