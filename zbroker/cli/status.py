@@ -51,6 +51,8 @@ def lines_of(found: Mapping[str, Any]) -> Iterator[str]:
         yield from _table(section, columns, found.get(section) or {})
     if subscriptions := found.get("subscriptions"):
         yield from _rows(["subscriptions", "sessions"], [[name, str(n)] for name, n in subscriptions.items()])
+    if any((plain := found.get("plain") or {}).values()):
+        yield from _rows(["plain ZeroMQ", ""], [[name, str(n)] for name, n in plain.items()])
     if journal:
         yield from _rows(["journal", ""], [[key, str(journal[key])] for key in _JOURNAL if key in journal])
     if refused := found.get("refused"):

@@ -45,3 +45,9 @@ def test_refusals_handshakes_and_cuts_are_shown_by_kind() -> None:
     assert "handshake failed: protocol  3" in text
     assert "cut: before hello           4" in text
     assert not any("auth" in line for line in text)
+
+
+def test_plain_programs_are_shown_when_there_are_any() -> None:
+    nobody = {"publishers": 0, "subscribers": 0, "prefixes": 0}
+    assert list(lines_of({**EMPTY, "plain": nobody})) == list(lines_of(EMPTY))
+    assert "subscribers   2" in list(lines_of({**EMPTY, "plain": {**nobody, "subscribers": 2}}))
