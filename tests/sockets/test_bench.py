@@ -161,6 +161,14 @@ def test_what_cannot_be_run_is_wrong_usage(arguments: list[str], hint: str) -> N
     assert hint in result.output
 
 
+def test_a_group_whose_extra_is_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zbroker.bench.compare.nats_is_there", lambda: False)
+    for command in (["compare", "--rows", "nats"], ["run", "nats-live"]):
+        result = CliRunner().invoke(main, ["bench", *command, "--json"])
+        assert result.exit_code == 69
+        assert "pip install 'zbroker[bench]'" in result.output
+
+
 # -- however it ends, nothing is left ------------------------------------------------------------------------------
 
 
