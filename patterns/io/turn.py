@@ -6,7 +6,7 @@ with plain integers. A socket given here is a blocking `zmq.Socket`, never one o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import zmq
@@ -209,6 +209,23 @@ def send_routed(socket: zmq.Socket[bytes], routing_id: bytes, frames: Sequence[b
             return error.errno
         raise
     return None
+
+
+def share(messages: Iterable[list[Any]]) -> None:
+    """Put a large payload of a message that is to be sent several times into libzmq's memory: sent on, it is not copied.
+
+    Args:
+        messages: the frames of each; who is sent the same is given the same list, whose last frame becomes a memoryview.
+    """
+    seen: set[int] = set()
+    for frames in messages:
+        payload = frames[-1]
+        if type(payload) is not bytes or len(payload) < _LENT_BYTES_MIN:
+            continue
+        if id(frames) in seen:
+            frames[-1] = zmq.Frame(payload, copy=True).buffer
+        else:
+            seen.add(id(frames))
 
 
 def _own_frame(view: memoryview) -> Any:

@@ -40,6 +40,7 @@ MESSAGES_PER_TURN: Final = 64  # 4 MiB of full batches: one commit's worth, and 
 _STALL_US: Final = 1_000_000  # after a longer one, what waits in the sockets comes before what expired meanwhile
 _DRAIN_QUIET_MS: Final = 20  # libzmq's I/O thread, stopped as we were, needs a moment to read what the kernel holds
 _DRAIN_ROUNDS_MAX: Final = 10_000
+_CROWD: Final = 16  # effects at once; in fewer, to look for what several peers are sent costs more than their copies
 _PASSES_MAX: Final = 8  # effects may cause effects; what is left then goes on in the next turn
 _IDLE_MS: Final = 1_000  # so often an idle loop looks at the journal's state and at its own
 _INFORM_US: Final = 1_000_000
@@ -296,6 +297,8 @@ class Loop:
         router, engine = self._router, self._engine
         unreachable: set[bytes] = set()
         has_news = False
+        if len(effects) >= _CROWD:
+            turn.share([effect.frames for effect in effects if type(effect) is Send])
         for effect in effects:
             kind = type(effect)
             if kind is Send:

@@ -58,6 +58,17 @@ def test_what_is_small_or_of_another_kind_or_shape_is_never_lent(router, dealer,
     assert taken == frames
 
 
+def test_what_several_are_sent_is_shared_and_leaves_as_it_was(router, dealer):
+    turn.send(dealer, FRAMES)
+    routing_id, _, _ = turn.receive_routed(router)
+    many, once, small = [*FRAMES], [*FRAMES], [b"ZB1P", b"small"]
+    turn.share([many, once, small, many, small, many])
+    assert [type(frames[-1]) for frames in (many, once, small)] == [memoryview, bytes, bytes]
+    for frames in (many, many, once, small):
+        assert turn.send_routed(router, routing_id, frames) is None
+    assert turn.receive_many(dealer, 4) == [FRAMES, FRAMES, FRAMES, [b"ZB1P", b"small"]]
+
+
 def test_nothing_there_is_none_and_no_exception(router, dealer):
     assert turn.receive(dealer) is None
     assert turn.receive_routed(router) is None
