@@ -16,6 +16,7 @@ from patterns.wire.limits import MIB
 
 DEFAULT_BIND: Final = "tcp://127.0.0.1:7700"
 DEFAULT_DATA: Final = "./zbroker-data"
+DRAIN_S_MAX: Final = 3_600  # whoever waits longer for a broker to stop has a deadline of his own
 _PLAIN_PORTS: Final = {"xsub": 7701, "xpub": 7702}
 _NOT_BUILT: Final = ("mdp", "http")
 _PREFIX: Final = "ZBROKER_"
@@ -44,6 +45,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         data: folder of the journal; "off": no journal, no streams.
         insecure: allow an address that other machines reach, without keys.
         memory_bytes: resident memory above which the peers with most undelivered bytes are cut; 0: never.
+        drain_s: so long the requests that repliers work on may take to finish after SIGTERM.
         log_format: of the lines on standard error: for people, or JSON objects.
         log_level: what is less than this is not logged.
     """
@@ -57,6 +59,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     data: str = DEFAULT_DATA
     insecure: bool = False
     memory_bytes: int = 1024 * MIB
+    drain_s: int = 5
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
 
@@ -226,6 +229,8 @@ def _complaints(options: Options) -> Iterator[tuple[str, str]]:
         yield "data", "a folder, or off"
     if options.memory_bytes < 0:
         yield "memory_bytes", "0 (no bound) or more"
+    if not 0 <= options.drain_s <= DRAIN_S_MAX:
+        yield "drain_s", f"0 to {DRAIN_S_MAX} seconds"
 
 
 def _complaints_of_address(name: str, address: str, insecure: bool, more: str = "") -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -137,3 +138,32 @@ def test_a_body_of_exactly_the_limit_says_what_it_became(broker: Broker) -> None
     done = shell(f"D=$(mktemp -d); {script}; s=$?; rm -r $D; exit $s", broker)
     assert done.returncode == 1
     assert "1048576" in done.stderr
+
+
+def test_sigterm_gives_messages_back_at_once_and_without_an_attempt(broker: Broker, tmp_path: Path) -> None:
+    command = ["-m", "zbroker", "receive", "orders", "--group", "stopped", "--no-ack", "--json", "--url", broker.url]
+    with Program(command, tmp_path / "err") as first:
+        assert json.loads(first.line())["offset"] == 0
+        first.signal(signal.SIGTERM)
+        assert first.wait() == 143
+        assert first.errors == ""
+    with Program([*command, "--count", "1"], tmp_path / "err") as second:
+        again = json.loads(second.line())
+        assert (again["offset"], again["attempt"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"), [("zbroker ", "top"), ("zbroker config ", "show"), ("zbroker config show --", "--origin")]
+)
+def test_completion_knows_the_commands_and_their_options(words: str, expected: str) -> None:
+    asked = {"_ZBROKER_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
+    code = "from zbroker.cli.main import main; main(prog_name='zbroker')"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **asked},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert f"plain,{expected}" in done.stdout.splitlines()

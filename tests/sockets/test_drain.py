@@ -23,7 +23,8 @@ def brokers(tmp_path: Path) -> Iterator[tuple[Broker, Broker]]:
     folders = [tmp_path / name for name in "ab"]
     for folder in folders:
         folder.mkdir()
-    with Broker(folders[0], durable=False) as first, Broker(folders[1], durable=False) as second:
+    patient = "--drain-s", "60"  # a busy machine must not make it give up
+    with Broker(folders[0], *patient, durable=False) as first, Broker(folders[1], durable=False) as second:
         yield first, second
 
 
@@ -146,3 +147,21 @@ def test_whoever_comes_to_a_draining_broker_is_sent_on(brokers: tuple[Broker, Br
             assert admin.status()["sessions"]["total"] >= 1
         gate.may_end.set()
         thread.join(30)
+
+
+def test_the_patience_of_a_draining_broker_is_a_setting(tmp_path: Path) -> None:
+    with Broker(tmp_path, "--drain-s", "0", durable=False) as broker:
+        gate = Gate("only")
+        with serving(broker.url, "work", gate), Requester(broker.url) as slow:
+
+            def ask() -> None:
+                with pytest.raises(OutcomeUnknown):
+                    slow.request("work", "wait", timeout_s=30)
+
+            thread = threading.Thread(target=ask)
+            thread.start()
+            assert gate.begun.wait(30)
+            assert broker.terminate() == 0
+            assert "drained requests_left=1" in broker.process.errors
+            thread.join(30)
+            gate.may_end.set()

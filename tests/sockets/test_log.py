@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,3 +125,18 @@ def test_a_broker_that_cannot_start_says_why_in_the_form_of_the_log(tmp_path: Pa
     assert second.returncode == record["status"] == 69
     assert (record["level"], record["event"]) == ("error", "failed")
     assert address in record["text"]
+
+
+def test_a_journal_that_fails_is_told_in_the_log_and_in_status(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    arguments = [argument for argument in RUN if argument != "--no-data"]
+    with Program(["-m", "zbroker", *arguments, "--data", str(data)], tmp_path / "log") as program:
+        url = json.loads(program.line())["addresses"]["native"].replace("tcp://", "zb://")
+        shutil.rmtree(data)
+        with Admin(url) as admin:
+            until(lambda: len(admin.status()["warnings"]) == 2)
+            warnings = admin.status()["warnings"]
+        records = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+        told = {record["event"]: record["text"] for record in records if record["level"] == "error"}
+        assert set(told) == {"journal_failed", "journal_error"}
+        assert sorted(told.values()) == sorted(warnings)

@@ -16,6 +16,7 @@ TIMED_OUT: Final = 75
 REFUSED: Final = 77
 BAD_CONFIGURATION: Final = 78
 INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports a program that the signal ended
+TERMINATED: Final = 143  # 128 + SIGTERM
 BROKEN_PIPE: Final = 141  # 128 + SIGPIPE: what `head` leaves behind of `yes`
 
 # The first that an error is an instance of; what is not here FAILED. An unknown number of the wire counts as its class.

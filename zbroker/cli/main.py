@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from typing import Final
+import sys
+from typing import Any, Final
 
 import click
+
+INTERRUPTED: Final = 130  # as zbroker.cli.exits says, which imports more than --help may
 
 # Command -> (module, attribute, what the list of commands says). A new command is one line here.
 COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
@@ -42,6 +45,13 @@ class LazyGroup(click.Group):
         command = getattr(importlib.import_module(entry[0]), entry[1])
         assert isinstance(command, click.Command)
         return command
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run a command. Ctrl-C while it is still being imported is as quiet as later; click would say "Aborted!"."""
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         """The list of commands, from the table: importing them all would take longer than reading it."""

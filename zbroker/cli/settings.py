@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from zbroker.cli.exits import BAD_CONFIGURATION, end
-from zbroker.config import ConfigurationError, LogFormat, LogLevel, Settings, check, file_places, gather
+from zbroker.config import DRAIN_S_MAX, ConfigurationError, LogFormat, LogLevel, Settings, check, file_places, gather
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -31,6 +31,8 @@ def settings_options(command: _F) -> _F:
         click.option("--insecure", is_flag=True, default=None, help="Allow an address that other machines reach."),
         click.option("--memory-bytes", type=click.IntRange(min=0), metavar="N",
                      help="Resident memory above which the worst peers are cut; 0: never.  [1073741824]"),
+        click.option("--drain-s", type=click.IntRange(0, DRAIN_S_MAX), metavar="S",
+                     help="How long requests under way may finish after SIGTERM.  [5]"),
         click.option("--log-format", type=click.Choice(get_args(LogFormat)),
                      help="Of the lines on standard error.  [text]"),
         click.option("--log-level", type=click.Choice(get_args(LogLevel)), help="The least that is logged.  [info]"),

@@ -82,7 +82,7 @@ def serve(options: Options, on_ready: Callable[[Serving], None]) -> None:
             engine = _recover(options, journal)
         guard.start()
         serving = Serving(endpoint, plain.xsub_endpoint, plain.xpub_endpoint, folder, engine.epoch)
-        loop = Loop(engine, router, guard, journal, logbook, plain)
+        loop = Loop(engine, router, guard, journal, logbook, plain, drain_us=options.drain_s * 1_000_000)
         loop.run(lambda: _announce(serving, on_ready, logbook))
     finally:
         is_free = plain.stop()

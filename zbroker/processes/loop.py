@@ -45,7 +45,6 @@ _PASSES_MAX: Final = 8  # effects may cause effects; what is left then goes on i
 _IDLE_MS: Final = 1_000  # so often an idle loop looks at the journal's state and at its own
 _INFORM_US: Final = 1_000_000
 _PROOFS_US: Final = (0, 20_000, 200_000)  # libzmq may take one message for a connection that has just gone
-_FAREWELL_US: Final = 5_000_000  # dispatched requests have so long to finish when the broker is told to stop
 _FILES_SPARE: Final = 32  # our own, and the journal's
 _LINK: Final = 0
 _MESSAGE_BYTES_MAX: Final = BATCH_BYTES_MAX + COLUMNS_BYTES_MAX + HEADER_BYTES_MAX
@@ -68,6 +67,7 @@ class Loop:
         journal: open; None without streams.
         logbook: where people read what happened.
         plain: the sockets for programs without our protocol; bound, if they are wanted.
+        drain_us: so long dispatched requests may take to finish when we are told to stop.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Loop:
         journal: Journal | None,
         logbook: Logbook,
         plain: PlainPorts,
+        drain_us: int = 0,
     ) -> None:
         self._engine = engine
         self._router = router
@@ -104,6 +105,7 @@ class Loop:
         self._files_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._signals = 0
         self._stop_at: int | None = None
+        self._drain_us = drain_us
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -166,7 +168,7 @@ class Loop:
                 level, name, fields = news_of(event)
                 self._logbook.write(level, name, **fields)
         if self._signals and self._stop_at is None:
-            self._stop_at = now + _FAREWELL_US
+            self._stop_at = now + self._drain_us
             self._logbook.write("info", "draining", requests=self._engine.under_way)
             self._engine.drain(now)
             self._carry_out(now)
