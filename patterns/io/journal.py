@@ -9,14 +9,17 @@ just appended: it releases whatever lies at or below the index returned.
 from collections.abc import Callable
 from typing import Protocol
 
-from patterns.wire.records import Opened, Position, Record
+from patterns.wire.records import Opened, Position, Record, Restorer
 
 
 class Journal(Protocol):
     """An ordered log of records, durable up to an index. Instants are microseconds, monotonic."""
 
-    def open(self, visit: Callable[[Record, Position], None]) -> Opened:
-        """Show every record of the log, in index order, and make it ready for appends."""
+    def open(self, visit: Callable[[Record, Position], None], restorer: Restorer | None = None) -> Opened:
+        """Show the newest checkpoint and the records after it, in index order; then be ready for appends.
+
+        Without a restorer, or without a checkpoint that can be used, every record of the log is shown.
+        """
         ...
 
     def append(self, record: Record) -> Position:
@@ -35,6 +38,31 @@ class Journal(Protocol):
     @property
     def full(self) -> bool:
         """Whether producers must be refused; operations still fit. Heals by itself."""
+        ...
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """Whether so much was written since the last checkpoint that a replay would take long, and now is a time for one."""
+        ...
+
+    def begin_checkpoint(self) -> tuple[list[int], int]:
+        """What is durable now need not be replayed once the checkpoint that begins here is complete.
+
+        Returns:
+            Segments (of positions) that are full and whose index the journal does not have yet; and the one that is
+            written to now.
+        """
+        ...
+
+    def put_checkpoint(self, chunk: bytes, segment: int) -> None:
+        """One piece of the state (segment 0), or of the index of a segment; at most 256 KiB.
+
+        All of one full segment come together, before the first of the state; those of segments not full come last.
+        """
+        ...
+
+    def end_checkpoint(self, last_index: int) -> None:
+        """All was said; it counts once records up to last_index, which it may reflect, are durable."""
         ...
 
     def read(self, position: Position) -> Record:

@@ -4,7 +4,9 @@ Pure values, known to both sides of the arrow `zbroker.core | zbroker.store -> p
 the disk is zbroker/store/FORMAT.md's business; nothing here knows it.
 """
 
+from collections.abc import Iterable
 from enum import IntEnum
+from typing import Protocol
 
 import msgspec
 
@@ -98,6 +100,25 @@ class Opened(msgspec.Struct, frozen=True):
     bytes: int
     damage: list[Damage]
     torn_bytes: int
+
+
+class Restorer(Protocol):
+    """Who made a checkpoint, and is shown one when its journal is opened: restore, then index or reindex, then records.
+
+    The chunks are its own bytes, which the journal does not understand.
+    """
+
+    def restore(self, chunks: Iterable[bytes]) -> bool:
+        """Take over the state of one checkpoint; False, and as before, when it cannot be understood."""
+        ...
+
+    def index(self, chunk: bytes) -> bool:
+        """Take over where records lie; what is known is passed over. False when it cannot be understood."""
+        ...
+
+    def reindex(self, record: Record, position: Position) -> None:
+        """Note where a record lies that is part of the restored state; its index was lost."""
+        ...
 
 
 def encode_lost(damage: list[Damage]) -> bytes:

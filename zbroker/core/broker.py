@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from patterns.wire import codec
@@ -58,6 +58,10 @@ class Timed(Protocol):
 class StreamsFacade(Protocol):
     """What the engine asks of the streams; None in a broker without a journal."""
 
+    def restore(self, chunks: Iterable[bytes]) -> bool: ...
+    def index(self, chunk: bytes) -> bool: ...
+    def reindex(self, record: Record, position: Position) -> None: ...
+    def begin_checkpoint(self, full: list[int], current: int) -> None: ...
     def recover(self, record: Record, position: Position) -> None: ...
     def opened(self, epoch: int, next_index: int, now: int) -> None: ...
     def admit(self, session: Session, hello: Hello, ready: Ready, now: int) -> None: ...
@@ -145,6 +149,26 @@ class BrokerEngine:
         }
 
     # -- the journal's beginning ---------------------------------------------------------------------------------
+
+    def restore(self, chunks: Iterable[bytes]) -> bool:
+        """A checkpoint of an earlier life, before everything else; False: not understood, show another one."""
+        assert self._streams is not None
+        return self._streams.restore(chunks)
+
+    def index(self, chunk: bytes) -> bool:
+        """Where records lie that the checkpoint reflects; False: not understood, show the records."""
+        assert self._streams is not None
+        return self._streams.index(chunk)
+
+    def reindex(self, record: Record, position: Position) -> None:
+        """One record that the checkpoint reflects."""
+        assert self._streams is not None
+        self._streams.reindex(record, position)
+
+    def begin_checkpoint(self, full: list[int], current: int) -> None:
+        """The journal wants one: `full` segments lack an index, `current` is written to. It leaves as effects."""
+        assert self._streams is not None
+        self._streams.begin_checkpoint(full, current)
 
     def recover(self, record: Record, position: Position) -> None:
         """A record of an earlier life, in index order, before opened()."""

@@ -71,14 +71,14 @@ class Catalog:
         log = self.by_name.get(name)
         if log is None:
             check_name(name, "stream")
-            log = self._add(self._recorder.write(RecordKind.CATALOG, _encode(["stream", name])), name)
+            log = self.add(self._recorder.write(RecordKind.CATALOG, _encode(["stream", name])), name)
         return log
 
     def group(self, log: StreamLog, name: str, start: int) -> Group:
         """A new group of the stream. Raises BadName."""
         check_name(name, "group")
         index = self._recorder.write(RecordKind.CATALOG, _encode(["group", log.id, name, start]), stream_id=log.id)
-        group = self._add_group(log, index, name, start)
+        group = self.add_group(log, index, name, start)
         group.opened(log.next_offset)
         return group
 
@@ -92,9 +92,11 @@ class Catalog:
         """Apply a CATALOG record; what it says of a producer is returned."""
         match msgspec.msgpack.decode(payload):
             case ["stream", str(name)]:
-                self._add(index, name)
+                if index not in self.by_id:  # else a checkpoint told of it, with more
+                    self.add(index, name)
             case ["group", int(stream_id), str(name), int(start)]:
-                self._add_group(self.known(stream_id), index, name, start)
+                if (stream_id, index) not in self.groups:
+                    self.add_group(self.known(stream_id), index, name, start)
             case ["producer", int(id), str(name), bytes(nonce), int(epoch)]:
                 return id, name, nonce, epoch
             case _:
@@ -103,13 +105,20 @@ class Catalog:
 
     def known(self, stream_id: int) -> StreamLog:
         """The stream of an id that a record names; if damage took its name, it gets one that says so."""
-        return self.by_id.get(stream_id) or self._add(stream_id, f"recovered-{stream_id}")
+        return self.by_id.get(stream_id) or self.add(stream_id, f"recovered-{stream_id}")
 
-    def _add(self, id: int, name: str) -> StreamLog:
+    def clear(self) -> None:
+        """Forget everything; only before anything is written."""
+        for table in (self.by_name, self.by_id, self.groups):
+            table.clear()
+
+    def add(self, id: int, name: str) -> StreamLog:
+        """A stream that a record or a checkpoint names."""
         log = self.by_name[name] = self.by_id[id] = StreamLog(id, name)
         return log
 
-    def _add_group(self, log: StreamLog, id: int, name: str, start: int) -> Group:
+    def add_group(self, log: StreamLog, id: int, name: str, start: int) -> Group:
+        """A group that a record or a checkpoint names."""
         group = log.groups[name] = self.groups[log.id, id] = Group(id, log.id, name, start)
         for first, last in log.lost:
             group.lose(first, last)

@@ -30,10 +30,23 @@ class Read(msgspec.Struct, frozen=True, gc=False):
     positions: list[Position]
 
 
+class Checkpoint(msgspec.Struct, frozen=True, gc=False):
+    """Give this piece of a checkpoint to the journal; segment 0 is the state, others are segments' indexes."""
+
+    chunk: bytes
+    segment: int
+
+
+class CheckpointEnd(msgspec.Struct, frozen=True, gc=False):
+    """All of the checkpoint was said; records up to last_index may be reflected in it."""
+
+    last_index: int
+
+
 class Offer(msgspec.Struct, frozen=True, gc=False):
     """Give these messages to the plain subscribers' socket; what it drops, nobody learns."""
 
     messages: list[Frames]
 
 
-Effect = Send | Close | Append | Read | Offer
+Effect = Send | Close | Append | Read | Offer | Checkpoint | CheckpointEnd

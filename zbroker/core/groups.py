@@ -111,6 +111,7 @@ class Group:
         self._recovered: list[Piece] = []  # delivered before a restart; held until members had time to come back
         self._ahead = 0  # settled above the cursor
         self._fresh_next = False
+        self._retried: dict[int, Lease] = {}  # leases of messages that were delivered before
         self._tries: dict[int, int] = {}  # while recovering: what the journal says beyond "once"
 
     # -- what is to be delivered ----------------------------------------------------------------------------------
@@ -152,6 +153,7 @@ class Group:
         self.leased += lease.count
         if piece.tries:
             self.redelivered += lease.count
+            self._retried[id] = lease
             self.dirty.attempts.append(Piece(taken.first, last, lease.attempt))
         return lease
 
@@ -184,6 +186,8 @@ class Group:
         """
         taken, count = lease.take(ranges)
         self.leased -= count
+        if self._retried and not lease.held:
+            self._retried.pop(lease.id, None)
         if action == "ack":
             for first, last in taken:
                 self.acked += self.settled.add(first, last)
@@ -284,6 +288,14 @@ class Group:
             self.waiting += last - first + 1
         self._tries = {}
         self._ahead = self.settled.count(self.cursor, max(next_offset, self.cursor) - 1)
+
+    def attempts(self) -> list[Piece]:
+        """What was delivered more than once and is not settled, wherever it is now; as recover() takes it."""
+        delayed = (piece for _, piece in self._delayed)
+        pieces = [piece for places in (self._ready, delayed, self._recovered) for piece in places if piece.tries > 1]
+        for lease in self._retried.values():
+            pieces += [Piece(first, last, lease.attempt) for first, last in runs(lease.held, lease.first)]
+        return pieces
 
     @property
     def recovered(self) -> bool:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
-from typing import TYPE_CHECKING
+from bisect import bisect_left, bisect_right
+from typing import TYPE_CHECKING, Final
 
 from patterns.wire.records import Position
 from zbroker.core.settled import Range, merged
 
 if TYPE_CHECKING:
     from zbroker.core.groups import Group
+
+
+COLUMNS: Final = "QIQQQI"  # bases, counts, published, segments, places, sizes: of StreamLog.columns()
 
 
 class StreamLog:
@@ -95,6 +98,34 @@ class StreamLog:
     def end(self, number: int) -> int:
         """Offset after the last of a batch."""
         return self._bases[number] + self._counts[number]
+
+    # -- checkpoints --------------------------------------------------------------------------------------------------
+
+    @property
+    def _columns(self) -> tuple[array[int], ...]:
+        return self._bases, self._counts, self._published, self._segments, self._places, self._sizes
+
+    def span(self, first: int, below: int) -> tuple[int, int]:
+        """Numbers of the batches that lie in segments `first` up to, and without, `below`; all of them are placed."""
+        return bisect_left(self._segments, first), bisect_left(self._segments, below)
+
+    def columns(self, begin: int, end: int) -> list[array[int]]:
+        """What is known of batches, column by column, as COLUMNS says; copies."""
+        return [column[begin:end] for column in self._columns]
+
+    def restore(self, columns: list[array[int]]) -> None:
+        """Put back batches that the restored offsets cover, in order; those that are there already are passed over."""
+        known = self._bases[-1] + 1 if self._bases else 0
+        begin = bisect_left(columns[0], known)
+        for column, more in zip(self._columns, columns, strict=True):
+            column.extend(more[begin:])
+
+    def reindex(self, base: int, count: int, published_at: int, position: Position) -> None:
+        """The same for one batch, from its record."""
+        values = (base, count, published_at, position.segment, position.offset, position.size)
+        self.restore([array(code, [value]) for code, value in zip(COLUMNS, values, strict=True)])
+
+    # -- damage -------------------------------------------------------------------------------------------------------
 
     def lose(self, first: int, last: int) -> None:
         """Damage took these offsets. Those at the end are jumped over: an offset never holds two values."""

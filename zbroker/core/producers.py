@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -42,13 +43,14 @@ class Accepted(msgspec.Struct, gc=False):
 class Producer:
     """One identity: `id` for ever, `epoch` for one life of the program that has it."""
 
-    __slots__ = ("batches", "epoch", "id", "journaled", "name", "nonces", "sequence")
+    __slots__ = ("batches", "epoch", "id", "journaled", "name", "nonces", "sequence", "stored")
 
     def __init__(self, id: int, name: str, nonce: bytes, epoch: int = 1) -> None:
         self.id = id
         self.name = name
         self.epoch = epoch
         self.sequence = 0
+        self.stored = 0  # of the last batch that a record tells of; a refused one may have come after it
         self.journaled = False  # whether a CATALOG record names this (id, epoch)
         self.nonces: deque[bytes] = deque([nonce], _PAST_NONCES)  # the last one is whose it is
         self.batches: deque[Accepted] = deque(maxlen=PRODUCER_BATCHES_REMEMBERED)
@@ -103,6 +105,8 @@ class Producer:
     def accept(self, batch: Accepted) -> None:
         """The batch counts, stored or refused: the next one's `previous` is its sequence."""
         self.sequence = batch.sequence
+        if batch.index:
+            self.stored = batch.sequence
         self.batches.append(batch)
 
 
@@ -118,6 +122,22 @@ class Producers:
 
     def __len__(self) -> int:
         return len(self._by_id)
+
+    def __iter__(self) -> Iterator[Producer]:
+        return iter(self._by_id.values())
+
+    def clear(self) -> None:
+        """Forget everybody; only before opened()."""
+        for table in (self._by_id, self._by_name, self._by_nonce):
+            table.clear()
+
+    def restore(self, id: int, name: str, nonces: list[bytes], epoch: int) -> Producer:
+        """As a checkpoint says; the last nonce is whose it is."""
+        producer = Producer(id, name, nonces[-1], epoch)
+        producer.nonces.extendleft(reversed(nonces[:-1]))
+        for nonce in nonces:
+            self._by_nonce[nonce] = producer
+        return self._add(producer)
 
     def opened(self, epoch: int) -> None:
         """The broker's epoch makes new ids."""

@@ -40,6 +40,20 @@ class Settled:
             self._raise_floor(last + 1)
         return new
 
+    def bitmaps(self) -> list[tuple[int, int]]:
+        """Chunks above the floor that are not empty, by number: their bits, to be encoded when there is time."""
+        return list(self._chunks.items())
+
+    @staticmethod
+    def encode(bits: int) -> bytes:
+        """A chunk as bytes, the lowest offset in the lowest bit; a full one is empty."""
+        return b"" if bits == _FULL else bits.to_bytes(CHUNK // 8, "little")
+
+    def restore(self, chunk: int, encoded: bytes) -> None:
+        """Put back what encode() made."""
+        bits = int.from_bytes(encoded, "little") if encoded else _FULL
+        self._chunks[chunk] = _FULL if bits >= _FULL else bits
+
     def _raise_floor(self, floor: int) -> None:
         """The floor moves up to the first offset that is not in the set; chunks that it passed are forgotten."""
         low = self.floor // CHUNK

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Final
 
@@ -15,10 +15,11 @@ from patterns.wire.messages import Append, Header, Hello, Join, Leave, Ready, Ro
 from patterns.wire.messages import Credit as CreditHeader
 from patterns.wire.records import Position, Record, RecordKind, decode_lost
 from patterns.wire.server import Session, Sessions
+from zbroker.core import checkpoint
 from zbroker.core.catalog import Catalog, Recorder, decode_operations, encode_operations
 from zbroker.core.consumers import Consumers
 from zbroker.core.deliveries import Deliveries
-from zbroker.core.effects import Effect
+from zbroker.core.effects import Checkpoint, CheckpointEnd, Effect
 from zbroker.core.groups import Group
 from zbroker.core.intake import Intake
 from zbroker.core.log import StreamLog
@@ -31,6 +32,7 @@ _UNREADABLE: Final = (
     UnicodeError,
     RecursionError,
 )  # a string that is no UTF-8 is not msgspec's error
+_NOT_OURS: Final = (*_UNREADABLE, checkpoint.Unknown, ValueError, TypeError, LookupError, OverflowError)
 LAZY_US: Final = 10_000  # "delivered" and attempts alone wait so long for a record that goes to disk anyway
 
 
@@ -52,6 +54,8 @@ class Streams:
         tail_bytes: int = TAIL_BYTES,
     ) -> None:
         self._sessions = sessions
+        self._effects = effects
+        self._cut: Iterator[tuple[bytes, int]] | None = None
         self._recorder = Recorder(effects)
         self._timers = Timers()
         self._tail = Tail(tail_bytes, sessions.counters)
@@ -67,6 +71,52 @@ class Streams:
         self._consumers = Consumers(
             sessions, self._catalog, self._recorder, self._deliveries, self._timers, self._dirty, self._promise
         )
+
+    # -- checkpoints ----------------------------------------------------------------------------------------------
+
+    def begin_checkpoint(self, full: list[int], current: int) -> None:
+        """Cut a checkpoint from now on, a piece each turn; see checkpoint.cut()."""
+        self._cut = checkpoint.cut(self._catalog, self._intake.producers, full, current)
+
+    def _cut_piece(self) -> None:
+        """At the end of a turn everything settled has its record, so a piece reflects no more than last_index."""
+        if self._recorder.failed:
+            self._cut = None  # half of one is none
+        if self._cut is None or not self._intake.all_placed:
+            return
+        piece = next(self._cut, None)
+        if piece is not None:
+            self._effects.append(Checkpoint(*piece))
+        else:
+            self._cut = None
+            self._effects.append(CheckpointEnd(self._recorder.last_index))
+
+    def restore(self, chunks: Iterable[bytes]) -> bool:
+        """Take over a checkpoint, before anything else; False, and as new, if it cannot be understood."""
+        try:
+            checkpoint.restore(chunks, self._catalog, self._intake.producers)
+        except _NOT_OURS:
+            self._catalog.clear()
+            self._intake.producers.clear()
+            return False
+        return True
+
+    def index(self, chunk: bytes) -> bool:
+        """Take over where batches lie; False if it cannot be understood."""
+        try:
+            checkpoint.index(chunk, self._catalog)
+        except _NOT_OURS:
+            return False
+        return True
+
+    def reindex(self, record: Record, position: Position) -> None:
+        """Where a batch lies that the checkpoint knows of."""
+        log = self._catalog.by_id.get(record.stream_id)
+        try:
+            if log is not None and record.base_offset < log.next_offset:
+                log.reindex(record.base_offset, record.count, stored_of(record).published_at, position)
+        except _UNREADABLE:
+            self._anomalies += 1
 
     # -- recovery -------------------------------------------------------------------------------------------------
 
@@ -92,6 +142,8 @@ class Streams:
 
     def _recover_batch(self, record: Record, position: Position) -> None:
         log = self._catalog.known(record.stream_id)
+        if record.base_offset < log.next_offset and record.index <= log.last_index:
+            return  # a checkpoint told of it
         if record.base_offset < log.next_offset:
             self._anomalies += 1  # an offset never holds two values; the first one counts
             return
@@ -183,6 +235,7 @@ class Streams:
             else:
                 self._promises.append((index, session, header, None))
         self._turn_began_at = self._recorder.last_index
+        self._cut_piece()
 
     def _record_operations(self, now: int) -> int | None:
         """Write what is dirty, if it should not wait; returns the index of the last record written."""
@@ -252,7 +305,9 @@ class Streams:
 
     def next_timeout(self) -> int | None:
         """When handle_timeout() and a turn are due; 0 for at once."""
-        if self._deliveries.has_more:
+        if self._deliveries.has_more or (
+            self._cut is not None and self._intake.all_placed and not self._recorder.failed
+        ):
             return 0
         due = self._timers.next_timeout()
         if self._lazy_due is not None and not self._recorder.failed:

@@ -146,7 +146,7 @@ def _engine(options: Options, cluster: str, epoch: int = 0, make_streams: MakeSt
 def _recover(options: Options, journal: Journal) -> BrokerEngine:
     """An engine that knows what the journal holds."""
     engine = _engine(options, "", make_streams=_make_streams)
-    opened = journal.open(engine.recover)
+    opened = journal.open(engine.recover, engine)
     engine.opened(opened, str(journal.status().get("uuid", "")), now_us())
     return engine
 

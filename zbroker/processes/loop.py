@@ -29,7 +29,7 @@ from patterns.wire.frames import PUBLISH_PREFIX
 from patterns.wire.limits import BATCH_BYTES_MAX, COLUMNS_BYTES_MAX, HEADER_BYTES_MAX
 from patterns.wire.records import Record
 from zbroker.core.broker import BrokerEngine
-from zbroker.core.effects import PLAIN_SUBSCRIBERS, Append, Effect, Offer, Read
+from zbroker.core.effects import PLAIN_SUBSCRIBERS, Append, Checkpoint, CheckpointEnd, Effect, Offer, Read
 from zbroker.processes.logbook import Logbook
 from zbroker.processes.news import news_of
 from zbroker.processes.plain import PlainPorts
@@ -312,6 +312,8 @@ class Loop:
             elif isinstance(effect, Read):
                 self._read(effect, now)
                 has_news = True
+            elif isinstance(effect, Checkpoint | CheckpointEnd):
+                self._checkpoint(effect)
             elif isinstance(effect, Offer):
                 if left_out := self._plain.offer(effect.messages):
                     engine.not_offered(left_out)
@@ -367,6 +369,25 @@ class Loop:
         if self._held and not self._journal.full:
             self._append_held()
         self._note_full(self._journal.full)
+        if self._journal.checkpoint_due and not self._held:
+            self._begin_checkpoint(self._journal)
+
+    def _begin_checkpoint(self, journal: Journal) -> None:
+        try:
+            self._engine.begin_checkpoint(*journal.begin_checkpoint())
+        except JournalError as error:
+            self._failed(error)
+
+    def _checkpoint(self, effect: Checkpoint | CheckpointEnd) -> None:
+        """A piece of one, into the page cache: a sync now and then, and the last one when nothing else is to be done."""
+        assert self._journal is not None
+        try:
+            if isinstance(effect, Checkpoint):
+                self._journal.put_checkpoint(effect.chunk, effect.segment)
+            else:
+                self._journal.end_checkpoint(effect.last_index)
+        except JournalError as error:
+            self._failed(error)
 
     def _read(self, effect: Read, now: int) -> None:
         assert self._journal is not None

@@ -9,6 +9,7 @@ from zbroker.store.segment import parse_name
 LOCK_NAME = "LOCK"
 CHECKPOINT_PREFIX = "checkpoint-"
 OUR_PREFIXES = (LOCK_NAME, CHECKPOINT_PREFIX, "ballast", "lost+found")  # lost+found: the root of a mount
+TAIL_SEGMENTS = 3  # the prepared, the last and the one before may hold what a failed sync left in the cache
 WITHOUT_LOCKS = frozenset([errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL])
 UNWRITABLE = frozenset([errno.EROFS, errno.EACCES, errno.EPERM])
 
@@ -77,3 +78,20 @@ def _locked(disk: Disk, folder: str, handle: int) -> int:
         raise
     disk.close(handle)
     raise FolderLocked(folder)
+
+
+def settle_tail(disk: Disk, folder: str) -> None:
+    """Make the platter and what we read one before anything is decided by it.
+
+    A life that ended by a failed sync may have left pages that look written, marked clean: syncing alone
+    would not write them again. So sync, forget, and read from the platter.
+    """
+    names = sorted(name for name in disk.listdir(folder) if parse_name(name))
+    for name in names[-TAIL_SEGMENTS:]:
+        handle = disk.open(f"{folder}/{name}")
+        try:
+            disk.fdatasync(handle)
+            disk.drop_cache(handle)
+        finally:
+            disk.close(handle)
+    disk.fsync_dir(folder)

@@ -4,15 +4,17 @@ No clock and no randomness of its own: `now` comes with the calls, salts and wal
 What lies on the disk is FORMAT.md; what to believe of it is recovery.py.
 """
 
-import errno
 from collections import deque
 from collections.abc import Callable
 
-from patterns.wire.records import FIRST_INDEX, Damage, Opened, Position, Record, RecordKind, encode_lost
+import msgspec
+
+from patterns.wire.records import FIRST_INDEX, Damage, Opened, Position, Record, RecordKind, Restorer, encode_lost
+from zbroker.store.checkpoint import Anchor, Checkpoints
 from zbroker.store.commit import Group, build_commit
 from zbroker.store.disk import Disk, FileSystem
 from zbroker.store.faults import JournalFailed, JournalFull, RecordTooLarge
-from zbroker.store.folder import take_folder
+from zbroker.store.folder import settle_tail, take_folder
 from zbroker.store.listing import SegmentFile, cut_short, list_segments
 from zbroker.store.reader import RecordReader
 from zbroker.store.record import (
@@ -25,6 +27,7 @@ from zbroker.store.record import (
     padded,
 )
 from zbroker.store.recovery import LogScan
+from zbroker.store.restore import Restored, known_and_fresh, restore_newest, start_of
 from zbroker.store.run import Visit
 from zbroker.store.segment import (
     BLOCK_BYTES,
@@ -36,18 +39,14 @@ from zbroker.store.segment import (
     SegmentHeader,
     data_end,
     pack_header,
-    parse_name,
-    segment_name,
     write_whole,
 )
+from zbroker.store.spares import OUT_OF_SPACE, Spares
 
 COMMIT_BYTES = 1 << 20  # what one sync covers is everybody's latency: 1.45 ms at 1 MiB, 4.6 ms at 4 MiB
 WITNESS_DELAY_US = 5_000  # long enough not to double the syncs of a busy journal, short beside a human's restart
-FULL_RETRY_US = 1_000_000  # somebody has to free space first; once a second costs nothing
-TAIL_SEGMENTS = 3  # the prepared, the last and the one before may hold what a failed sync left in the cache
 SYNCS_KEPT = 1024  # enough for an honest p99
 LOSSES_PER_RECORD = 1000  # about 100 KB of LOST record
-OUT_OF_SPACE = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE])  # these heal, others do not
 
 
 class FileJournal:
@@ -77,12 +76,12 @@ class FileJournal:
         self._commit_bytes = min(COMMIT_BYTES, segment_bytes // 8)
         self._network_allowed = network_allowed
         self._file_system = FileSystem("unknown", False, [])
-        self._cut_short: list[str] = []
+        self._notes: list[str] = []  # what to say of files that were found
+        self._headers: dict[int, SegmentHeader] = {}
+        self._checkpoints = Checkpoints(disk, self._folder, wall_ms)
         self._lock: int | None = None
         self._failed: str | None = None
-        self._full: str | None = None
-        self._full_retry_at: int | None = None
-        self._prepared: int | None = None  # handle of segment number + 1
+        self._spares = Spares(disk, self._folder, segment_bytes)
         self._reader = RecordReader(disk, self._folder)
         self._groups: deque[Group] = deque()
         self._group: Group | None = None  # the last of _groups, while it takes more
@@ -101,8 +100,9 @@ class FileJournal:
 
     # -- open -----------------------------------------------------------------------------------------
 
-    def open(self, visit: Visit) -> Opened:
-        """Lock the folder, show every record in index order, begin a segment of a new epoch.
+    def open(self, visit: Visit, restorer: Restorer | None = None) -> Opened:
+        """Lock the folder, show the newest checkpoint and every record after it in index order, begin a segment of a new
+        epoch. Without a restorer, or without a checkpoint that can be used, all records are shown.
 
         Holes are told of by LOST records, visited at their index like all others; those of holes found just now
         come last.
@@ -114,12 +114,15 @@ class FileJournal:
         """
         self._lock, self._file_system = take_folder(self._disk, self._folder, network_allowed=self._network_allowed)
         try:
-            self._settle_tail()
+            settle_tail(self._disk, self._folder)
             files = list_segments(self._disk, self._folder)
-            self._cut_short = cut_short(files)
-            scan = LogScan(self._disk, files, visit).run()
-            self._begin_life(files, scan.end_index)
-            lost_records, lost_bytes = self._write_lost(scan.fresh, visit)
+            restored = restore_newest(self._disk, self._folder, files, restorer) if restorer else Restored()
+            self._notes = cut_short(files) + restored.refused
+            scan = LogScan(self._disk, files, visit, start=start_of(restored.meta)).run()
+            self._begin_life(files, scan.end_index, restored)
+            self._checkpoints.count_from(self._last_index - scan.records, self._log_bytes - scan.bytes)
+            known, fresh = known_and_fresh(scan, restored)
+            lost_records, lost_bytes = self._write_lost(fresh, visit)
             self._remove_empty(files, scan)
         except OSError as error:
             self._let_go()
@@ -127,7 +130,7 @@ class FileJournal:
         except BaseException:
             self._let_go()
             raise
-        self._damage = scan.known + scan.fresh
+        self._damage = known + fresh
         return Opened(
             epoch=self._epoch,
             next_index=self._last_index + 1,
@@ -137,23 +140,7 @@ class FileJournal:
             torn_bytes=scan.torn_bytes,
         )
 
-    def _settle_tail(self) -> None:
-        """Make the platter and what we read one before anything is decided by it.
-
-        A life that ended by a failed sync may have left pages that look written, marked clean: syncing alone
-        would not write them again. So sync, forget, and read from the platter.
-        """
-        names = sorted(name for name in self._disk.listdir(self._folder) if parse_name(name))
-        for name in names[-TAIL_SEGMENTS:]:
-            handle = self._disk.open(f"{self._folder}/{name}")
-            try:
-                self._disk.fdatasync(handle)
-                self._disk.drop_cache(handle)
-            finally:
-                self._disk.close(handle)
-        self._disk.fsync_dir(self._folder)
-
-    def _begin_life(self, files: list[SegmentFile], end_index: int) -> None:
+    def _begin_life(self, files: list[SegmentFile], end_index: int, restored: Restored) -> None:
         newest = next((file for file in reversed(files) if file.header), None)
         last = files[-1] if files else None
         number = FIRST_NUMBER if last is None else last.number + (not last.is_blank)
@@ -164,13 +151,20 @@ class FileJournal:
             self._epoch = newest.header.epoch + number - newest.number
             self._uuid = newest.header.folder_uuid
             self._oldest_needed = newest.header.oldest_needed
+        if restored.meta is not None:  # its newest segments may be gone, and nothing of theirs may come twice
+            number = max(number, restored.meta.last_number + 1)
+            self._epoch = max(self._epoch, restored.meta.epoch + number - restored.meta.number)
+            self._checkpoints.newest, self._checkpoints.indexed = restored.meta, restored.indexed
         for file in files:
             if file.header is not None:
+                self._headers[file.number] = file.header
                 self._reader.add(file.number, crc32c(file.header.salt))
         self._last_index = self._durable_index = self._witnessed_index = end_index - 1
-        handle = self._make_file(number)
+        self._spares.find_ballast()
+        handle = self._spares.make(number)
         if handle is None:
-            raise JournalFull(self._folder, self._segment_bytes, self._full or "")
+            raise JournalFull(self._folder, self._segment_bytes, self._spares.full or "")
+        self._spares.retry_at = 0 if self._spares.full is not None else None
         self._handle = handle
         self._begin_segment(number, handle)
         self._tail_segment, self._tail = number, BLOCK_BYTES
@@ -189,11 +183,12 @@ class FileJournal:
 
     def _remove_empty(self, files: list[SegmentFile], scan: LogScan) -> None:
         """A life without a record leaves nothing behind: else a broker in a restart loop fills the disk."""
-        for file, report in zip(files, scan.reports, strict=True):
-            is_unused = file.header is not None and report.records == 0 and report.nonzero_after_end == 0
-            if is_unused and report.state == "whole" and file.number != self._number:
-                self._disk.unlink(file.path)
-                self._reader.forget(file.number)
+        by_number = {file.number: file for file in files}
+        for report in scan.reports:
+            if report.reclaimable and report.state == "whole" and report.number != self._number:
+                self._disk.unlink(by_number[report.number].path)
+                self._reader.forget(report.number)
+                self._headers.pop(report.number)
 
     # -- append and commit ----------------------------------------------------------------------------
 
@@ -233,8 +228,9 @@ class FileJournal:
             if room > bytes_max:
                 raise RecordTooLarge(self._folder, size, bytes_max)
             segment, start = segment + 1, BLOCK_BYTES
-        if self._full is not None and segment != self._number:
-            raise JournalFull(self._folder, size, self._full)
+        full = self._spares.full
+        if full is not None and segment != self._number and self._spares.prepared is None:
+            raise JournalFull(self._folder, size, full)
         self._tail_segment, self._tail = segment, start
         self._group = Group(segment, start)
         self._groups.append(self._group)
@@ -262,7 +258,7 @@ class FileJournal:
                 self._groups.popleft()
                 self._synced_at = now
                 if self._written_to > self._segment_bytes // 4:
-                    self._prepare(now)
+                    self._spares.prepare(self._number + 1, now)
         except OSError as error:
             raise self._fail(error) from error
         return self._durable_index
@@ -286,50 +282,21 @@ class FileJournal:
         """Be in `segment`, the current one or the next; False when that cannot be made for want of space."""
         if segment == self._number:
             return True
-        self._prepare(now)
-        if self._prepared is None:
+        self._spares.prepare(self._number + 1, now)
+        prepared = self._spares.take()
+        if prepared is None:
             return False
         self._disk.close(self._handle)
-        self._handle, self._prepared = self._prepared, None  # at once: a handle must not be closed twice
+        self._handle = prepared  # at once: a handle must not be closed twice
         self._begin_segment(segment, self._handle)
         return True
-
-    def _prepare(self, now: int) -> None:
-        """Make the next segment's file while the current one still has most of its room."""
-        if self._prepared is not None or (self._full_retry_at is not None and now < self._full_retry_at):
-            return
-        self._prepared = self._make_file(self._number + 1)
-        self._full_retry_at = now + FULL_RETRY_US if self._prepared is None else None
-
-    def _make_file(self, number: int) -> int | None:
-        """A segment's file, allocated and findable after a power cut; None, and full, without space for it."""
-        path = f"{self._folder}/{segment_name(number)}"
-        handle = None
-        try:
-            handle = self._disk.open(path, create=True)
-            self._disk.fallocate(handle, self._segment_bytes)
-        except OSError as error:
-            if handle is not None:
-                self._disk.close(handle)
-                self._disk.unlink(path)
-            if error.errno not in OUT_OF_SPACE:
-                raise
-            self._full = f"the next segment of {self._segment_bytes} bytes cannot be made ({error.strerror})"
-            return None
-        try:
-            self._disk.fsync(handle)
-            self._disk.fsync_dir(self._folder)
-        except OSError:
-            self._disk.close(handle)
-            raise
-        self._full = None
-        return handle
 
     def _begin_segment(self, number: int, handle: int) -> None:
         """Write both copies of the header and sync them before any record: so a segment that holds records and
         no header is damaged for certain, never torn.
         """
         salt = self._random_bytes(SALT_BYTES)
+        newest = self._checkpoints.newest
         header = SegmentHeader(
             folder_uuid=self._uuid,
             number=number,
@@ -338,7 +305,7 @@ class FileJournal:
             epoch=self._epoch,
             first_index=self._durable_index + 1,
             durable_index=self._durable_index,
-            checkpoint_index=0,
+            checkpoint_index=newest.first_index if newest else 0,
             salt=salt,
             segment_bytes=self._segment_bytes,
             created_ms=self._wall_ms(),
@@ -350,6 +317,7 @@ class FileJournal:
         self._sync(handle)
         self._witnessed_index = self._durable_index  # the header says so
         self._number = number
+        self._headers[number] = msgspec.structs.replace(header, crc=crc)
         self._chain, self._salt_crc = crc, crc32c(salt)
         self._reader.add(number, self._salt_crc)
         self._written_to = BLOCK_BYTES
@@ -360,7 +328,9 @@ class FileJournal:
         """When the witness or another try for space is due."""
         if self._failed is not None or self._lock is None:
             return None
-        due = [] if self._full_retry_at is None else [self._full_retry_at]
+        due = [] if self._spares.retry_at is None else [self._spares.retry_at]
+        if self._checkpoints.is_complete(self._durable_index):
+            due.append(0)
         if not self._groups and self._witnessed_index < self._durable_index:
             due.append(self._synced_at + WITNESS_DELAY_US)
         return min(due, default=None)
@@ -374,9 +344,11 @@ class FileJournal:
         due = self.next_timeout()
         if due is None or due > now:
             return
-        if self._full_retry_at is not None and self._full_retry_at <= now:
+        if self._checkpoints.is_complete(self._durable_index):
+            self._try_checkpoint(lambda: self._checkpoints.publish(self._headers, self._damage))
+        if self._spares.retry_at is not None and self._spares.retry_at <= now:
             try:
-                self._prepare(now)
+                self._spares.prepare(self._number + 1, now)
             except OSError as error:
                 raise self._fail(error) from error
             self.commit(now)
@@ -401,6 +373,55 @@ class FileJournal:
         except OSError as error:
             raise self._fail(error) from error
 
+    # -- checkpoints ----------------------------------------------------------------------------------
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """Whether 64 MiB or 200,000 records were written since the last one, and none waits to be written now."""
+        return not self._groups and self._failed is None and self._checkpoints.is_due(self._last_index, self._log_bytes)
+
+    @property
+    def _log_bytes(self) -> int:
+        """Grows with the log; an empty rest of a segment counts as written."""
+        return self._number * self._segment_bytes + self._tail
+
+    def begin_checkpoint(self) -> tuple[list[int], int]:
+        """Begin one at the end of the log, which is durable; see the protocol.
+
+        Raises:
+            JournalFailed: as commit().
+        """
+        assert not self._groups
+        anchor = Anchor(self._durable_index + 1, self._number, self._tail, self._headers[self._number].crc)
+        self._checkpoints.count_from(self._last_index, self._log_bytes)
+        self._try_checkpoint(lambda: self._checkpoints.begin(anchor))
+        indexed = self._checkpoints.indexed
+        return sorted(
+            number for number in self._headers if number < self._number and number not in indexed
+        ), self._number
+
+    def put_checkpoint(self, chunk: bytes, segment: int) -> None:
+        """Write a piece of it; nothing, if it was given up. Raises JournalFailed."""
+        if self._checkpoints.is_writing:
+            header = self._headers.get(segment)
+            self._try_checkpoint(lambda: self._checkpoints.put(chunk, segment, header))
+
+    def end_checkpoint(self, last_index: int) -> None:
+        """All was said; handle_timeout() finishes it. Raises JournalFailed."""
+        if self._checkpoints.is_writing:
+            self._try_checkpoint(lambda: self._checkpoints.end(last_index))
+
+    def _try_checkpoint(self, call: Callable[[], None]) -> None:
+        """Without space it is given up, and due again later. A disk that fails otherwise has failed for the log too."""
+        if self._failed is not None:
+            return
+        try:
+            call()
+        except OSError as error:
+            self._checkpoints.abandon()
+            if error.errno not in OUT_OF_SPACE:
+                raise self._fail(error) from error
+
     # -- reading, state, end --------------------------------------------------------------------------
 
     @property
@@ -411,7 +432,7 @@ class FileJournal:
     @property
     def full(self) -> bool:
         """The next segment could not be made; the rest of the current one is for operations."""
-        return self._full is not None
+        return self._spares.full is not None
 
     def read(self, position: Position) -> Record:
         """The durable record at a position.
@@ -423,7 +444,7 @@ class FileJournal:
 
     def status(self) -> dict[str, object]:
         """For people and metrics; `last_sync_us` newest last."""
-        segments = self._reader.segments + (self._prepared is not None)
+        segments = len(self._headers) + (self._spares.prepared is not None)
         return {
             "folder": self._folder,
             "uuid": self._uuid.hex(),
@@ -435,10 +456,10 @@ class FileJournal:
             "syncs": self._syncs,
             "last_sync_us": list(self._last_sync_us),
             "damage": list(self._damage),
-            "full": self._full,
+            "full": self._spares.full,
             "failed": self._failed,
             "file_system": self._file_system.kind,
-            "warnings": [*self._file_system.warnings, *self._cut_short],
+            "warnings": [*self._file_system.warnings, *self._notes],
         }
 
     def _fail(self, error: OSError) -> JournalFailed:
@@ -456,18 +477,20 @@ class FileJournal:
             return
         try:
             if self._failed is None:
-                self._full_retry_at = None  # the last chance is now
+                self._spares.retry_at = None  # the last chance is now
                 self.commit(self._synced_at)
                 if self._groups:
                     waiting = sum(group.end - group.start for group in self._groups)
-                    raise JournalFull(self._folder, waiting, self._full or "")
+                    raise JournalFull(self._folder, waiting, self._spares.full or "")
                 self._witness()
         finally:
             self._let_go()
 
     def _let_go(self) -> None:
         self._reader.close()
-        for handle in (self._prepared, self._handle, self._lock):
+        self._checkpoints.abandon_draft()
+        self._spares.close()
+        for handle in (self._handle, self._lock):
             if handle is not None and handle >= 0:
                 self._disk.close(handle)
-        self._handle, self._prepared, self._lock = -1, None, None
+        self._handle, self._lock = -1, None

@@ -43,7 +43,18 @@ def list_segments(disk: Disk, folder: str) -> list[SegmentFile]:
     for file in files:
         if file.uuid is not None and file.uuid != (ours or file.uuid):
             raise NotOurs(folder, f"holds {file.path}, which belongs to another journal")
+    _ignore_headers_out_of_order(files)
     return files
+
+
+def _ignore_headers_out_of_order(files: list[SegmentFile]) -> None:
+    """An old copy put back under a new number would otherwise rewrite history."""
+    highest = 0
+    for file in files:
+        if file.header is not None and file.header.first_index < highest:
+            file.header = None
+        elif file.header is not None:
+            highest = file.header.first_index
 
 
 def cut_short(files: list[SegmentFile]) -> list[str]:
@@ -60,7 +71,7 @@ def _read_header(disk: Disk, folder: str, file: SegmentFile) -> None:
     handle = disk.open(file.path)
     file.size = disk.size(handle)
     disk.close(handle)
-    window = Window(disk, file.path, file.size)
+    window = Window(disk, file.path, file.size, BLOCK_BYTES)
     try:
         for offset in (0, data_end(file.size)):
             at = window.load(max(0, offset), BLOCK_BYTES)

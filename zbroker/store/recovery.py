@@ -5,6 +5,7 @@ Reads only. The journal decides what to write about it; verify.py shows it to pe
 
 import contextlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
@@ -21,7 +22,7 @@ from zbroker.store.record import (
     parse_header,
 )
 from zbroker.store.run import CHAIN_UNKNOWN, Run, Visit, read_run
-from zbroker.store.segment import BLOCK_BYTES, SegmentHeader, data_end
+from zbroker.store.segment import BLOCK_BYTES, FIRST_NUMBER, SEGMENT_BYTES, SegmentHeader, data_end
 from zbroker.store.window import Window, find_header
 
 UNBOUNDED = 1 << 63  # above any index
@@ -30,6 +31,18 @@ Progress = Callable[[int], None]
 
 def silent(size: int) -> None:
     """Nobody watches."""
+
+
+class Start(NamedTuple):
+    """Where a scan begins that need not begin at the beginning: a checkpoint holds what comes before `first_index`.
+
+    Everything up to `durable` is known to have been synced.
+    """
+
+    number: int
+    offset: int
+    first_index: int
+    durable: int
 
 
 class SegmentReport(msgspec.Struct):
@@ -49,7 +62,7 @@ class SegmentReport(msgspec.Struct):
     @property
     def reclaimable(self) -> int:
         """Bytes of a file that holds nothing of the log: prepared, or of a life without a record."""
-        is_unused = self.state == "whole" and self.records == 0 and self.nonzero_after_end == 0
+        is_unused = self.state == "whole" and self.last_index < self.first_index and not self.nonzero_after_end
         return self.size if is_unused or self.state == "blank" else 0
 
 
@@ -60,9 +73,17 @@ class LogScan:
     that no LOST record tells of yet), `torn_bytes`, `reports`. `progress` hears the bytes of each file as it is begun.
     """
 
-    def __init__(self, disk: Disk, files: list[SegmentFile], visit: Visit, progress: Progress = silent) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        files: list[SegmentFile],
+        visit: Visit,
+        progress: Progress = silent,
+        start: Start | None = None,
+    ) -> None:
         self._disk = disk
         self._progress = progress
+        self._start = start
         self._files = files
         self._visit = visit
         self._highest: int | None = None  # W, once looked for
@@ -77,9 +98,11 @@ class LogScan:
 
     def run(self) -> "LogScan":
         """Scan everything. Raises OSError only for what is no damage (no permission, too many files)."""
-        self._ignore_headers_out_of_order()
         headed = [file.header for file in self._files if file.header]
         self.end_index = headed[-1].oldest_needed if headed else FIRST_INDEX
+        if self._start is not None:
+            self.end_index = self._start.first_index
+            self._files = [file for file in self._files if file.number >= self._start.number]
         self._load_lost()
         headless: list[SegmentFile] = []
         for place, file in enumerate(self._files):
@@ -95,18 +118,11 @@ class LogScan:
                 self._segment(place, file.path, file.size, file.header, report)
         if not self._ended:
             self._trailing(headless)
+        if self._start is not None and not any(file.header for file in self._files):
+            self._all_gone(self._start)
         return self
 
     # -- before the pass ------------------------------------------------------------------------------
-
-    def _ignore_headers_out_of_order(self) -> None:
-        """An old copy put back under a new number would otherwise rewrite history."""
-        highest = 0
-        for file in self._files:
-            if file.header is not None and file.header.first_index < highest:
-                file.header = None
-            elif file.header is not None:
-                highest = file.header.first_index
 
     def _bound(self, place: int) -> int:
         """The next segment's first index: what an older one holds from there on is void."""
@@ -121,7 +137,7 @@ class LogScan:
             header = file.header
             if header is None or header.first_index >= self._bound(place):
                 continue
-            window = Window(self._disk, file.path, file.size)
+            window = Window(self._disk, file.path, file.size, BLOCK_BYTES)
             self.known += _leading_losses(window, header, self._bound(place))
             window.close()
 
@@ -134,6 +150,8 @@ class LogScan:
         bound = self._bound(place)
         visit = self._visit_unless_known if self.known else self._visit
         offset, chain = BLOCK_BYTES, header.crc
+        if self._start is not None and header.number == self._start.number:
+            offset, chain = self._start.offset, CHAIN_UNKNOWN
         try:
             while True:
                 start = Run(offset, chain, self.end_index, report.records, report.bytes, None)
@@ -235,7 +253,8 @@ class LogScan:
         if header.first_index <= self.end_index:
             return
         before = self._files[place - 1 - len(headless)] if place > len(headless) else None
-        missing = header.number - (before.number if before else 0) - 1 - len(headless)
+        first_number = FIRST_NUMBER if self._start is None else self._start.number
+        missing = header.number - (before.number + 1 if before else first_number) - len(headless)
         lost_bytes = sum(file.size for file in headless) + missing * header.segment_bytes
         number, offset, reason = header.number, 0, "segment header" if headless else "segment missing"
         if before is not None and before.header is not None:
@@ -260,6 +279,14 @@ class LogScan:
         last = self.end_index + max(1, extent // HEADER_BYTES) - 1
         first = next(file for file in headless if not file.is_blank)
         self._lose(Damage(self.end_index, last, first.number, 0, extent, [], "segment header"))
+
+    def _all_gone(self, start: Start) -> None:
+        """The segment in which the checkpoint began, and all after it: what they held is unknown, and was no more than
+        is written until the next checkpoint is complete.
+        """
+        lost_bytes = 4 * SEGMENT_BYTES
+        last = max(self.end_index - 1, start.durable) + lost_bytes // HEADER_BYTES
+        self._lose(Damage(self.end_index, last, start.number, start.offset, lost_bytes, [], "segment missing"))
 
     def _record_bytes(self, file: SegmentFile) -> int:
         if file.is_blank or file.header is not None:
@@ -289,6 +316,7 @@ class LogScan:
         if self._highest is None:
             later = self._files[place + 1 :]
             highest = max(file.header.durable_index for file in self._files if file.header)
+            highest = max(highest, 0 if self._start is None else self._start.durable)
             highest = max(highest, _durable_in(window, header, offset))
             for file in later:
                 if file.header is not None:

@@ -14,8 +14,9 @@ ZEROS = bytes(256 << 10)  # comparing whole chunks runs at memcmp's speed; an em
 class Window:
     """A segment's bytes, read ahead; a block that the device cannot read comes back as zeros."""
 
-    def __init__(self, disk: Disk, path: str, size: int) -> None:
+    def __init__(self, disk: Disk, path: str, size: int, ahead: int = WINDOW_BYTES) -> None:
         self._disk = disk
+        self._ahead = ahead
         self._handle = disk.open(path)
         self.size = size
         self.data = b""
@@ -26,7 +27,7 @@ class Window:
         """Make [offset, offset + length) available as far as the file goes; returns its place in `data`."""
         at = offset - self.base
         if at < 0 or at + length > len(self.data):
-            wanted = min(max(length, WINDOW_BYTES), max(0, self.size - offset))
+            wanted = min(max(length, self._ahead), max(0, self.size - offset))
             self.data = self._read(offset, wanted)
             self.base = offset
             at = 0

@@ -42,6 +42,7 @@ class Engine:
 
 class Journal:
     full, durable_index, last, commits, failure, room = False, 0, 0, 0, None, 1_000
+    checkpoint_due = False
 
     def append(self, record):
         if record.index > self.room:

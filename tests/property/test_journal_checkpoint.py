@@ -1,0 +1,268 @@
+"""Checkpoints under power cuts at every call, rot, lost and foreign files: never worse than the whole log read again."""
+
+from collections.abc import Iterable
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+
+from patterns.wire.records import Opened, Position, Record, RecordKind
+from tests.property.test_journal_recovery import FOLDER, SEEDS, Log, World, require
+from zbroker.store import checkpoint
+from zbroker.store.faults import RecordDamaged
+from zbroker.store.journal import FileJournal
+from zbroker.testing.disk import PowerCut, VirtualDisk
+
+STATE = 0
+Chunk = tuple[bytes, int]
+
+
+class Engine:
+    """Knows every operation by heart, and of each batch the place: the least that a broker must."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, Record | Position] = {}
+        self.restored = False
+
+    def restore(self, chunks: Iterable[bytes]) -> bool:
+        for chunk in chunks:
+            self.known |= {record.index: record for record in msgspec.msgpack.decode(chunk, type=list[Record])}
+        self.restored = True
+        return True
+
+    def index(self, chunk: bytes) -> bool:
+        self.known |= dict(msgspec.msgpack.decode(chunk, type=list[tuple[int, Position]]))
+        return True
+
+    def reindex(self, record: Record, position: Position) -> None:
+        self.known[record.index] = position
+
+    def visit(self, record: Record, position: Position) -> None:
+        require(record.index not in self.known, f"index {record.index} was shown twice")
+        self.known[record.index] = record if record.kind != RecordKind.APPEND else position
+
+    def cut(self, full: list[int], current: int, below: int) -> list[Chunk]:
+        """In the order that the protocol asks for."""
+        items = sorted((index, what) for index, what in self.known.items() if index < below)
+        records = [what for _, what in items if isinstance(what, Record)]
+        places = [(index, what) for index, what in items if isinstance(what, Position)]
+        chunks: list[Chunk] = []
+        for segment in full:
+            chunks += _chunks([one for one in places if one[1].segment == segment], segment) or [(b"\x90", segment)]
+        chunks += _chunks(records, STATE) or [(b"\x90", STATE)]
+        return chunks + _chunks([one for one in places if one[1].segment >= current], current)
+
+
+def _chunks(items: list[Any], segment: int) -> list[Chunk]:
+    return [(msgspec.msgpack.encode(items[at : at + 4]), segment) for at in range(0, len(items), 4)]
+
+
+class Checkpointing(World):
+    """A World whose journal is asked for checkpoints."""
+
+    def __init__(self, seed: int, journal_class: type[FileJournal] = FileJournal) -> None:
+        self.pieces: list[Chunk] = []
+        self.taken = self.used = 0
+        super().__init__(seed, journal_class)
+
+    def open(self) -> Opened:
+        self.pieces = []
+        self.engine = Engine()
+        self.journal = self.make()
+        opened = self.journal.open(self.engine.visit, self.engine)
+        self.used += self.engine.restored
+        log: Log = []
+        for index in sorted(self.engine.known):
+            what = self.engine.known[index]
+            if isinstance(what, Position):
+                log.append((self.journal.read(what), what))
+            else:
+                log.append((what, self.places.get(index, Position(0, 0, 0)) if self.epochs else Position(0, 0, 0)))
+        self._judge(opened, log)
+        self.next_index = opened.next_index
+        self.confirmed = opened.next_index - 1
+        self.appended = {}
+        self.places = {record.index: position for record, position in log}
+        self.truth = {record.index: record for record, _ in log}
+        return opened
+
+    def _judge(self, opened: Opened, log: Log) -> None:
+        require([record.index for record, _ in log] == list(range(1, opened.next_index)), "holes in the log")
+        require(opened.next_index > self.confirmed, "confirmed records are gone")
+        require(not self.epochs or opened.epoch > self.epochs[-1], "an epoch came twice")
+        require(not opened.damage, f"damage without rot: {opened.damage}")
+        self.epochs.append(opened.epoch)
+        for record, _ in log:
+            expected = self.truth.get(record.index, self.appended.get(record.index))
+            require(record == expected, f"index {record.index} holds another value")
+
+    def append(self) -> None:
+        super().append()
+        index = self.next_index - 1
+        self.engine.visit(self.appended[index], self.places[index])
+
+    def act(self) -> None:
+        super().act()
+        if self.journal.checkpoint_due:
+            self.pieces = self.engine.cut(*self.journal.begin_checkpoint(), self.next_index)
+            require(bool(self.pieces), "an empty checkpoint")
+        for _ in range(self.random.randint(0, 6)):
+            if self.pieces:
+                self.journal.put_checkpoint(*self.pieces.pop(0))
+                if not self.pieces:
+                    self.journal.end_checkpoint(self.next_index - 1)
+                    self.taken += 1
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "CHECKPOINT_RECORDS", 15)
+
+
+def test_whatever_the_plug_interrupts_the_log_is_the_same() -> None:
+    taken = used = 0
+    for seed in range(SEEDS // 3):
+        world = Checkpointing(seed)
+        try:
+            world.run(lives=6)
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
+        taken, used = taken + world.taken, used + world.used
+    assert taken > SEEDS // 3
+    assert used > SEEDS // 3
+
+
+def grown(seed: int) -> Checkpointing:
+    """Several segments, at least two checkpoints."""
+    world = Checkpointing(seed)
+    while len(checkpoints(world.disk)) < 2 or world.journal._number < 6:
+        world.act()
+    world.journal.close()
+    world.truth.update(world.appended)
+    world.confirmed = world.next_index - 1
+    return world
+
+
+def due(world: Checkpointing) -> None:
+    """Until a checkpoint is wanted, without beginning it."""
+    while not world.journal.checkpoint_due:
+        World.act(world)
+
+
+def checkpoints(disk: VirtualDisk) -> list[str]:
+    return sorted(path for path in disk.live if "checkpoint-" in path)
+
+
+@pytest.mark.parametrize("what", ["newest", "both", "indexes", "draft"])
+def test_a_rotten_or_lost_checkpoint_or_index_costs_time_and_nothing_else(what: str) -> None:
+    for seed in range(SEEDS // 10):
+        world = grown(seed)
+        victims = {
+            "newest": checkpoints(world.disk)[-1:],
+            "both": checkpoints(world.disk),
+            "indexes": [path for path in world.disk.live if path.endswith(".idx")],
+            "draft": [path for path in world.disk.live if path.endswith(".tmp")],
+        }[what]
+        for path in victims:
+            size = len(world.disk.live[path].platter)
+            if world.random.random() < 0.5 and size:
+                world.disk.flip_bit(path, world.random.randrange(size), world.random.randrange(8))
+            else:
+                world.disk.remove(path)
+        world.open()
+        world.journal.close()
+        assert world.engine.restored or what == "both"
+
+
+def test_power_cuts_at_each_call_of_a_checkpoint_leave_a_log_that_opens() -> None:
+    """Each call that changes something, from the first chunk to the last unlink, in turn."""
+    cuts = 0
+    for after in range(60):
+        world = Checkpointing(5)
+        due(world)
+        world.pieces = world.engine.cut(*world.journal.begin_checkpoint(), world.next_index)
+        world.disk.cut_after = after
+        try:
+            for piece in world.pieces:
+                world.journal.put_checkpoint(*piece)
+            world.journal.end_checkpoint(world.next_index - 1)
+            world.journal.handle_timeout(world.now)
+            world.disk.cut_after = None
+            world.disk.crash()
+        except PowerCut:
+            cuts += 1
+            world.disk.power_cut(Random(after))
+        world.open()
+    assert cuts > 5
+
+
+@pytest.mark.parametrize("call", ["pwrite", "fsync", "rename", "unlink", "fsync_dir", "open"])
+def test_no_space_for_a_checkpoint_costs_nothing_but_the_checkpoint(call: str) -> None:
+    import errno
+
+    world = Checkpointing(6)
+    due(world)
+    world.disk.fail(call, errno.ENOSPC)
+    for piece in world.engine.cut(*world.journal.begin_checkpoint(), world.next_index):
+        world.journal.put_checkpoint(*piece)
+    world.journal.end_checkpoint(world.next_index - 1)
+    world.journal.handle_timeout(world.now)
+    world.disk.faults.clear()
+    for _ in range(30):
+        world.act()
+    world.journal.close()
+    world.truth.update(world.appended)
+    world.open()
+
+
+def test_a_segment_below_the_checkpoint_that_is_gone_is_reported_once_and_the_rest_served() -> None:
+    for seed in range(SEEDS // 10):
+        world = grown(seed)
+        numbers = sorted({place.segment for place in world.places.values() if place.segment})
+        first = msgspec.msgpack.decode(_meta(world.disk), type=checkpoint.Meta)
+        gone = world.random.choice([number for number in numbers if number < first.number])
+        path = next(path for path in world.disk.live if path.endswith(f"{gone:010d}-0000.seg"))
+        world.disk.remove(path)
+        for _ in range(2):
+            engine = Engine()
+            journal = world.make()
+            opened = journal.open(engine.visit, engine)
+            assert [hole.segment for hole in opened.damage] == [gone]
+            for index, what in engine.known.items():
+                if isinstance(what, Position) and what.segment == gone:
+                    with pytest.raises(RecordDamaged):
+                        journal.read(what)
+                elif isinstance(what, Position):
+                    assert journal.read(what).index == index
+            journal.close()
+
+
+def _meta(disk: VirtualDisk) -> bytes:
+    from zbroker.store.chunks import META, read_chunks
+
+    return next(body for tag, body in read_chunks(disk, checkpoints(disk)[-1]) if tag == META)
+
+
+def test_the_newest_segments_deleted_whole_are_known_to_the_checkpoint() -> None:
+    """FORMAT.md 7: without a checkpoint nothing that is left would know of them."""
+    world = grown(3)
+    meta = msgspec.msgpack.decode(_meta(world.disk), type=checkpoint.Meta)
+    for path in list(world.disk.live):
+        if path.endswith(".seg") and int(path.rpartition("/")[2][:10]) >= meta.number:
+            world.disk.remove(path)
+    engine = Engine()
+    opened = world.make().open(engine.visit, engine)
+    assert opened.damage
+    assert opened.next_index > world.confirmed
+    assert opened.epoch > max(world.epochs)
+
+
+def test_a_checkpoint_of_another_folder_or_another_time_is_refused_and_told() -> None:
+    world, other = grown(8), grown(9)
+    foreign = other.disk.live[checkpoints(other.disk)[-1]]
+    path = f"{FOLDER}/{checkpoint.checkpoint_name(10**6)}"
+    world.disk.live[path] = world.disk.durable[path] = foreign
+    world.open()
+    assert any("belongs to another journal" in text for text in world.journal.status()["warnings"])  # type: ignore[attr-defined]
+    assert world.engine.restored

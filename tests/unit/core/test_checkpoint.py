@@ -1,0 +1,85 @@
+"""Pieces of a checkpoint, and back; that replay on top is right is shown in tests/property."""
+
+import msgspec
+import pytest
+
+from patterns.wire.records import Position
+from zbroker.core import checkpoint
+from zbroker.core.catalog import Catalog, Recorder
+from zbroker.core.log import StreamLog
+from zbroker.core.producers import Accepted, Producer, Producers
+
+
+def placed(log: StreamLog, segment: int, count: int = 1) -> None:
+    number = log.append(log.batches + 1, count, 10, 1_000)
+    log.place(number, Position(segment, 64 * number, 128))
+
+
+def catalog() -> Catalog:
+    return Catalog(Recorder([]))
+
+
+def kinds(chunk: bytes) -> list[str]:
+    return [piece[0] for piece in msgspec.msgpack.decode(chunk)]
+
+
+def test_full_segments_come_first_then_the_state_then_the_rest() -> None:
+    source = catalog()
+    log = source.stream("s")
+    for segment in (1, 1, 2, 4):
+        placed(log, segment)
+    pieces = list(checkpoint.cut(source, Producers(), [1, 2, 3], 4))
+    assert [segment for _, segment in pieces] == [1, 2, 3, checkpoint.STATE, 4]
+    assert kinds(pieces[3][0]) == ["version", "stream"]
+    assert kinds(pieces[2][0]) == [], "nothing lies in segment 3, and that is said"
+
+
+def test_places_come_back_and_twice_is_as_good_as_once() -> None:
+    source, target = catalog(), catalog()
+    log = source.stream("s")
+    for segment in (1, 1, 2):
+        placed(log, segment, count=3)
+    pieces = list(checkpoint.cut(source, Producers(), [1], 2))
+    checkpoint.restore([chunk for chunk, segment in pieces if segment == 0], target, Producers())
+    for _ in range(2):
+        for chunk, segment in pieces:
+            if segment:
+                checkpoint.index(chunk, target)
+    back = target.by_name["s"]
+    assert (back.batches, back.next_offset, back.messages) == (3, 9, 9)
+    assert [back.position(number) for number in range(3)] == [log.position(number) for number in range(3)]
+
+
+def test_a_batch_that_comes_after_the_streams_piece_is_not_in_the_index() -> None:
+    source = catalog()
+    log = source.stream("s")
+    placed(log, 1)
+    pieces = checkpoint.cut(source, Producers(), [], 1)
+    assert next(pieces)[1] == checkpoint.STATE
+    placed(log, 1)
+    [(chunk, _)] = list(pieces)
+    [[_, _, columns]] = msgspec.msgpack.decode(chunk)
+    assert len(columns[0]) == 8, "one batch, 64 bits of offset"
+
+
+def test_a_producer_comes_back_with_all_its_lives_and_without_refusals() -> None:
+    producers, back = Producers(), Producers()
+    producer = producers.restore(7, "named", [b"a" * 16, b"b" * 16], 2)
+    producer.accept(Accepted(1, 0, 99, 5))
+    producer.accept(Accepted(2, 0, 98, 0, None))
+    producer.journaled = True
+    pieces = list(checkpoint.cut(catalog(), producers, [], 1))
+    checkpoint.restore([pieces[0][0]], catalog(), back)
+    [again] = list(back)
+    assert isinstance(again, Producer)
+    assert (again.id, again.name, again.epoch, again.journaled) == (7, "named", 2, True)
+    assert list(again.nonces) == [b"a" * 16, b"b" * 16]
+    assert (again.sequence, [one.sequence for one in again.batches]) == (1, [1])
+
+
+@pytest.mark.parametrize("pieces", [[], [["version", 99]], [["stream", 1]], [["version", 1], ["new kind", 2]]])
+def test_what_is_not_understood_is_refused(pieces: list[list[object]]) -> None:
+    with pytest.raises((checkpoint.Unknown, LookupError)):
+        checkpoint.restore([msgspec.msgpack.encode(pieces)], catalog(), Producers())
+    with pytest.raises(checkpoint.Unknown):
+        checkpoint.index(msgspec.msgpack.encode([["new kind", 2]]), catalog())

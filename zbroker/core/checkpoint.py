@@ -1,0 +1,243 @@
+"""Checkpoints of the streams: what is cut out of a running broker, piece by piece, and how it is put back.
+
+A piece is consistent in itself; between pieces the broker goes on. That is right because whatever changes later stands
+in the journal behind the checkpoint's first index, and replaying a record that a piece reflects already changes nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from zbroker.core.log import COLUMNS
+from zbroker.core.producers import Accepted
+from zbroker.core.settled import Settled
+
+if TYPE_CHECKING:
+    from zbroker.core.catalog import Catalog
+    from zbroker.core.groups import Group
+    from zbroker.core.log import StreamLog
+    from zbroker.core.producers import Producer, Producers
+
+VERSION: Final = 1
+CHUNK_BYTES: Final = (
+    192 << 10
+)  # of encoded pieces; with one more piece still below the 256 KiB that a turn has time for
+STATE: Final = 0  # the segment of a chunk that is no segment's index
+_BATCHES: Final = 1_024  # of a stream in one piece: 40 KiB
+_RANGES: Final = 2_048
+_BITMAPS: Final = 64  # 512 bytes each
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[list[Any]]).decode
+Piece = list[Any]
+
+
+class Unknown(Exception):
+    """A chunk that this version does not understand."""
+
+
+def cut(catalog: Catalog, producers: Producers, full: list[int], current: int) -> Iterator[tuple[bytes, int]]:
+    """Chunks of a checkpoint, each with the segment whose index it is of; STATE for what is none's.
+
+    Between two chunks the broker may run on. When one is asked for, every batch must be placed.
+
+    Args:
+        full: segments that nothing is added to any more, and whose index is wanted.
+        current: the first segment that may still grow; its index, and later ones', comes last.
+    """
+    logs = list(catalog.by_id.values())
+    for segment in full:
+        pieces = (piece for log in logs for piece in _index(log, *log.span(segment, segment + 1)))
+        found = False
+        for chunk in _chunks(pieces):
+            found = True
+            yield chunk, segment
+        if not found:
+            yield _encode([]), segment  # nothing lies there; that, too, is worth knowing
+    ends: dict[int, int] = {}
+    for chunk in _chunks(_state(catalog, producers, ends)):
+        yield chunk, STATE
+    for chunk in _chunks(piece for log in logs for piece in _rest(log, current, ends)):
+        yield chunk, current
+
+
+def _chunks(pieces: Iterable[Piece]) -> Iterator[bytes]:
+    """Pieces gathered into chunks. A piece is asked for only once there is room for it: it is cut at that moment."""
+    parts: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        parts.append(_encode(piece))
+        size += len(parts[-1])
+        if size >= CHUNK_BYTES:
+            yield _joined(parts)
+            parts, size = [], 0
+    if parts:
+        yield _joined(parts)
+
+
+def _joined(parts: list[bytes]) -> bytes:
+    return b"\xdd" + len(parts).to_bytes(4, "big") + b"".join(parts)  # msgpack: an array of so many
+
+
+# -- pieces -------------------------------------------------------------------------------------------------------
+
+
+def _state(catalog: Catalog, producers: Producers, ends: dict[int, int]) -> Iterator[Piece]:
+    """All but where batches lie; `ends` learns up to which batch each stream's piece tells."""
+    yield ["version", VERSION]
+    for log in list(catalog.by_id.values()):
+        ends[log.id] = log.batches
+        yield ["stream", log.id, log.name, log.next_offset, log.last_index, log.bytes, log.messages, log.published_at]
+        for ranges in _parts(log.lost, _RANGES):
+            yield ["lost", log.id, ranges]
+    for group in list(catalog.groups.values()):
+        if group.stream_id in ends:  # else it is as new as its stream
+            yield from _group(group)
+    for producer in list(producers):
+        yield _producer(producer)
+
+
+def _group(group: Group) -> Iterator[Piece]:
+    """The group, its settled offsets and attempts, all of one moment: they are counted in one another."""
+    floor, bitmaps, attempts = group.settled.floor, group.settled.bitmaps(), group.attempts()
+    counts = [group.acked, group.dead, group.expired, group.lost]
+    yield ["group", group.stream_id, group.id, group.name, group.start, group.cursor, floor, counts]
+    for some in _parts(bitmaps, _BITMAPS):
+        yield ["settled", group.stream_id, group.id, [(chunk, Settled.encode(bits)) for chunk, bits in some]]
+    for pieces in _parts(attempts, _RANGES):
+        yield ["attempts", group.stream_id, group.id, pieces]
+
+
+def _producer(producer: Producer) -> Piece:
+    """Refused batches are left out: no record tells of them, and a full replay would not know them either."""
+    batches = [(one.sequence, one.offset, one.crc, one.index) for one in producer.batches if one.index]
+    nonces = list(producer.nonces)
+    return [
+        "producer", producer.id, producer.name, nonces, producer.epoch, producer.stored, producer.journaled, batches
+    ]  # fmt: skip
+
+
+def _rest(log: StreamLog, current: int, ends: dict[int, int]) -> Iterator[Piece]:
+    """Where a stream's batches lie that are in no full segment, as far as its own piece told."""
+    if log.id in ends:
+        yield from _index(log, log.span(current, current)[0], ends[log.id])
+
+
+def _index(log: StreamLog, begin: int, end: int) -> Iterator[Piece]:
+    for first in range(begin, end, _BATCHES):
+        columns = log.columns(first, min(first + _BATCHES, end))
+        yield ["index", log.id, [_big_endian(column).tobytes() for column in columns]]
+
+
+def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for first in range(0, len(items), size):
+        yield items[first : first + size]
+
+
+def _big_endian(column: array[int]) -> array[int]:
+    if sys.byteorder == "little":
+        column.byteswap()  # a copy of ours
+    return column
+
+
+# -- and back -----------------------------------------------------------------------------------------------------
+
+
+def restore(chunks: Iterable[bytes], catalog: Catalog, producers: Producers) -> None:
+    """Put the state back into an empty catalog.
+
+    Raises:
+        Unknown, msgspec.MsgspecError, ValueError, TypeError, LookupError: it is of another version, or not ours; catalog
+            and producers may hold a part of it.
+    """
+    is_known = False
+    for chunk in chunks:
+        for kind, *fields in _decode(chunk):
+            if kind == "version":
+                is_known = fields == [VERSION]
+            elif not is_known:
+                raise Unknown(f"not of version {VERSION}")
+            elif kind == "producer":
+                _restore_producer(producers, *fields)
+            else:
+                _RESTORERS[kind](catalog, *fields)
+    if not is_known:
+        raise Unknown("it does not say its version")
+
+
+def _restore_stream(
+    catalog: Catalog, id: int, name: str, next_offset: int, last_index: int, bytes: int, messages: int, published: int
+) -> None:
+    log = catalog.add(id, name)
+    log.next_offset, log.last_index = next_offset, last_index
+    log.bytes, log.messages, log.published_at = bytes, messages, published
+
+
+def _restore_group(
+    catalog: Catalog, stream_id: int, id: int, name: str, start: int, cursor: int, floor: int, counts: list[int]
+) -> None:
+    group = catalog.add_group(catalog.by_id[stream_id], id, name, start)
+    group.cursor, group.settled = cursor, Settled(floor)
+    group.acked, group.dead, group.expired, group.lost = counts
+
+
+def _restore_lost(catalog: Catalog, id: int, ranges: list[tuple[int, int]]) -> None:
+    catalog.by_id[id].lost += [(first, last) for first, last in ranges]
+
+
+def _restore_settled(catalog: Catalog, stream_id: int, id: int, bitmaps: list[tuple[int, bytes]]) -> None:
+    for number, encoded in bitmaps:
+        catalog.groups[stream_id, id].settled.restore(number, encoded)
+
+
+def _restore_attempts(catalog: Catalog, stream_id: int, id: int, pieces: list[list[int]]) -> None:
+    catalog.groups[stream_id, id].recover("attempts", pieces)
+
+
+_RESTORERS: Final[dict[str, Callable[..., None]]] = {
+    "stream": _restore_stream,
+    "lost": _restore_lost,
+    "group": _restore_group,
+    "settled": _restore_settled,
+    "attempts": _restore_attempts,
+}
+
+
+def _restore_producer(
+    producers: Producers,
+    id: int,
+    name: str,
+    nonces: list[bytes],
+    epoch: int,
+    stored: int,
+    journaled: bool,
+    batches: list[list[int]],
+) -> None:
+    producer = producers.restore(id, name, nonces, epoch)
+    producer.journaled = journaled
+    for sequence, offset, crc, index in batches:
+        producer.accept(Accepted(sequence, offset, crc, index))
+    producer.sequence = producer.stored = stored
+
+
+def index(chunk: bytes, catalog: Catalog) -> None:
+    """Put back where batches lie; those that are known are passed over. Raises as restore()."""
+    for piece in _decode(chunk):
+        match piece:
+            case ["index", int(id), list(columns)] if len(columns) == len(COLUMNS):
+                log = catalog.by_id.get(id)
+                if log is not None:
+                    log.restore([_column(code, data) for code, data in zip(COLUMNS, columns, strict=True)])
+            case _:
+                raise Unknown(f"a piece called {str(piece[:1])[:32]}")
+
+
+def _column(code: str, data: bytes) -> array[int]:
+    column = array(code)
+    column.frombytes(data)
+    return _big_endian(column)

@@ -1,0 +1,209 @@
+"""Writing checkpoints: what an engine knows, so that the log before need not be replayed. FORMAT.md 8.
+
+A checkpoint is cut and written over many turns; it counts once it is renamed, which waits until everything that it
+may reflect is durable. Beside it, each segment that is full gets an index of its own, once.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from patterns.wire.records import Damage
+from zbroker.store.chunks import META, ChunkWriter
+from zbroker.store.disk import Disk
+from zbroker.store.folder import CHECKPOINT_PREFIX
+from zbroker.store.segment import FORMAT, SegmentHeader, segment_name
+
+CHECKPOINT_BYTES: Final = 64 << 20  # of log since the last one: 0.1 to 1 s of replay
+CHECKPOINT_RECORDS: Final = 200_000  # the same, if records are small
+KEPT: Final = 2  # one may rot
+STATE: Final = 0  # tag of chunks that are no segment's
+DRAFT: Final = "checkpoint.tmp"
+INDEX_SUFFIX: Final = ".idx"
+READER_MIN: Final = 1
+
+_NAME = re.compile(rf"{CHECKPOINT_PREFIX}([0-9]{{20}})")
+
+
+class Meta(msgspec.Struct, frozen=True):
+    """The store's part of a checkpoint.
+
+    Attributes:
+        first_index: where a replay starts; everything before is in the checkpoint.
+        last_index: of what may be in it; durable before the checkpoint got its name.
+        number, offset, header_crc: the place of first_index, and the header of that segment.
+        last_number: the newest segment when the cut was complete.
+        segments: number and first index of every segment that the log had then; one that is listed and absent was lost.
+        damage: holes that are known.
+    """
+
+    format: int
+    reader_min: int
+    uuid: bytes
+    epoch: int
+    first_index: int
+    last_index: int
+    number: int
+    offset: int
+    header_crc: int
+    last_number: int
+    segments: list[tuple[int, int]]
+    damage: list[Damage]
+    created_ms: int
+
+
+class IndexMeta(msgspec.Struct, frozen=True):
+    """The store's part of a segment's index: which life of which segment it is of."""
+
+    format: int
+    reader_min: int
+    uuid: bytes
+    number: int
+    header_crc: int
+
+
+class Anchor(msgspec.Struct, frozen=True):
+    """Where a replay starts, and what stands there."""
+
+    first_index: int
+    number: int
+    offset: int
+    header_crc: int
+
+
+def checkpoint_name(first_index: int) -> str:
+    """`checkpoint-<index>`, so that a listing sorts by age."""
+    return f"{CHECKPOINT_PREFIX}{first_index:020d}"
+
+
+def parse_checkpoint_name(name: str) -> int | None:
+    """Its first index; None when the file is none."""
+    match = _NAME.fullmatch(name)
+    return None if match is None else int(match[1])
+
+
+def index_name(number: int, generation: int = 0) -> str:
+    """The index beside a segment."""
+    return segment_name(number, generation).removesuffix(".seg") + INDEX_SUFFIX
+
+
+class Checkpoints:
+    """The checkpoints of a folder: when the next is due, the one being written, those that are kept.
+
+    Calls that touch the disk raise OSError; abandon() then forgets the one being written, and nothing is worse.
+    """
+
+    def __init__(self, disk: Disk, folder: str, wall_ms: Callable[[], int]) -> None:
+        self._disk = disk
+        self._folder = folder
+        self._wall_ms = wall_ms
+        self._anchor: Anchor | None = None  # of the draft
+        self._writer: ChunkWriter | None = None
+        self._index: tuple[int, ChunkWriter] | None = None  # the segment's index being written
+        self._last_index: int | None = None  # None until the engine has said all
+        self._counted_from = (0, 0)  # records and bytes of log at the last one
+        self.indexed: set[int] = set()  # segments whose index is whole
+        self.newest: Meta | None = None
+        self.abandoned = 0
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether one is begun and not done."""
+        return self._writer is not None
+
+    def is_due(self, index: int, log_bytes: int) -> bool:
+        """Whether so much was written since the last one that a replay of it would take long."""
+        records, size = index - self._counted_from[0], log_bytes - self._counted_from[1]
+        return self._writer is None and (size >= CHECKPOINT_BYTES or records >= CHECKPOINT_RECORDS)
+
+    def count_from(self, index: int, log_bytes: int) -> None:
+        """The next one is due so much later than this."""
+        self._counted_from = (index, log_bytes)
+
+    def begin(self, anchor: Anchor) -> None:
+        """Everything before the anchor is durable, and will be in the chunks."""
+        self.abandon_draft()
+        self._anchor, self._last_index = anchor, None
+        self._writer = ChunkWriter(self._disk, f"{self._folder}/{DRAFT}")
+
+    def put(self, chunk: bytes, segment: int, header: SegmentHeader | None) -> None:
+        """A chunk of the state, or of a segment's index: in a file of its own when the segment is full."""
+        assert self._anchor is not None
+        assert self._writer is not None
+        if segment == STATE or segment >= self._anchor.number:
+            self._end_index()
+            self._writer.put(segment, chunk)
+            return
+        if self._index is None or self._index[0] != segment:
+            self._end_index()
+            assert header is not None
+            self._index = segment, ChunkWriter(self._disk, f"{self._folder}/{index_name(segment)}")
+            meta = IndexMeta(FORMAT, READER_MIN, header.folder_uuid, segment, header.crc)
+            self._index[1].put(META, msgspec.msgpack.encode(meta))
+        self._index[1].put(segment, chunk)
+
+    def _end_index(self) -> None:
+        if self._index is not None:
+            segment, writer = self._index
+            self._index = None
+            writer.finish()
+            self.indexed.add(segment)
+
+    def end(self, last_index: int) -> None:
+        """All was said; nothing of it depends on a record above last_index."""
+        self._end_index()
+        self._last_index = last_index
+
+    def is_complete(self, durable_index: int) -> bool:
+        """Whether it may get its name: nothing in it can be lost any more."""
+        return self._last_index is not None and self._last_index <= durable_index
+
+    def publish(self, headers: dict[int, SegmentHeader], damage: list[Damage]) -> None:
+        """Give it its name, then forget all but the two newest."""
+        anchor, writer, last_index = self._anchor, self._writer, self._last_index
+        assert anchor is not None
+        assert writer is not None
+        assert last_index is not None
+        header = headers[anchor.number]
+        meta = Meta(
+            format=FORMAT,
+            reader_min=READER_MIN,
+            uuid=header.folder_uuid,
+            epoch=header.epoch,
+            first_index=anchor.first_index,
+            last_index=last_index,
+            number=anchor.number,
+            offset=anchor.offset,
+            header_crc=header.crc,
+            last_number=max(headers),
+            segments=[(number, headers[number].first_index) for number in sorted(headers)],
+            damage=damage,
+            created_ms=self._wall_ms(),
+        )
+        writer.put(META, msgspec.msgpack.encode(meta))
+        writer.finish()
+        self._disk.rename(writer.path, f"{self._folder}/{checkpoint_name(anchor.first_index)}")
+        self._disk.fsync_dir(self._folder)
+        self._writer = self._anchor = self._last_index = None
+        self.newest = meta
+        self._prune()
+
+    def _prune(self) -> None:
+        names = sorted(name for name in self._disk.listdir(self._folder) if parse_checkpoint_name(name) is not None)
+        for name in names[:-KEPT]:
+            self._disk.unlink(f"{self._folder}/{name}")
+
+    def abandon(self) -> None:
+        """It could not be written; another one is due when as much was written again."""
+        self.abandon_draft()
+        self.abandoned += 1
+
+    def abandon_draft(self) -> None:
+        """Let go of what was begun; the next draft overwrites it."""
+        if self._index is not None:
+            self._index[1].close()
+        if self._writer is not None:
+            self._writer.close()
+        self._writer = self._anchor = self._last_index = self._index = None

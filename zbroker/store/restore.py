@@ -1,0 +1,176 @@
+"""Finding the checkpoint that a log can be opened with, and showing it to the engine. FORMAT.md 8.
+
+Reads only. On any doubt about a checkpoint the older one, or the whole log, is taken: a checkpoint never shortens the log.
+"""
+
+from collections.abc import Iterator
+
+import msgspec
+
+from patterns.wire.records import Damage, Position, Record, RecordKind, Restorer
+from zbroker.store.checkpoint import STATE, IndexMeta, Meta, checkpoint_name, index_name, parse_checkpoint_name
+from zbroker.store.chunks import META, NotWhole, read_chunks
+from zbroker.store.disk import Disk
+from zbroker.store.listing import SegmentFile
+from zbroker.store.recovery import LogScan, Start
+from zbroker.store.run import CHAIN_UNKNOWN, Run, read_run
+from zbroker.store.segment import BLOCK_BYTES, FORMAT, SegmentHeader
+from zbroker.store.window import Window, find_header
+
+
+class Restored(msgspec.Struct):
+    """What became of the checkpoints of a folder.
+
+    Attributes:
+        meta: of the one that was shown; None: there is none to use, replay everything.
+        refused: what was wrong with others.
+        indexed: segments whose index is whole.
+        missing: segments that the checkpoint lists and that are not there, as damage.
+    """
+
+    meta: Meta | None = None
+    refused: list[str] = []
+    indexed: set[int] = set()
+    missing: list[Damage] = []
+
+
+def restore_newest(disk: Disk, folder: str, files: list[SegmentFile], engine: Restorer) -> Restored:
+    """Show the newest usable checkpoint to the engine, with the places of all records before it."""
+    result = Restored(refused=[], indexed=set())
+    found = (parse_checkpoint_name(name) for name in disk.listdir(folder))
+    for index in sorted((index for index in found if index is not None), reverse=True):
+        path = f"{folder}/{checkpoint_name(index)}"
+        try:
+            meta = _read_meta(disk, path)
+        except NotWhole as error:
+            result.refused.append(f"{path} {error}; an older one, or the whole log, was read instead")
+            continue
+        why = objection(meta, files)
+        if why is None and not engine.restore(body for tag, body in read_chunks(disk, path) if tag == STATE):
+            why = "is of another version of the broker"
+        if why is not None:
+            result.refused.append(f"{path} {why}; an older one, or the whole log, was read instead")
+            continue
+        result.meta = meta
+        result.missing = missing_segments(meta, files)
+        result.indexed = set(_index(disk, folder, files, meta, engine))
+        for tag, body in read_chunks(disk, path):
+            if tag not in (STATE, META):
+                engine.index(body)
+        return result
+    return result
+
+
+def _read_meta(disk: Disk, path: str) -> Meta:
+    """The store's part, once every byte of the file is verified. Raises NotWhole."""
+    meta = None
+    for tag, body in read_chunks(disk, path):
+        if tag == META:
+            try:
+                meta = msgspec.msgpack.decode(body, type=Meta)
+            except msgspec.MsgspecError as error:
+                raise NotWhole(f"cannot be understood ({error})") from error
+    if meta is None:
+        raise NotWhole("does not say what it is of")
+    return meta
+
+
+def objection(meta: Meta, files: list[SegmentFile]) -> str | None:
+    """Why a checkpoint does not belong to these segments; None when it does."""
+    headers = {file.number: file.header for file in files if file.header is not None}
+    if meta.reader_min > FORMAT:
+        return f"needs a reader of format {meta.reader_min}, this one reads {FORMAT}"
+    if not headers:
+        return "stands in a folder without a segment whose header is whole"
+    newest = headers[max(headers)]
+    if meta.uuid != newest.folder_uuid:
+        return "belongs to another journal"
+    if newest.oldest_needed > meta.first_index:
+        return f"is too old: the log before record {newest.oldest_needed} was given back since"
+    anchor = headers.get(meta.number)
+    if anchor is not None and anchor.crc != meta.header_crc:
+        return f"is of another life of segment {meta.number}: a copy from another time"
+    later = [header.first_index for number, header in headers.items() if number > meta.number]
+    if anchor is None and later and min(later) < meta.first_index:
+        return "tells of records that the log gave to others: a copy from another time"
+    return None
+
+
+def missing_segments(meta: Meta, files: list[SegmentFile]) -> list[Damage]:
+    """Segments that the log had and that are not there, or have no header any more."""
+    headed = {file.number for file in files if file.header is not None}
+    ends = [first for _, first in meta.segments[1:]] + [meta.last_index + 1]
+    return [
+        Damage(first, end - 1, number, 0, 0, [], "segment missing")
+        for (number, first), end in zip(meta.segments, ends, strict=True)
+        if number not in headed and first < min(end, meta.first_index)
+    ]
+
+
+def start_of(meta: Meta | None) -> Start | None:
+    """Where the scan begins."""
+    return None if meta is None else Start(meta.number, meta.offset, meta.first_index, meta.last_index)
+
+
+def known_and_fresh(scan: LogScan, restored: Restored) -> tuple[list[Damage], list[Damage]]:
+    """Holes that the journal tells of already, and those of which it must be told."""
+    known = [] if restored.meta is None else list(restored.meta.damage)
+    known += [hole for hole in scan.known if hole not in known]
+    told = [range(hole.first_index, hole.last_index + 1) for hole in known]
+    missing = [hole for hole in restored.missing if not any(hole.first_index in span for span in told)]
+    return known, missing + scan.fresh
+
+
+# -- where the records before it lie --------------------------------------------------------------
+
+
+def _index(disk: Disk, folder: str, files: list[SegmentFile], meta: Meta, engine: Restorer) -> Iterator[int]:
+    """Show the index of each segment before the checkpoint's; yields those whose index is whole."""
+    for place, file in enumerate(files):
+        if file.header is None or file.number >= meta.number:
+            continue
+        if _show_index(disk, f"{folder}/{index_name(file.number, file.generation)}", file.header, engine):
+            yield file.number
+            continue
+        later = [other.header.first_index for other in files[place + 1 :] if other.header is not None]
+        _rescan(disk, file, file.header, min([meta.first_index, *later]), engine)
+
+
+def _show_index(disk: Disk, path: str, header: SegmentHeader, engine: Restorer) -> bool:
+    """False when it is not whole or not this segment's; what was shown already is shown again by the rescan, which is
+    harmless.
+    """
+    is_ours = False
+    try:
+        for tag, body in read_chunks(disk, path):
+            if tag == META:
+                found = msgspec.msgpack.decode(body, type=IndexMeta)
+                if found.header_crc != header.crc or found.reader_min > FORMAT:
+                    return False
+                is_ours = True
+            elif not is_ours or not engine.index(body):
+                return False
+    except (NotWhole, msgspec.MsgspecError):
+        return False
+    return is_ours
+
+
+def _rescan(disk: Disk, file: SegmentFile, header: SegmentHeader, bound: int, engine: Restorer) -> None:
+    """Show each whole APPEND of a segment whose index is lost; what rots in it is found when it is read."""
+
+    def visit(record: Record, position: Position) -> None:
+        if record.kind == RecordKind.APPEND:
+            engine.reindex(record, position)
+
+    window = Window(disk, file.path, file.size)
+    run = Run(BLOCK_BYTES, header.crc, header.first_index, 0, 0, None)
+    try:
+        while True:
+            run = read_run(window, header, run, bound, visit)
+            offset = run.offset + 1 if run.rotten is not None else run.offset
+            found = find_header(window, offset, header, run.expected, bound)
+            if found is None:
+                return
+            run = Run(found[0], CHAIN_UNKNOWN, found[1].record_index, 0, 0, None)
+    finally:
+        window.close()
