@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import Any, Final
 
@@ -20,7 +20,8 @@ _JUDGED: Final = tuple(field for field in FIGURES if field not in ("bytes_rate",
 _SAME_MACHINE: Final = ("cpu", "cores", "system", "architecture")
 _SAME_RUN: Final = ("seconds", "size", "transport", "api", "rate", "connections")
 _BUSY: Final = 0.5  # of the cores; a figure made beside others' load says little
-_DEFAULTS: Final = {"transport": "tcp", "api": "sync"}  # what results say that are older than the choice
+_DEFAULTS: Final = {"transport": "tcp", "api": "sync", "rate": None}  # of results that are older than the choice
+_UNTOLD: Final = object()
 
 
 class NotAResult(ValueError):
@@ -113,13 +114,9 @@ def _differences(before: Report, after: Report) -> Iterator[str]:
         ("settings", _SAME_RUN, before.settings, after.settings),
     ):
         for key in keys:
-            first, second = _value(old, key), _value(new, key)
-            if first != second and None not in (first, second):
+            first, second = old.get(key, _DEFAULTS.get(key, _UNTOLD)), new.get(key, _DEFAULTS.get(key, _UNTOLD))
+            if first != second and _UNTOLD not in (first, second):
                 yield f"{where}: {key} was {first}, is {second}: figures are not compared, ratios are"
-
-
-def _value(told: Mapping[str, Any], key: str) -> Any:
-    return told.get(key, _DEFAULTS.get(key))
 
 
 def _doubts(which: str, report: Report) -> Iterator[str]:

@@ -81,7 +81,7 @@ def test_a_rate_that_was_asked_for_is_no_finding() -> None:
     assert [change.field for change in diff(one, other).figures] == ["p50_us"]
 
 
-@pytest.mark.parametrize("changed", [{"cpu": "other"}, {"size": 16}, {"transport": "ipc"}])
+@pytest.mark.parametrize("changed", [{"cpu": "other"}, {"size": 16}, {"transport": "ipc"}, {"rate": 5.0}])
 def test_other_machines_or_settings_compare_ratios_only(changed: dict[str, Any]) -> None:
     found = diff(report([100, 101, 102], [1.0, 1.0, 1.0]), report([50, 51, 52], [0.5, 0.5, 0.5], **changed))
     assert not found.comparable
