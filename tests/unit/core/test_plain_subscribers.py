@@ -100,3 +100,12 @@ def test_status_shows_who_is_there(bench):
     assert bench.engine.status(bench.now)["plain"] == {"publishers": 0, "subscribers": 1, "prefixes": 1}
     bench.engine.disconnected(PLAIN_SUBSCRIBERS, PEER, bench.now)
     assert bench.engine.status(bench.now)["plain"]["subscribers"] == 0
+
+
+def test_what_the_loop_could_not_even_offer_is_counted_apart(bench):
+    listens(bench, b"")
+    header = Publish(publisher=bytes(16), sequence=0, count=3, codec=Codec.RAW, topic="a")
+    bench.engine._plain_subscribers.offer(header, Columns(sizes=[1, 1, 1]), ["a"], b"xyz")
+    bench.engine.not_offered(2)
+    counters = bench.engine.status(bench.now)["counters"]
+    assert (counters["plain_offered"], counters["plain_dropped.behind"]) == (1, 2)
