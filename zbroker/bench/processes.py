@@ -112,16 +112,22 @@ class Process:
 
 def _usage_of(pid: int) -> Usage:
     place = Path(f"/proc/{pid}")
-    if place.exists():
+    ran = [int(one.read_text().split()[0]) for one in place.glob("task/*/schedstat")]  # ns; `stat` counts in 10 ms
+    if ran:
         resident = int((place / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        ran = (int(one.read_text().split()[0]) for one in place.glob("task/*/schedstat"))  # `stat` counts in 10 ms
         return Usage(sum(ran) / 1e9, resident)
     told = subprocess.run(["ps", "-o", "time=,rss=", "-p", str(pid)], capture_output=True, text=True, check=True)
     cpu, kib = told.stdout.split()
+    return Usage(seconds_of(cpu), int(kib) * 1_024)
+
+
+def seconds_of(time_of_ps: str) -> float:
+    """[[days-]hours:]minutes:seconds[.hundredths], as `ps` writes CPU time."""
+    days, _, clock = time_of_ps.rpartition("-")
     seconds = 0.0
-    for part in cpu.replace("-", ":").split(":"):
+    for part in clock.split(":"):
         seconds = seconds * 60 + float(part)
-    return Usage(seconds, int(kib) * 1_024)
+    return int(days or 0) * 86_400 + seconds
 
 
 class Worker(Process):
