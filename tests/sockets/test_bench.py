@@ -108,6 +108,17 @@ def test_a_process_that_dies_is_a_failure_with_its_status() -> None:
         worker.said(10)
 
 
+def test_what_a_process_uses_is_told_while_it_runs_only() -> None:
+    with Worker("serve-bare", kind="rep", address="tcp://127.0.0.1:0", binds=True) as worker:
+        worker.said()
+        used = worker.usage()
+        assert used.cpu_s > 0
+        assert used.resident_bytes > 1_000_000
+        worker.kill()
+        with pytest.raises(BenchFailed, match="serve-bare"):
+            worker.usage()
+
+
 def test_the_command_prints_one_json_object_and_keeps_it(tmp_path: Path) -> None:
     kept = tmp_path / "result.json"
     arguments = ["bench", "compare", "--rows", "request-bare,request-peer", "--seconds", "0.1", "--repeat", "2"]

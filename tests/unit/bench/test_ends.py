@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
+from zbroker.bench.ends import asking
 from zbroker.bench.ends import feed as feeds
 from zbroker.bench.ends import tally as tallies
 from zbroker.bench.ends.asking import Asking
@@ -24,6 +23,8 @@ class Clock:
     def monotonic_ns(self) -> int:
         return self.now
 
+    perf_counter_ns = monotonic_ns
+
     def sleep(self, seconds: float) -> None:
         self.now += round(seconds * 1e9)
 
@@ -33,6 +34,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(feeds, "time", clock)
     monkeypatch.setattr(tallies, "time", clock)
+    monkeypatch.setattr(asking, "time", clock)
     return clock
 
 
@@ -142,18 +144,26 @@ def test_bodies_of_several_senders_are_sorted_before_they_are_compared(expected:
     assert (tally.said()["received"], tally.said()["damaged"]) == (5, 1)  # the second of the other was skipped
 
 
-def test_operations_at_a_fixed_rate_are_timed_from_when_they_should_have_begun() -> None:
-    """The first takes as long as ten periods: those behind it count their wait."""
-    calls = 0
+def test_operations_at_a_fixed_rate_are_timed_from_when_they_should_have_begun(clock: Clock) -> None:
+    """The first takes as long as ten periods: those behind it count their wait. Closed loops would have forgotten that."""
+    took = [0.05, *[0.001] * 19]
 
     def ask(body: bytes) -> bytes:
-        nonlocal calls
-        calls += 1
-        if calls == 1:
-            time.sleep(0.05)
+        clock.sleep(took.pop(0))
         return body
 
-    said = Asking(size=16, seconds=0.04, warm_up_s=0.0, rate=200).each(ask)
-    assert said["max_us"] >= 50_000
-    assert said["p50_us"] >= 20_000  # closed loops would have forgotten that
-    assert said["damaged"] == 0
+    said = Asking(size=16, seconds=0.1, warm_up_s=0.0, rate=200).each(ask)
+    assert (said["received"], said["damaged"]) == (20, 0)
+    assert said["max_us"] == 50_000
+    assert said["p50_us"] == pytest.approx(11_000, abs=4_000)
+    assert took == []
+
+
+def test_operations_one_after_the_other_are_timed_from_their_beginning(clock: Clock) -> None:
+    def ask(body: bytes) -> bytes:
+        clock.sleep(0.01)
+        return body
+
+    said = Asking(size=16, seconds=0.1, warm_up_s=0.05).each(ask)
+    assert said["p50_us"] == said["max_us"] == 10_000
+    assert said["rate"] == pytest.approx(100)
