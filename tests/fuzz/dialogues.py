@@ -79,7 +79,7 @@ def nonce_of(number: int) -> bytes:
     return bytes(range(16)) if number == 0 else bytes([number]) * 16
 
 
-class _House:
+class House:
     """A broker with a journal that is a list, and one client of each role in the middle of its work."""
 
     def __init__(self) -> None:
@@ -136,7 +136,7 @@ class _House:
 
 def broker(data: bytes) -> None:
     """Whatever clients say, in whatever order: it is answered or counted, and the broker goes on."""
-    script, house = Script(data), _House()
+    script, house = Script(data), House()
     for _ in range(_STEPS_MAX):
         if script.is_over:
             break

@@ -26,14 +26,14 @@ from zbroker.store.segment import BLOCK_BYTES, pack_header, unpack_header
 from zbroker.store.verify import verify_folder
 from zbroker.testing.disk import VirtualDisk
 
-_FOLDER: Final = "/journal"
+FOLDER: Final = "/journal"
 _SEGMENT_BYTES: Final = 64 << 10
 _CHANGES_MAX: Final = 16
 _OFFSET_MAX: Final = 1 << 24
 
 
 def _journal(disk: VirtualDisk) -> FileJournal:
-    return FileJournal(disk, _FOLDER, segment_bytes=_SEGMENT_BYTES, random_bytes=Random(5).randbytes, wall_ms=lambda: 0)
+    return FileJournal(disk, FOLDER, segment_bytes=_SEGMENT_BYTES, random_bytes=Random(5).randbytes, wall_ms=lambda: 0)
 
 
 def _visitor(found: list[tuple[Record, Position]]) -> Callable[[Record, Position], None]:
@@ -45,7 +45,7 @@ def _visitor(found: list[tuple[Record, Position]]) -> Callable[[Record, Position
 
 @cache
 def _base() -> VirtualDisk:
-    """Two lives over three segments, with records of all kinds."""
+    """Two lives over several segments, with records of all kinds."""
     disk = VirtualDisk()
     index = 1
     for life in range(2):
@@ -61,6 +61,11 @@ def _base() -> VirtualDisk:
     return disk
 
 
+def base() -> VirtualDisk:
+    """That disk, to be changed."""
+    return copy.deepcopy(_base())
+
+
 def _segments(disk: VirtualDisk) -> list[str]:
     return sorted(path for path in disk.live if path.endswith(".seg"))
 
@@ -70,7 +75,7 @@ def journals(data: bytes) -> None:
 
     What was only rotten, and not forged with right CRCs, is also the same when it is opened again.
     """
-    disk = copy.deepcopy(_base())
+    disk = base()
     script = Script(data)
     is_forged = False
     for _ in range(_CHANGES_MAX):
@@ -79,7 +84,7 @@ def journals(data: bytes) -> None:
         is_forged = _change(disk, script) or is_forged
     found: list[tuple[Record, Position]] = []
     try:
-        report = verify_folder(disk, _FOLDER)
+        report = verify_folder(disk, FOLDER)
         assert report.records >= 0
         assert report.next_index >= 1
     except JournalError:

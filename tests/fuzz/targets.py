@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from tests.fuzz import decoders, dialogues, disks, vectors
+from tests.fuzz import checkpoints, decoders, dialogues, disks, vectors
 from tests.fuzz.script import written_frames
 
 
@@ -94,6 +94,8 @@ TARGETS: Final[dict[str, Target]] = {
     "guards": Target(decoders.guards, _guards, 512),
     "journals": Target(disks.journals, _journals, 512),
     "recoveries": Target(disks.recoveries, disks.catalogued, 1_024),
+    "checkpoints": Target(checkpoints.pieces, checkpoints.seeds_of_pieces),
+    "checkpoint_files": Target(checkpoints.files, checkpoints.seeds_of_files, 4_096),
     "broker": Target(dialogues.broker, dialogues.seeds_of_broker, 4_096),
     "clients": Target(dialogues.clients, dialogues.seeds_of_clients),
 }

@@ -68,7 +68,7 @@ def _read_meta(disk: Disk, path: str) -> Meta:
         if tag == META:
             try:
                 meta = msgspec.msgpack.decode(body, type=Meta)
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, UnicodeError) as error:
                 raise NotWhole(f"cannot be understood ({error})") from error
     if meta is None:
         raise NotWhole("does not say what it is of")
@@ -150,7 +150,7 @@ def _show_index(disk: Disk, path: str, header: SegmentHeader, engine: Restorer) 
                 is_ours = True
             elif not is_ours or not engine.index(body):
                 return False
-    except (NotWhole, msgspec.MsgspecError):
+    except (NotWhole, msgspec.MsgspecError, UnicodeError):
         return False
     return is_ours
 

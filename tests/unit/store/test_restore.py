@@ -2,10 +2,12 @@
 
 from msgspec.structs import replace
 
-from zbroker.store.checkpoint import Meta
+from zbroker.store.checkpoint import Meta, checkpoint_name
+from zbroker.store.chunks import META, ChunkWriter
 from zbroker.store.listing import SegmentFile
-from zbroker.store.restore import missing_segments, objection, start_of
+from zbroker.store.restore import missing_segments, objection, restore_newest, start_of
 from zbroker.store.segment import SegmentHeader
+from zbroker.testing.disk import VirtualDisk
 
 UUID = b"u" * 16
 
@@ -44,3 +46,13 @@ def test_each_reason_to_refuse_one_is_said() -> None:
 def test_a_segment_that_it_lists_and_that_is_gone_is_damage_with_its_range() -> None:
     [hole] = missing_segments(META, FILES[1:])
     assert (hole.first_index, hole.last_index, hole.segment, hole.reason) == (10, 19, 1, "segment missing")
+
+
+def test_one_whose_words_are_no_utf_8_is_refused_and_not_an_exception() -> None:
+    disk = VirtualDisk()
+    writer = ChunkWriter(disk, f"/j/{checkpoint_name(5)}")
+    writer.put(META, b"\x81\xa6reason\xa1\xff")
+    writer.finish()
+    restored = restore_newest(disk, "/j", [file(1)], None)  # type: ignore[arg-type]
+    assert restored.meta is None
+    assert "cannot be understood" in restored.refused[0]
