@@ -3,7 +3,8 @@
 from msgspec.structs import replace
 
 from zbroker.store.checkpoint import Meta, checkpoint_name
-from zbroker.store.chunks import META, ChunkWriter
+from zbroker.store.chunks import META as META_TAG
+from zbroker.store.chunks import ChunkWriter
 from zbroker.store.listing import SegmentFile
 from zbroker.store.restore import missing_segments, objection, restore_newest, start_of
 from zbroker.store.segment import SegmentHeader
@@ -51,7 +52,7 @@ def test_a_segment_that_it_lists_and_that_is_gone_is_damage_with_its_range() -> 
 def test_one_whose_words_are_no_utf_8_is_refused_and_not_an_exception() -> None:
     disk = VirtualDisk()
     writer = ChunkWriter(disk, f"/j/{checkpoint_name(5)}")
-    writer.put(META, b"\x81\xa6reason\xa1\xff")
+    writer.put(META_TAG, b"\x81\xa6reason\xa1\xff")
     writer.finish()
     restored = restore_newest(disk, "/j", [file(1)], None)  # type: ignore[arg-type]
     assert restored.meta is None
