@@ -161,6 +161,14 @@ class Replier(ReplierRole[AioDriver], AioRole):
                 task.uncancel()
             self._served(token)
 
+    def _served(self, token: int) -> None:
+        """The handler has ended."""
+        del self._serving[token]
+        self._in_hand.pop(token, None)
+        self._cancelled.discard(token)
+        if self._is_leaving:
+            self._driver.run()  # wakes who waits in close()
+
     async def _answer(self, request: IncomingRequest, handler: Handler) -> None:
         try:
             found = await self._call(handler, request)

@@ -155,7 +155,7 @@ class ReplierRole(Role[D]):
         self._idle_timeout_s = idle_timeout_s
         self._requests: dict[int, Requested] = {}  # not begun with, by token, oldest first
         self._cancelled: set[int] = set()  # begun with, and nobody waits any more
-        self._serving: dict[int, Any] = {}  # by token, the thread or task in which a handler works on it
+        self._serving: dict[int, Any] = {}  # by token, the task in which a handler works on it; in the asyncio shell
         self._in_hand: dict[int, Any] = {}  # by token, the thread or task that has taken it and has not answered yet
         self._is_leaving = False
         self._looked_at = 0
@@ -205,14 +205,6 @@ class ReplierRole(Role[D]):
 
     def _stop(self, token: int) -> None:
         """Nobody waits for what a handler works on: a shell that can interrupt it, does."""
-
-    def _served(self, token: int) -> None:
-        """The handler has ended."""
-        del self._serving[token]
-        self._in_hand.pop(token, None)
-        self._cancelled.discard(token)
-        if self._is_leaving:
-            self._driver.run()  # wakes who waits in close()
 
     def _look(self) -> None:
         """Take in what is there; nothing to do where a loop drives."""
@@ -318,7 +310,7 @@ class ReplierRole(Role[D]):
 
     def _reply(self, token: int, body: Any, headers: dict[str, str] | None) -> None:
         codec, payload, columns = self._written(token, body, headers)
-        self._finish(token, lambda now: self._engine.reply(token, codec, payload, columns, now))
+        self._finish(token, self._engine.reply, codec, payload, columns)
 
     def _part(self, token: int, body: Any, headers: dict[str, str] | None) -> None:
         codec, payload, columns = self._written(token, body, headers)
@@ -326,17 +318,17 @@ class ReplierRole(Role[D]):
 
     def _end(self, token: int) -> None:
         self._driver.check()
-        self._finish(token, lambda now: self._engine.end(token, now))
+        self._finish(token, self._engine.end)
 
     def _fail(self, token: int, error: ZbrokerError) -> None:
         self._driver.check()
-        self._finish(token, lambda now: self._engine.fail(token, error, now))
+        self._finish(token, self._engine.fail, error)
 
-    def _finish(self, token: int, call: Callable[[int], None]) -> None:
+    def _finish(self, token: int, verb: Callable[..., None], *arguments: Any) -> None:
         """The one answer of a request; under the lock, so that close() sees it sent and done in one step."""
 
         def answer(now: int) -> None:
-            call(now)
+            verb(token, *arguments, now)
             self._in_hand.pop(token, None)
 
         self._driver.run(answer)

@@ -96,8 +96,6 @@ class Replier(ReplierRole[Driver], SyncRole):
             pass
 
     def _serve(self, request: IncomingRequest, handler: Handler) -> None:
-        token = request._token
-        self._serving[token] = threading.get_ident()
         try:
             found = handler(request.body, request) if self._wants_request else handler(request.body)
             if type(found) is GeneratorType:
@@ -106,8 +104,6 @@ class Replier(ReplierRole[Driver], SyncRole):
                 request.reply(found)
         except Exception as error:  # noqa: BLE001  around a user's handler: an error reply, not the end of the service
             self._answer_failure(request, error)
-        finally:
-            self._served(token)
 
     def _serve_parts(self, request: IncomingRequest, parts: Generator[Any, None, None]) -> None:
         """As far as the requester lets them come; a generator is closed where it stands when nobody waits any more."""

@@ -9,6 +9,7 @@ from patterns.wire.errors import CreditExceeded, OutcomeUnknown, ProtocolError, 
 from patterns.wire.frames import MSGPACK, pack_columns
 from patterns.wire.messages import Cancel, Codec, Columns, Credit, ErrorHeader, Partial, Reply, Request
 from tests.unit.core_clients.wire import BROKER, NONCE, PEERS, S, Wire, calm
+from tests.unit.wire import spec
 
 
 def wired(addresses=BROKER):
@@ -160,3 +161,40 @@ def test_parts_count_against_the_sessions_credit_as_they_come(wire):
         part(wire, number, sequence)
     (credit,) = wire.sent(Credit)
     assert (credit.id, credit.messages) == (0, 2_049 + 4_096)
+
+
+EVENTS = {
+    "part, the next": lambda wire, number, came: part(wire, number, came),
+    "part, another, or beyond credit": lambda wire, number, came: part(wire, number, came + 1),
+    "reply, all counted": lambda wire, number, came: wire.say(Reply(id=number, count=0, parts=came)),
+    "reply, otherwise": lambda wire, number, came: wire.say(Reply(id=number, count=0, parts=came + 1)),
+    "error": lambda wire, number, came: wire.say(ErrorHeader(number=700, scope="request", id=number)),
+    "lost": lambda wire, number, came: wire.disconnect(),
+    "deadline, or left": lambda wire, number, came: wire.wait(5_000),
+}
+TABLE = spec.rows("| state of a streamed reply, as C sees it |")
+
+
+@pytest.mark.parametrize("state", ["ASKED", "FLOWING", "OVER"])
+@pytest.mark.parametrize("event", TABLE[0][1:])
+def test_each_state_of_the_spec_with_each_event(wire, state, event):
+    cell = next(row for row in TABLE[1:] if row[0] == state)[TABLE[0].index(event)]
+    number = ask(wire, idempotent="idempotent" in event)
+    came = {"ASKED": 0, "FLOWING": 1, "OVER": 0}[state]
+    if came:
+        part(wire, number, 0)
+    if state == "OVER":
+        wire.say(Reply(id=number, count=0))
+    wire.seen.clear()
+    wire.sent(Request)
+    EVENTS[event.removesuffix(", idempotent")](wire, number, came)
+    if event.startswith("lost"):
+        wire.wait(200)
+        wire.greet()
+    outcomes, parts = wire.heard(Outcome), wire.heard(PartReceived)
+    assert [outcome.error is not None for outcome in outcomes] == (
+        ["error" in cell] if cell.startswith("OVER") and state != "OVER" else []
+    )
+    assert bool(wire.sent(Cancel)) == ("CANCEL" in cell)
+    assert bool(parts) == (cell == "FLOWING")
+    assert bool(wire.sent(Request)) == (cell == "ASKED again")
