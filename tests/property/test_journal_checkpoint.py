@@ -245,7 +245,7 @@ def _meta(disk: VirtualDisk) -> bytes:
 
 
 def test_the_newest_segments_deleted_whole_are_known_to_the_checkpoint() -> None:
-    """FORMAT.md 7: without a checkpoint nothing that is left would know of them."""
+    """FORMAT.md 8: without a checkpoint nothing that is left would know of them."""
     world = grown(3)
     meta = msgspec.msgpack.decode(_meta(world.disk), type=checkpoint.Meta)
     for path in list(world.disk.live):

@@ -1,4 +1,4 @@
-"""Writing checkpoints: what an engine knows, so that the log before need not be replayed. FORMAT.md 8.
+"""Writing checkpoints: what an engine knows, so that the log before need not be replayed. FORMAT.md 7.
 
 A checkpoint is cut and written over many turns; it counts once it is renamed, which waits until everything that it
 may reflect is durable. Beside it, each segment that is full gets an index of its own, once.

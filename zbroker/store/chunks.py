@@ -1,4 +1,4 @@
-"""A file of chunks, each under a CRC that continues the one before: checkpoints and segment indexes. FORMAT.md 8.
+"""A file of chunks, each under a CRC that continues the one before: checkpoints and segment indexes. FORMAT.md 7.
 
 Nothing is written twice, and a file without its end is no file: so it needs no rename to be believed or not.
 """

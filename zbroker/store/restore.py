@@ -1,4 +1,4 @@
-"""Finding the checkpoint that a log can be opened with, and showing it to the engine. FORMAT.md 8.
+"""Finding the checkpoint that a log can be opened with, and showing it to the engine. FORMAT.md 7.
 
 Reads only. On any doubt about a checkpoint the older one, or the whole log, is taken: a checkpoint never shortens the log.
 """

@@ -19,7 +19,7 @@ class FolderReport(msgspec.Struct, frozen=True):
         cut_short: of files that have not their length: copies that broke off.
         records, bytes: readable.
         next_index: the first index after the log.
-        torn_bytes: bytes after the end that are not zero: a tear, or what remains undetectable (FORMAT.md 7).
+        torn_bytes: bytes after the end that are not zero: a tear, or what remains undetectable (FORMAT.md 8).
         reclaimable: bytes of files that hold nothing of the log; the next open gives them back or writes to them.
     """
 

@@ -144,7 +144,7 @@ def test_the_zeroed_end_of_the_last_segment_is_torn_and_its_indexes_are_used_aga
     log.life(5)
     at = log.places[4].offset
     log.disk.zero(log.path(1), at, SEGMENT_BYTES - 4096 - at)
-    assert ranges(log.reopen()) == []  # FORMAT.md 7.2: nothing is left that knows of them
+    assert ranges(log.reopen()) == []  # FORMAT.md 8.2: nothing is left that knows of them
     assert log.next_index == 4
 
 
