@@ -49,6 +49,9 @@ SETTLE_US: Final = 250_000
 TRIM_AFTER_US: Final = tuple(SETTLE_US << doubling for doubling in range(7))
 """When to give memory back after a cut: 0.25 s, and up to 16 s, when a stalled loop has read what was left."""
 
+TRIM_BYTES_MIN: Final = 1024 * 1024
+"""Undelivered bytes of a peer that goes by itself, for which that is worth while: up to 32 MiB of memory."""
+
 LEAVING_CHECKS: Final = 3
 """Looks at an fd after its DISCONNECTED, which libzmq sends microseconds before it closes the fd."""
 
@@ -358,6 +361,9 @@ class Guard:
             self._look(fd, monitor, port_of(endpoint))
         else:
             self._leaving[fd] = LEAVING_CHECKS
+            account = self._accounts.get(fd)
+            if account is not None and account.undelivered > TRIM_BYTES_MIN:  # it left a message that never ended
+                self._trim_soon(time.monotonic_ns() // 1000)
 
     def _look(self, fd: int, monitor: Monitor | None = None, port: int | None = None) -> Account | None:
         """Return the account of the connection that has this fd now; open it when it was announced.
@@ -452,11 +458,12 @@ class Guard:
         self._recent.append(cut)
         if self._on_cut is not None:
             self._on_cut(cut)
-        if (
-            len(self._trim_at) <= 1
-        ):  # else one is due soon: a trim of a large heap takes 0.1 s, and cuts come in hundreds
-            self._trim_at = [now + after for after in TRIM_AFTER_US]
+        self._trim_soon(now)
         return True
+
+    def _trim_soon(self, now: int) -> None:
+        if len(self._trim_at) <= 1:  # else one is due: a trim of a large heap takes 0.1 s, and cuts come in hundreds
+            self._trim_at = [now + after for after in TRIM_AFTER_US]
 
     def _deaf(self, now: int) -> list[Account] | None:
         """Peers of our XPUB for whom something waits, and who have taken nothing of it for a while; None: not known yet."""

@@ -136,6 +136,18 @@ def test_memory_falls_back_after_a_flood(start: Callable[..., Broker]) -> None:
     kernel.close()
 
 
+def test_memory_falls_back_when_a_peer_goes_by_itself_in_the_midst_of_a_message(start: Callable[..., Broker]) -> None:
+    kernel = Kernel()
+    broker = start(connection_bytes_max=64 * MIB)
+    before = kernel.rss_bytes()
+    with raw_peer(broker.port) as peer:
+        peer.sendall(ENDLESS_TINY_FRAMES * 64)  # 4 MiB; 128 in memory
+        wait(lambda: kernel.rss_bytes() > before + 64 * MIB)
+    broker.run(lambda: kernel.rss_bytes() < before + 16 * MIB)
+    assert broker.cut_count() == 0
+    kernel.close()
+
+
 def test_a_peer_within_its_credit_survives_a_stalled_loop(start: Callable[..., Broker]) -> None:
     broker = start()
     honest = broker.dealer()
