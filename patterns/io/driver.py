@@ -187,34 +187,37 @@ class Driver:
         """
         if self.forked:
             self.check()  # the sockets and the lock are the parent's
-        self.lock.acquire()
-        try:
-            if not keeper:
-                self.entries += 1
-            if fresh:
-                self.turn()
-            else:
-                self._links.push(clock())
-            began = clock()
-            while not done():
-                now = clock()
-                if not self._has_complained and now - began > _PATIENCE_US:
-                    self._complain()
-                if deadline is not None and now >= deadline:
-                    return False
-                if self._leader is None:
-                    self.turn(self._lead(done, deadline, now))
-                elif keeper:
-                    return False
+        with self.lock:  # not acquire() and try: a Ctrl-C in between would leave it locked for ever
+            try:
+                if not keeper:
+                    self.entries += 1
+                if fresh:
+                    self.turn()
                 else:
-                    self._follow(done, deadline, now)
-                if self._deferred:
-                    self.run_deferred()
-            return True
-        finally:
+                    self._links.push(clock())
+                return self._wait(done, deadline, keeper)
+            finally:
+                if self._leader is None:
+                    self._hand_over(keeper)
+
+    def _wait(self, done: Callable[[], bool], deadline: int | None, keeper: bool) -> bool:
+        """The loop of wait(), under the lock."""
+        began = clock()
+        while not done():
+            now = clock()
+            if not self._has_complained and now - began > _PATIENCE_US:
+                self._complain()
+            if deadline is not None and now >= deadline:
+                return False
             if self._leader is None:
-                self._hand_over(keeper)
-            self.lock.release()
+                self.turn(self._lead(done, deadline, now))
+            elif keeper:
+                return False
+            else:
+                self._follow(done, deadline, now)
+            if self._deferred:
+                self.run_deferred()
+        return True
 
     def _complain(self) -> None:
         """Once: who waits without a limit for somebody who is not there should be told."""
@@ -236,8 +239,8 @@ class Driver:
         """Call what was deferred; under the lock, which is let go meanwhile."""
         while self._deferred:
             call = self._deferred.popleft()
-            self.lock.release()
             try:
+                self.lock.release()
                 call()
             finally:
                 self.lock.acquire()
@@ -257,11 +260,13 @@ class Driver:
         if self.kicked:  # by somebody who saw no leader yet
             timeout_ms = 0
         self._sleeps_until = until
-        self.lock.release()
         try:
-            return self._poll.poll(timeout_ms)
+            try:  # release() inside: a Ctrl-C right after it must not leave us without the lock that our caller lets go
+                self.lock.release()
+                return self._poll.poll(timeout_ms)
+            finally:
+                self.lock.acquire()
         finally:
-            self.lock.acquire()
             self._leader = None
             if self.is_closed:
                 self._wake.close()
@@ -275,11 +280,13 @@ class Driver:
         if self._keeper.leads or (due is not None and due < self._sleeps_until):
             self._wake.ring()  # the leader sleeps longer than what we have just asked for
         timeout_s = _FOREVER_S if deadline is None else max(0.0, (deadline - now) / 1e6)
-        self.lock.release()
         try:
-            follower.bell.acquire(timeout=timeout_s)
+            try:
+                self.lock.release()
+                follower.bell.acquire(timeout=timeout_s)
+            finally:
+                self.lock.acquire()
         finally:
-            self.lock.acquire()
             if follower in self._followers:
                 self._followers.remove(follower)
 
