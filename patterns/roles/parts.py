@@ -10,7 +10,7 @@ from patterns.io.clock import clock
 from patterns.io.waiting import Steps, Wait
 from patterns.roles.role import D
 from patterns.wire.codec import BodyDecoder
-from patterns.wire.errors import Closed, TimedOut
+from patterns.wire.errors import Closed, TimedOut, ZbrokerError
 from patterns.wire.limits import PART_BYTES_WINDOW, PARTS_WINDOW
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ class StreamedReplyRole(Generic[D]):
                 raise
             if not came:
                 self.close()
-                seconds = self._part_timeout_us / 1e6
-                raise TimedOut(f"streamed reply of {self._service!r}: no part within {seconds:g} s; {self._so_far()}")
+                raise self._too_late()
         return self._take()
 
     def _take(self) -> Any:
@@ -98,8 +97,12 @@ class StreamedReplyRole(Generic[D]):
             requester, number = self._requester, self._number
             requester._driver.run(lambda now: requester._engine.widen(number, messages, size_max, now))
 
-    def _so_far(self) -> str:
-        return f"{self._taken} parts came before" if self._taken else "none came before"
+    def _too_late(self) -> ZbrokerError:
+        engine, seconds = self._requester._engine, self._part_timeout_us / 1e6
+        if not self._taken and not engine.is_ready:
+            return engine.unavailable()
+        before = f"{self._taken} parts" if self._taken else "none"
+        return TimedOut(f"streamed reply of {self._service!r}: no part within {seconds:g} s; {before} came before")
 
     def close(self) -> None:
         """Leave a reply that has not ended: the replier is told to stop. Never waits; more than once is fine."""

@@ -31,7 +31,7 @@ class IncomingRequest(IncomingRequestRole):
 
 
 class Replier(ReplierRole[Driver], SyncRole):
-    """Offers services and answers requests, one at a time.
+    """Offers services and answers requests, one at a time: a streamed reply occupies it until its end.
 
     Args:
         address: one that it binds, or `zb://` of brokers. None: ZBROKER_URL.

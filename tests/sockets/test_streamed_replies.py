@@ -18,14 +18,18 @@ from patterns.wire.errors import (
     Cancelled,
     Closed,
     HandlerFailed,
+    NoReplier,
     OutcomeUnknown,
     ReplierLost,
     TimedOut,
+    Unavailable,
     ValidationFailed,
 )
 from patterns.wire.limits import PARTS_WINDOW
 from tests.processes import LONG, Broker, Program, program, until
 from tests.sockets.places import Crowd, Place, serving
+
+DEAD = "tcp://127.0.0.1:9"  # the discard port: nobody listens, and no test takes it
 
 PARTS_REPLIER = """
 import sys
@@ -317,6 +321,16 @@ def test_streams_and_requests_of_many_threads_share_a_requester(place: Place) ->
             crowd.run(take, 300 + who)
             crowd.run(ask, who)
         crowd.join(60)
+
+
+def test_nobody_there_is_unavailable_and_nobody_who_offers_is_no_replier(place: Place) -> None:
+    for address in (DEAD, DEAD.replace("tcp", "zb")):
+        with Requester(address) as asker, pytest.raises(Unavailable, match=r"127\.0\.0\.1:9"):
+            next(asker.stream("rows", 1, part_timeout_s=0.5, wait_s=0.3))
+    with serving(place.bind, "rows", Rows()) as replier, Requester(place.of(replier)) as asker:
+        with pytest.raises(NoReplier, match="elsewhere"):
+            next(asker.stream("elsewhere", 1, part_timeout_s=20, wait_s=0.1))
+        assert list(asker.stream("rows", 1)) == [0]
 
 
 def test_wrong_use_is_refused_at_once(place: Place) -> None:
