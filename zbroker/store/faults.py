@@ -68,6 +68,15 @@ class FolderUnusable(JournalError):
         )
 
 
+class BackupFailed(JournalError):
+    """A backup could not be made; what there is of one is not taken for one."""
+
+    def __init__(self, target: str, why: str) -> None:
+        super().__init__(
+            f"backup {target} was not made: {why}. The journal itself is untouched, and a broker on it goes on"
+        )
+
+
 class JournalFailed(JournalError):
     """The disk refused a write or a sync; what it holds is unknown until the next open."""
 

@@ -317,11 +317,11 @@ class LogScan:
             later = self._files[place + 1 :]
             highest = max(file.header.durable_index for file in self._files if file.header)
             highest = max(highest, 0 if self._start is None else self._start.durable)
-            highest = max(highest, _durable_in(window, header, offset))
+            highest = max(highest, durable_in(window, header, offset))
             for file in later:
                 if file.header is not None:
                     other = Window(self._disk, file.path, file.size)
-                    highest = max(highest, _durable_in(other, file.header, BLOCK_BYTES))
+                    highest = max(highest, durable_in(other, file.header, BLOCK_BYTES))
                     other.close()
             if any(self._record_bytes(file) for file in self._after_last_header()):
                 highest = UNBOUNDED  # that segment was begun only after all before it was synced
@@ -349,7 +349,7 @@ class LogScan:
             return bound
         same = [file.header for file in self._files if file.header and file.header.epoch == header.epoch]
         known = max(other.durable_index for other in same)
-        return min(bound, max(known, _durable_in(window, header, offset)) + 1)
+        return min(bound, max(known, durable_in(window, header, offset)) + 1)
 
 
 def _leading_losses(window: Window, header: SegmentHeader, bound: int) -> list[Damage]:
@@ -371,7 +371,8 @@ def _leading_losses(window: Window, header: SegmentHeader, bound: int) -> list[D
     return losses
 
 
-def _durable_in(window: Window, header: SegmentHeader, offset: int) -> int:
+def durable_in(window: Window, header: SegmentHeader, offset: int) -> int:
+    """The highest durable index that any whole record of the segment, from an offset on, knows of."""
     highest = 0
     while (hit := find_header(window, offset, header, 0, UNBOUNDED)) is not None:
         highest = max(highest, hit[1].durable_index)

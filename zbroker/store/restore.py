@@ -41,7 +41,7 @@ def restore_newest(disk: Disk, folder: str, files: list[SegmentFile], engine: Re
     for index in sorted((index for index in found if index is not None), reverse=True):
         path = f"{folder}/{checkpoint_name(index)}"
         try:
-            meta = _read_meta(disk, path)
+            meta = read_meta(disk, path)
         except NotWhole as error:
             result.refused.append(f"{path} {error}; an older one, or the whole log, was read instead")
             continue
@@ -61,7 +61,7 @@ def restore_newest(disk: Disk, folder: str, files: list[SegmentFile], engine: Re
     return result
 
 
-def _read_meta(disk: Disk, path: str) -> Meta:
+def read_meta(disk: Disk, path: str) -> Meta:
     """The store's part, once every byte of the file is verified. Raises NotWhole."""
     meta = None
     for tag, body in read_chunks(disk, path):

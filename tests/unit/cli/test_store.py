@@ -101,3 +101,15 @@ def test_a_folder_that_somebody_writes_to_is_refused(tmp_path: Path) -> None:
     assert "locked by another process" in result.stderr
     journal.close()
     assert run("verify", tmp_path).exit_code == 0
+
+
+def test_a_backup_is_a_folder_that_opens_and_a_target_that_exists_is_left_alone(tmp_path: Path) -> None:
+    source, target = tmp_path / "data", tmp_path / "backup"
+    written(source)
+    result = run("backup", source, target, "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["next_index"] == 4
+    assert run("verify", target).exit_code == 0
+    again = run("backup", source, target)
+    assert again.exit_code == 69
+    assert "there already" in again.stderr

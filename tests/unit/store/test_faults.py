@@ -11,6 +11,7 @@ EXAMPLES = [
     faults.NetworkFileSystem("/data/j", "nfs4"),
     faults.LocksUnsupported("/data/j", "no locks available"),
     faults.FolderUnusable("/data/j", "cannot be read (permission denied)"),
+    faults.BackupFailed("/data/j", "it is there already"),
     faults.JournalFailed("/data/j", "EIO"),
     faults.JournalFull("/data/j", 10, "no space"),
     faults.RecordTooLarge("/data/j", 10, 5),

@@ -1,0 +1,133 @@
+"""A backup is a folder that a broker could have left; made while one writes, it is whole all the same."""
+
+import errno
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from patterns.wire.records import Position, Record, RecordKind
+from zbroker.store.backup import UNFINISHED, back_up
+from zbroker.store.faults import BackupFailed, FolderUnusable
+from zbroker.store.journal import FileJournal
+from zbroker.store.os_disk import OsDisk
+from zbroker.store.verify import verify_folder
+
+SEGMENT_BYTES = 64 << 10
+
+
+def journal_in(folder: Path) -> FileJournal:
+    return FileJournal(OsDisk(), str(folder), segment_bytes=SEGMENT_BYTES, random_bytes=os.urandom, wall_ms=lambda: 0)
+
+
+def record(index: int) -> Record:
+    return Record(index, RecordKind.APPEND, 1, index, 1, b"", index.to_bytes(4, "big") * 300)
+
+
+def grow(journal: FileJournal, first: int, count: int) -> None:
+    for index in range(first, first + count):
+        journal.append(record(index))
+        journal.commit(0)
+
+
+def read(folder: Path) -> list[Record]:
+    found: list[Record] = []
+    journal = journal_in(folder)
+    journal.open(lambda record, position: found.append(record))
+    journal.close()
+    return found
+
+
+def test_full_segments_are_links_and_the_newest_is_a_copy(tmp_path: Path) -> None:
+    source, target = tmp_path / "data", tmp_path / "backup"
+    journal = journal_in(source)
+    journal.open(lambda record, position: None)
+    grow(journal, 1, 100)
+    made = back_up(OsDisk(), str(source), str(target))
+    grow(journal, 101, 100)
+    journal.close()
+    names = sorted(path.name for path in target.glob("*.seg"))
+    assert made.linked == len(names) - 1
+    assert [(source / name).samefile(target / name) for name in names] == [True] * made.linked + [False]
+    assert made.next_index == 101
+    assert verify_folder(OsDisk(), str(target)).is_whole
+    assert read(target) == [record(index) for index in range(1, 101)]
+    assert read(source) == [record(index) for index in range(1, 201)], "what a broker does to a backup stays there"
+
+
+def test_backups_of_a_folder_that_is_written_to_are_whole_and_hold_all_that_was_confirmed(tmp_path: Path) -> None:
+    source = tmp_path / "data"
+    journal = journal_in(source)
+    journal.open(lambda record, position: None)
+    stop = threading.Event()
+
+    def write() -> None:
+        index = 1
+        while not stop.is_set() and index < 3_000:
+            grow(journal, index, 1)
+            index += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for number in range(8):
+            confirmed = journal.durable_index
+            target = tmp_path / f"backup-{number}"
+            made = back_up(OsDisk(), str(source), str(target))
+            assert made.next_index > confirmed
+            report = verify_folder(OsDisk(), str(target))
+            assert report.is_whole, report.damage
+            assert report.next_index == made.next_index
+    finally:
+        stop.set()
+        writer.join()
+        journal.close()
+
+
+def test_damage_is_carried_over_and_what_follows_it_too(tmp_path: Path) -> None:
+    source, target = tmp_path / "data", tmp_path / "backup"
+    journal = journal_in(source)
+    places: list[Position] = []
+    journal.open(lambda record, position: None)
+    for index in range(1, 11):
+        places.append(journal.append(record(index)))
+        journal.commit(0)
+    journal.close()
+    with (source / "0000000001-0000.seg").open("r+b") as file:
+        file.seek(places[4].offset + 20)
+        file.write(b"rotten")
+    back_up(OsDisk(), str(source), str(target))
+    report = verify_folder(OsDisk(), str(target))
+    assert [(hole.first_index, hole.last_index) for hole in report.damage] == [(5, 5)]
+    assert report.next_index == 11
+
+
+def test_without_hard_links_files_are_copied(tmp_path: Path) -> None:
+    class WithoutLinks(OsDisk):
+        def link(self, old: str, new: str) -> None:
+            raise OSError(errno.EXDEV, "another file system")
+
+    source, target = tmp_path / "data", tmp_path / "backup"
+    journal = journal_in(source)
+    journal.open(lambda record, position: None)
+    grow(journal, 1, 100)
+    journal.close()
+    made = back_up(WithoutLinks(), str(source), str(target))
+    assert made.linked == 0
+    assert made.copied > 2
+    assert read(target) == [record(index) for index in range(1, 101)]
+
+
+def test_a_target_that_is_there_or_a_folder_without_a_journal_is_refused(tmp_path: Path) -> None:
+    source, target = tmp_path / "data", tmp_path / "backup"
+    source.mkdir()
+    with pytest.raises(FolderUnusable, match="no journal"):
+        back_up(OsDisk(), str(source), str(target))
+    assert not target.exists()
+    with pytest.raises(BackupFailed, match="broke off"):
+        back_up(OsDisk(), str(source), str(target))
+    (tmp_path / f"backup{UNFINISHED}").rmdir()
+    target.mkdir()
+    with pytest.raises(BackupFailed, match="there already"):
+        back_up(OsDisk(), str(source), str(target))

@@ -1,0 +1,193 @@
+"""A second folder that a broker could have left behind at this instant, from one that may be running. FORMAT.md 9.
+
+What is full is linked, since nobody writes to it any more; the segment that is written to is copied as far as it is
+whole at this moment. Nothing of it asks the broker, and nothing holds it up.
+"""
+
+import errno
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from zbroker.store.checkpoint import INDEX_SUFFIX, parse_checkpoint_name
+from zbroker.store.chunks import NotWhole
+from zbroker.store.disk import Disk
+from zbroker.store.faults import BackupFailed, FolderUnusable
+from zbroker.store.listing import SegmentFile, list_segments
+from zbroker.store.record import WITHOUT_INDEX
+from zbroker.store.recovery import UNBOUNDED, durable_in
+from zbroker.store.restore import missing_segments, read_meta
+from zbroker.store.run import CHAIN_UNKNOWN, Run, read_run
+from zbroker.store.segment import BLOCK_BYTES, SegmentHeader, data_end, parse_name, segment_name, write_whole
+from zbroker.store.window import Window, find_header
+
+COPY_BYTES: Final = 4 << 20
+LOOKS_MAX: Final = 3
+UNFINISHED: Final = ".unfinished"  # of a backup that broke off; never taken for one
+WITHOUT_LINKS: Final = frozenset([errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP])
+Moved = Callable[[int], None]
+
+
+class Backup(msgspec.Struct):
+    """What a backup consists of: files linked and copied, bytes copied, the first index after its log."""
+
+    linked: int = 0
+    copied: int = 0
+    bytes_copied: int = 0
+    next_index: int = 0
+
+
+def back_up(disk: Disk, folder: str, target: str, moved: Moved = lambda size: None) -> Backup:
+    """Make `target`, which must not exist, a consistent copy of a folder. It has its name only when it is whole.
+
+    Args:
+        moved: hears the bytes of each file that is linked or copied.
+
+    Raises:
+        BackupFailed: the target is there already, or the folder changed faster than it could be linked.
+        FolderUnusable, NotOurs, NewerFormat: there is no journal in the folder.
+        OSError: the disk's.
+    """
+    if _exists(disk, target):
+        raise BackupFailed(target, "it is there already; name a folder that is not")
+    draft = target + UNFINISHED
+    if _exists(disk, draft):
+        raise BackupFailed(target, f"{draft} is there, of a backup that broke off; remove it first")
+    disk.make_folder(draft)
+    result = _Copying(disk, folder, draft, moved).run()
+    disk.fsync_dir(draft)
+    disk.rename(draft, target)
+    parent = target.rstrip("/").rpartition("/")[0]
+    disk.fsync_dir(parent or ("/" if target.startswith("/") else "."))
+    return result
+
+
+def _exists(disk: Disk, path: str) -> bool:
+    try:
+        return bool(disk.listdir(path)) or True
+    except NotADirectoryError:
+        return True
+    except FileNotFoundError:
+        return False
+
+
+class _Copying:
+    """One backup. Checkpoints and indexes go first: what they tell of is then in the segments for certain."""
+
+    def __init__(self, disk: Disk, folder: str, target: str, moved: Moved) -> None:
+        self._disk = disk
+        self._folder = folder
+        self._target = target
+        self._moved = moved
+        self._result = Backup()
+
+    def run(self) -> Backup:
+        names = sorted(self._disk.listdir(self._folder))
+        if not any(parse_name(name) for name in names):
+            raise FolderUnusable(self._folder, "has no journal in it")
+        checkpoints = [name for name in names if parse_checkpoint_name(name) is not None]
+        for name in [*checkpoints, *(name for name in names if name.endswith(INDEX_SUFFIX))]:
+            self._take(name)
+        files = self._list()
+        begun = [file for file in files if not file.is_blank]
+        for file in begun[:-1]:
+            self._take(segment_name(file.number, file.generation), file.size)
+        for file in begun[-1:]:
+            self._copy_growing(file)
+        self._require_all(checkpoints, files)
+        return self._result
+
+    def _list(self) -> list[SegmentFile]:
+        """The segments; a header that is being written is waited for, as far as looking again is waiting."""
+        for _ in range(LOOKS_MAX):
+            files = list_segments(self._disk, self._folder)
+            begun = [file for file in files if not file.is_blank]
+            if begun and begun[-1].header is not None:
+                break
+        return files
+
+    def _take(self, name: str, size: int = 0) -> None:
+        """Link a file that is not written to any more; copy it where there are no links. One that is gone is not needed."""
+        source, target = f"{self._folder}/{name}", f"{self._target}/{name}"
+        try:
+            self._disk.link(source, target)
+            self._result.linked += 1
+        except FileNotFoundError:
+            return  # pruned meanwhile; _require_all() finds what was needed
+        except OSError as error:
+            if error.errno not in WITHOUT_LINKS:
+                raise
+            self._copy(source, target)
+        self._moved(size)
+
+    def _copy(self, source: str, target: str) -> None:
+        reading = self._disk.open(source)
+        writing = self._disk.open(target, create=True)
+        try:
+            size = self._disk.size(reading)
+            self._copy_range(reading, writing, size)
+            self._disk.fsync(writing)
+        finally:
+            self._disk.close(reading)
+            self._disk.close(writing)
+        self._result.copied += 1
+
+    def _copy_range(self, reading: int, writing: int, end: int) -> None:
+        for offset in range(0, end, COPY_BYTES):
+            data = self._disk.pread(reading, min(COPY_BYTES, end - offset), offset)
+            write_whole(self._disk, writing, [data], offset)
+            self._result.bytes_copied += len(data)
+
+    def _copy_growing(self, file: SegmentFile) -> None:
+        """The newest segment, to the end of its last whole record now: bytes before that never change again."""
+        name = segment_name(file.number, file.generation)
+        header = file.header
+        if header is None:
+            self._copy(file.path, f"{self._target}/{name}")  # damaged: as it is
+            return
+        end = self._whole_end(file, header)
+        reading = self._disk.open(file.path)
+        writing = self._disk.open(f"{self._target}/{name}", create=True)
+        try:
+            self._disk.fallocate(writing, header.segment_bytes)
+            self._copy_range(reading, writing, end)
+            block = self._disk.pread(reading, BLOCK_BYTES, 0)
+            write_whole(self._disk, writing, [block], data_end(header.segment_bytes))
+            self._disk.fsync(writing)
+        finally:
+            self._disk.close(reading)
+            self._disk.close(writing)
+        self._result.copied += 1
+        self._moved(file.size)
+
+    def _whole_end(self, file: SegmentFile, header: SegmentHeader) -> int:
+        """Where the last whole record ends. A commit that is being written looks torn, and damage is stepped over: it is
+        damage if what follows knows that the place had been synced, and a second look finds it no better.
+        """
+        run = Run(BLOCK_BYTES, header.crc, header.first_index, 0, 0, None)
+        while True:
+            window = Window(self._disk, file.path, file.size)  # a new one: its bytes are of now
+            try:
+                before, run = run.offset, read_run(window, header, run, UNBOUNDED, lambda record, position: None)
+                after = run.offset + (run.rotten is not None)
+                found = find_header(window, after, header, run.expected, UNBOUNDED)
+                synced = durable_in(window, header, after) if found is not None and run.offset == before else 0
+            finally:
+                window.close()
+            if found is None or (run.offset == before and synced < run.expected):
+                self._result.next_index = run.expected
+                return run.offset
+            if run.offset == before:
+                takes_none = found[1].kind in WITHOUT_INDEX
+                run = Run(found[0], CHAIN_UNKNOWN, found[1].record_index + takes_none, 0, 0, None)
+
+    def _require_all(self, checkpoints: list[str], files: list[SegmentFile]) -> None:
+        """What a checkpoint lists is there; else it would look like damage."""
+        for name in checkpoints:
+            try:
+                missing = missing_segments(read_meta(self._disk, f"{self._target}/{name}"), files)
+            except NotWhole:
+                continue  # pruned, or rotten: it is not believed there either
+            if missing:
+                raise BackupFailed(self._target, "segments were given back while they were linked; try again")
