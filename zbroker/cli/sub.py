@@ -36,8 +36,8 @@ _CONNECT_S = 5.0
 @timeout_option("Exit after so many seconds: with status 75 if --count was not reached, else with 0.")
 @click.option(
     "--overflow",
-    type=click.Choice(list(Overflow)),
-    default=Overflow.DROP_NEWEST,
+    type=click.Choice([policy.value for policy in Overflow]),
+    default=Overflow.DROP_NEWEST.value,
     help="What to lose when this is too slow for the broker: drop_newest (default), drop_oldest, or disconnect, which fails.",
 )
 def sub(

@@ -32,6 +32,7 @@ def run(*arguments: str, **environment: str) -> Result:
         (("sub", "a", "--timeout", "nan", *ZB), "number of seconds"),
         (("sub", "a", "--timeout", "-1", *ZB), "number of seconds"),
         (("sub", "a", "--timeout", "inf", *ZB), "number of seconds"),
+        (("sub", "a", "--overflow", "block", *ZB), "drop_oldest"),
         (("request", "s", "1", "--timeout", "0", *ZB), "more than 0"),
         (("send", "s", *ZB), "--file F"),
         (("send", "s", "1", "--file", "/dev/null", *ZB), "--file F"),
@@ -57,6 +58,12 @@ def test_a_bad_address_of_the_environment_is_a_bad_configuration() -> None:
     result = run("status", ZBROKER_URL="htp://x")
     assert result.exit_code == BAD_CONFIGURATION
     assert "ZBROKER_URL" in result.stderr
+
+
+def test_what_peers_cannot_do_is_refused() -> None:
+    result = run("sub", "a", "--overflow", "drop_oldest", "--url", "tcp://127.0.0.1:9")
+    assert result.exit_code == REFUSED
+    assert "needs a broker" in result.stderr
 
 
 def test_what_is_not_built_is_refused() -> None:
