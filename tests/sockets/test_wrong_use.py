@@ -70,7 +70,7 @@ def test_who_waits_for_nobody_is_told_once(caplog: pytest.LogCaptureFixture) -> 
         subscriber.receive(2.5)
     said = [record.getMessage() for record in caplog.records if record.name == "zbroker"]
     assert len(said) == 1
-    assert "no broker answers at tcp://127.0.0.1:1" in said[0]
+    assert "no broker answers at zb://127.0.0.1:1" in said[0]
 
 
 def test_an_ack_after_the_end_is_refused(broker: Broker) -> None:
