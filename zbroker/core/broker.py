@@ -218,7 +218,7 @@ class BrokerEngine:
         if link == PLAIN_PUBLISHERS:
             self._plain_publishers.connected(peer)
         elif link == PLAIN_SUBSCRIBERS:
-            self._plain_subscribers.connected(peer)
+            self._plain_subscribers.connected(peer, now)
 
     def disconnected(self, link: Link, peer: PeerId, now: int) -> None:
         """A connection is proven gone; of a plain peer, said to be."""

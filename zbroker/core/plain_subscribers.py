@@ -31,9 +31,9 @@ class PlainSubscribers:
         """Whether anybody listens to anything."""
         return bool(self._prefixes)
 
-    def connected(self, peer: PeerId) -> None:
+    def connected(self, peer: PeerId, now: int) -> None:
         """A connection has come."""
-        self._prefixes.came(peer)
+        self._prefixes.came(peer, now)
 
     def disconnected(self, peer: PeerId, now: int) -> None:
         """A connection has gone."""

@@ -50,8 +50,9 @@ class Prefixes:
         """How many are there."""
         return len(self._peers)
 
-    def came(self, peer: PeerId) -> None:
-        """A connection stands."""
+    def came(self, peer: PeerId, now: int) -> None:
+        """A connection stands; its subscriptions may have come before this."""
+        self._stir(now)
         self._peers.add(peer)
 
     def subscribe(self, peer: PeerId, prefix: bytes, now: int) -> PeerId | None:
@@ -60,9 +61,7 @@ class Prefixes:
         Returns:
             The connection that must be closed, since it holds too much; None if all is well. It is named once.
         """
-        if now - self._stirred_at > _QUIET_US and not self._peers - {peer}:
-            self._start_anew()
-        self._stirred_at = now
+        self._stir(now)
         self._add(prefix)
         if not peer or peer in self._excluded:
             return None
@@ -81,12 +80,13 @@ class Prefixes:
         self._forget(peer)
         return peer
 
-    def _start_anew(self) -> None:
-        """It is the first one after a while in which nobody was there: what still seems to live is left over."""
-        for mine in (self._live, self._lengths, self._held, self._bytes, self._excluded, self._heard):
-            mine.clear()
-        self._bytes_of_all = 0
-        self._is_beyond_count = False
+    def _stir(self, now: int) -> None:
+        """Somebody is there. When nobody was for a while, what still seems to live is left over."""
+        if now - self._stirred_at > _QUIET_US and not self._peers and not self._held:
+            for mine in (self._live, self._lengths, self._excluded, self._heard):
+                mine.clear()
+            self._is_beyond_count = False
+        self._stirred_at = now
 
     def cancel(self, peer: PeerId, prefix: bytes, now: int) -> bool:
         """A prefix no longer. Returns False for what that connection does not hold, and changes nothing then."""

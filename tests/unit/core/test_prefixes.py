@@ -119,13 +119,16 @@ def test_what_libzmq_reports_of_an_unknown_prefix_changes_nothing(book):
     assert book.hears("a")
 
 
-def test_what_is_left_over_goes_when_somebody_comes_after_a_while_without_anybody(book):
-    book.came(OTHER)
+@pytest.mark.parametrize("is_first", [True, False], ids=["news of it first", "its subscription first"])
+def test_what_is_left_over_goes_when_somebody_comes_after_a_while_without_anybody(book, is_first):
+    book.came(OTHER, NOW)
     book.subscribe(OTHER, b"a", NOW)
     book.subscribe(OTHER, b"a", NOW)
     book.cancel(b"", b"a", NOW)
     book.went(OTHER, NOW)
     assert book.hears("a")
+    if is_first:
+        book.came(HONEST, LATER)
     book.subscribe(HONEST, b"b", LATER)
     assert not book.hears("a")
     assert book.hears("b")
@@ -134,7 +137,22 @@ def test_what_is_left_over_goes_when_somebody_comes_after_a_while_without_anybod
 @pytest.mark.parametrize(("is_there", "now"), [(True, LATER), (False, NOW + 1_000_000)])
 def test_nothing_is_left_over_while_somebody_is_there_or_may_be(book, is_there, now):
     if is_there:
-        book.came(OTHER)
+        book.came(OTHER, NOW)
     book.subscribe(OTHER, b"a", NOW)
     book.subscribe(HONEST, b"b", now)
+    assert book.hears("a")
+
+
+def test_one_that_is_alone_keeps_what_it_has_when_it_subscribes_to_more_later(book):
+    book.subscribe(HONEST, b"a", NOW)
+    book.came(HONEST, NOW)
+    book.subscribe(HONEST, b"b", LATER)
+    assert book.hears("a")
+
+
+def test_it_does_so_too_when_the_end_of_the_one_before_it_on_the_same_number_was_late(book):
+    book.subscribe(HONEST, b"a", NOW)
+    book.went(HONEST, NOW)
+    book.came(HONEST, NOW)
+    book.subscribe(HONEST, b"b", LATER)
     assert book.hears("a")
