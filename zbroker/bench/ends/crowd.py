@@ -60,9 +60,9 @@ async def _publish(say: Say, address: str, count: int, size: int, seconds: float
                 await publisher.flush()
             if (left := feed.left_s()) > 0:
                 await asyncio.sleep(left)
-        say({"sent": feed.sent, "rate": feed.sent / (time.monotonic() - begin)})
+        batches = sum(publisher.batches for publisher in publishers)
+        say({"sent": feed.sent, "rate": feed.sent / (time.monotonic() - begin), "batches": batches})
         for publisher in publishers:
             await publisher.publish(TOPIC, END)
             await publisher.flush()
-        say({"batches": sum(publisher.batches for publisher in publishers)})
         await asyncio.Event().wait()  # leaving at once would be work of the broker that no message caused

@@ -12,6 +12,7 @@ import zmq
 from patterns import aio
 from patterns.sync import Replier, Requester
 from zbroker.bench.ends.asking import Asking, Series
+from zbroker.bench.ends.starting import go
 
 Say = Callable[[dict[str, Any]], None]
 SERVICE: Final = "bench.echo"
@@ -39,9 +40,12 @@ async def _serve_awaited(say: Say, address: str) -> None:
         await replier.serve_forever()
 
 
-def ask_native(say: Say, *, api: str, address: str, **told: Any) -> None:
-    """Requester.request() for each."""
+def ask_native(say: Say, *, api: str, address: str, waits: bool = False, **told: Any) -> None:
+    """Requester.request() for each; with `waits`, it is ready first, and begins when it is told to."""
     asking = msgspec.convert(told, Asking)
+    if waits:
+        say({"ready": True})
+        go.wait()
     if api == "aio":
         say(asyncio.run(_ask_awaited(address, asking)))
         return

@@ -107,7 +107,6 @@ def _paced(settings: Settings, connections: int) -> Sample:
             sender.go()
         sent = [sender.said(settings.patience_s) for sender in senders]
         used = running.usage().cpu_s - before.cpu_s
-        batches = sum(sender.said()["batches"] for sender in senders)
         received = receiver.said()
     messages = sum(one["sent"] for one in sent)
     return Sample(
@@ -117,7 +116,7 @@ def _paced(settings: Settings, connections: int) -> Sample:
         messages=received["received"],
         lost=messages - received["received"],
         damaged=received["damaged"],
-        per_batch=messages / batches,
+        per_batch=messages / sum(one["batches"] for one in sent),
     )
 
 

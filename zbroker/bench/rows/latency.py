@@ -16,11 +16,11 @@ from zbroker.bench.report import Sample
 from zbroker.bench.rows.durable import disk_4k
 from zbroker.bench.rows.live import PUBLISH, native, through_broker
 from zbroker.bench.rows.plan import RAW, STAMPED, Plan, Settings, bars, broker, timed
-from zbroker.bench.rows.request import ASK, ask, request_broker
+from zbroker.bench.rows.request import ASK, asker, request_broker
 
 _HALF: Final = 0.5
 _MOST: Final = 0.8
-_START_S: Final = 1.0  # an asker begins so long after the bulk that it is to meet; spent again at the end
+_LONGER_S: Final = 0.5  # the bulk goes on beside the last request too: a session takes a moment to stand
 _POST: Final = "Producer.post(), until its callback"
 
 
@@ -46,17 +46,22 @@ def _request_half(settings: Settings) -> Sample:
 def _request_beside_bulk(settings: Settings) -> Sample:
     """Requests one after the other, while live messages pass the same broker at 80 % of their peak."""
     found: list[Sample] = []
-    with broker(settings) as address, Worker("serve-native", api=settings.api, address=address) as server:
+    with (
+        broker(settings) as address,
+        Worker("serve-native", api=settings.api, address=address) as server,
+        asker(settings, "ask-native", address, api=settings.api, waits=True) as asking,
+    ):
         server.said()
+        asking.said()
         peak = native(settings, lambda: address, address, body=STAMPED)
         paced = at_rate(settings, peak.rate, _MOST)
-        bulk = msgspec.structs.replace(paced, seconds=settings.seconds + _START_S)
-        native(
-            bulk,
-            lambda: address,
-            address,
-            meanwhile=lambda: found.append(ask(settings, "ask-native", address, api=settings.api)),
-        )
+
+        def ask_now() -> None:
+            asking.go()
+            found.append(timed(asking.said(settings.patience_s), settings.size))
+
+        bulk = msgspec.structs.replace(paced, seconds=settings.seconds + _LONGER_S)
+        native(bulk, lambda: address, address, meanwhile=ask_now)
     return msgspec.structs.replace(found[0], offered=paced.rate)
 
 

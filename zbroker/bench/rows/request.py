@@ -12,9 +12,9 @@ from zbroker.bench.rows.plan import RAW, Plan, Settings, bars, broker, timed
 ASK: Final = "Requester.request() -> Replier.serve_forever()"
 
 
-def ask(settings: Settings, role: str, address: str, **more: Any) -> Sample:
-    """Operations one after the other, by a worker of this role."""
-    with Worker(
+def asker(settings: Settings, role: str, address: str, **more: Any) -> Worker:
+    """A worker that does operations one after the other."""
+    return Worker(
         role,
         address=address,
         size=settings.size,
@@ -22,8 +22,13 @@ def ask(settings: Settings, role: str, address: str, **more: Any) -> Sample:
         warm_up_s=settings.warm_up_s,
         rate=settings.rate,
         **more,
-    ) as asker:
-        return timed(asker.said(settings.patience_s), settings.size)
+    )
+
+
+def ask(settings: Settings, role: str, address: str, **more: Any) -> Sample:
+    """Operations one after the other, by a worker of this role."""
+    with asker(settings, role, address, **more) as asking:
+        return timed(asking.said(settings.patience_s), settings.size)
 
 
 def _bare(settings: Settings) -> Sample:
