@@ -10,15 +10,15 @@ from zbroker.core.effects import PLAIN_PUBLISHERS, PLAIN_SUBSCRIBERS
 from zbroker.core.prefixes import Prefixes
 
 LIAR = b"99"
-FDS = (b"20", b"21", b"22")
-TOPICS = ("a", "b", "c")
+FDS = (b"20", b"21")
+TOPICS = ("a", "b")
 prefixes = st.sampled_from(TOPICS).map(str.encode)
 steps = st.one_of(
-    st.tuples(st.just("connect"), st.integers(0, 2)),
-    st.tuples(st.just("subscribe"), st.integers(0, 5), prefixes),
-    st.tuples(st.just("cancel"), st.integers(0, 5), prefixes),
-    st.tuples(st.just("end"), st.integers(0, 5)),
-    st.tuples(st.just("libzmq ends"), st.integers(0, 5)),
+    st.tuples(st.just("connect"), st.integers(0, 1)),
+    st.tuples(st.just("subscribe"), st.integers(0, 1), prefixes),
+    st.tuples(st.just("cancel"), st.integers(0, 1), prefixes),
+    st.tuples(st.just("end"), st.integers(0, 1)),
+    st.tuples(st.just("libzmq ends"), st.integers(0, 1)),
     st.tuples(
         st.just("news"),
     ),
