@@ -23,7 +23,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "send": ("zbroker.cli.send", "send", "Store messages in a stream."),
     "receive": ("zbroker.cli.receive", "receive", "Take messages from a stream."),
     "status": ("zbroker.cli.status", "status", "Show what a broker holds and does."),
-    "store": ("zbroker.cli.store", "store", "Check and copy a data folder."),
+    "store": ("zbroker.cli.store", "store", "Check, copy, export and import a data folder."),
     "config": ("zbroker.cli.config", "config", "Show the settings of a broker, and where each comes from."),
     "top": ("zbroker.cli.top", "top", "Watch a broker: rates, lag, sessions, memory."),
     "completion": ("zbroker.cli.completion", "completion", "Print the script that completes commands in your shell."),

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import base64
 import os
-from collections.abc import Iterator, Sequence
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from zbroker.cli.bodies import line_of
-from zbroker.cli.command import ClientCommand
-from zbroker.cli.exits import UNAVAILABLE, UNHEALTHY, end
+from patterns.wire.errors import ZbrokerError
+from patterns.wire.messages import Codec
+from zbroker.cli.bodies import is_json, line_of
+from zbroker.cli.command import ClientCommand, say
+from zbroker.cli.exits import FAILED, UNAVAILABLE, UNHEALTHY, end
 from zbroker.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from patterns.wire.records import Damage
+    from zbroker.processes.transfer import Exported
     from zbroker.store.verify import FolderReport
 
 _FOLDER = click.Path(path_type=Path)
@@ -94,6 +101,101 @@ def backup(folder: Path, target: Path, as_json: bool) -> None:
     fields = {"target": os.fspath(target), **msgspec.structs.asdict(made)}
     words = f"{target}: {made.linked} files linked, {made.copied} copied ({made.bytes_copied} bytes)"
     click.echo(line_of(fields) if as_json else words)
+
+
+@store.command(cls=StoreCommand)
+@click.argument("folder", metavar="DIR", type=_FOLDER)
+@click.option("--stream", metavar="NAME", help="Only this stream.")
+@click.option("--raw", is_flag=True, help="Every body as body_base64: the bytes as they are stored.")
+def export(folder: Path, stream: str | None, raw: bool) -> None:
+    """Print every message of a data folder as a line of JSON, in the order in which they were stored.
+
+    No broker may run on it (make a backup, and export that). A body that JSON cannot express is body_base64: its bytes in
+    the codec that is named. What damage took is left out.
+
+    \b
+    zbroker store export ./zbroker-data --stream orders > orders.jsonl
+    """
+    from zbroker.processes.transfer import export as messages_of
+    from zbroker.store.os_disk import OsDisk
+
+    out = sys.stdout.buffer
+
+    def print_one(message: Exported) -> None:
+        out.write(line_of(_exported(message, raw)) + b"\n")
+
+    total = sum(path.stat().st_size for path in folder.glob("*.seg"))
+    with progress_bar("export", 0 if sys.stdout.isatty() else total) as step:
+        faults = messages_of(OsDisk(read_only=True), os.fspath(folder), stream, print_one, step)
+    out.flush()
+    if faults:
+        end(UNHEALTHY, f"{faults} batches of {folder} could not be understood, and were left out")
+
+
+@store.command("import", cls=StoreCommand)
+@click.argument("folder", metavar="DIR", type=_FOLDER)
+@click.argument(
+    "file", metavar="[FILE|-]", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), default="-"
+)
+@click.option("--stream", metavar="NAME", help="Into this stream, whatever the lines say.")
+def import_(folder: Path, file: Path, stream: str | None) -> None:
+    """Append messages to the streams of a data folder: lines as `zbroker store export` prints them.
+
+    A line needs `stream` and `body` or `body_base64`; `key`, `headers`, `topic`, `codec` (json) and `published_at` are kept.
+    Messages get new offsets, in their order; into an empty folder those are the ones that they had, unless some are
+    missing. No broker may run on the folder, which is made if it is absent.
+
+    Exit status: 0 all are stored; 1 a line cannot be, and those before it are; 69 the folder cannot be used.
+
+    \b
+    zbroker store import ./new-data orders.jsonl
+    """
+    from zbroker.processes.transfer import Importer, imported
+    from zbroker.store.journal import FileJournal
+    from zbroker.store.os_disk import OsDisk
+
+    is_input = os.fspath(file) == "-"
+    journal = FileJournal(OsDisk(), os.fspath(folder), random_bytes=os.urandom, wall_ms=wall_ms)
+    size = 0 if is_input else file.stat().st_size
+    with progress_bar("import", size) as step, _source(file) as lines, Importer(journal) as importer:
+        for number, line in enumerate(lines, start=1):
+            step(len(line))
+            if text := line.strip():
+                try:
+                    importer.add(imported(text, stream, wall_ms()))
+                except ZbrokerError as error:
+                    importer.close()
+                    end(FAILED, f"line {number}: {error}; {importer.stored} messages before it are stored")
+    say(f"{importer.stored} messages stored in {folder}")
+
+
+@contextmanager
+def _source(file: Path) -> Iterator[Iterable[bytes]]:
+    if os.fspath(file) == "-":
+        yield sys.stdin.buffer
+        return
+    with file.open("rb") as lines:
+        yield lines
+
+
+def wall_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def _exported(message: Exported, raw: bool) -> dict[str, Any]:
+    fields = {name: value for name, value in msgspec.structs.asdict(message).items() if value is not None}
+    encoded = fields.pop("body")
+    fields["codec"] = message.codec.value
+    if message.codec is Codec.JSON and not raw:
+        line = msgspec.json.format(encoded, indent=-1) if b"\n" in encoded or b"\r" in encoded else encoded
+        return {**fields, "body": msgspec.Raw(line)}  # as it was written, 1.0 and integers of 70 bits included
+    if message.codec is Codec.MSGPACK and not raw:
+        with suppress(msgspec.MsgspecError, UnicodeError, RecursionError):
+            body = msgspec.msgpack.decode(encoded)
+            if is_json(body):
+                return {**fields, "body": body}
+    return {**fields, "body_base64": base64.b64encode(encoded).decode()}
 
 
 def fields_of(folder: Path, report: FolderReport) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from patterns.wire.limits import (
     CREDIT_MESSAGES,
     REPLIES_UNREAD_CUT,
 )
-from patterns.wire.messages import Append, Confirm, Hello, Ready
+from patterns.wire.messages import Append, Codec, Confirm, Hello, Ready
 from patterns.wire.names import check_topic
 from patterns.wire.records import RecordKind
 from patterns.wire.server import Session, Sessions
@@ -207,19 +207,48 @@ class Intake:
             columns,
         )
         base, count = log.next_offset, header.count
-        index = self._recorder.write(
-            RecordKind.APPEND, payload, columns=_encode(stored), stream_id=log.id, base_offset=base, count=count
-        )
-        number = log.append(index, count, len(payload), published_at)
+        index, number = self._write(log, stored, payload, count)
         self._tail.put(
             (log.id, number), Batch(index, base, count, header.codec, header.topic, published_at, columns, payload)
         )
         accepted = Accepted(header.sequence, base, crc, index)
         producer.accept(accepted)
         feeder.streams[log] = None
-        self._unplaced.append((index, log, number))
         self._unsynced.append((index, log, base + count, feeder))
         return accepted
+
+    def _write(self, log: StreamLog, stored: Stored, payload: bytes, count: int) -> tuple[int, int]:
+        """The record of a batch at the end of its stream; its index, and the batch's number."""
+        base = log.next_offset
+        index = self._recorder.write(
+            RecordKind.APPEND, payload, columns=_encode(stored), stream_id=log.id, base_offset=base, count=count
+        )
+        number = log.append(index, count, len(payload), stored.published_at)
+        self._unplaced.append((index, log, number))
+        return index, number
+
+    def adopt(
+        self,
+        stream: str,
+        codec: Codec,
+        topic: str | None,
+        published_at: int,
+        columns: bytes,
+        payload: bytes,
+        count: int,
+    ) -> None:
+        """Store a batch that no producer sends: an import. Nobody is told.
+
+        Args:
+            published_at: ms since 1970; never below that of the message before.
+
+        Raises:
+            BadName: the stream's name is none.
+        """
+        log = self._catalog.stream(stream)
+        crc: int = google_crc32c.extend(google_crc32c.value(columns), payload)
+        at = max(published_at, log.published_at)
+        self._write(log, Stored(0, 0, 0, 0, crc, codec, topic, at, columns), payload, count)
 
     def _repeat(self, feeder: _Feeder, header: Append, known: Accepted, size: int, now: int) -> None:
         if known.error is not None:

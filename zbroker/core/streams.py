@@ -11,7 +11,7 @@ import msgspec
 
 from patterns.wire.errors import UnknownCommand, WrongRole
 from patterns.wire.frames import Message
-from patterns.wire.messages import Append, Header, Hello, Join, Leave, Ready, Role, Settle
+from patterns.wire.messages import Append, Codec, Header, Hello, Join, Leave, Ready, Role, Settle
 from patterns.wire.messages import Credit as CreditHeader
 from patterns.wire.records import Position, Record, RecordKind, decode_lost
 from patterns.wire.server import Session, Sessions
@@ -220,6 +220,19 @@ class Streams:
             self._intake.ended(session)
         else:
             self._consumers.ended(session, reason)
+
+    def adopt(
+        self,
+        stream: str,
+        codec: Codec,
+        topic: str | None,
+        published_at: int,
+        columns: bytes,
+        payload: bytes,
+        count: int,
+    ) -> None:
+        """Store a batch that no producer sends; see Intake.adopt()."""
+        self._intake.adopt(stream, codec, topic, published_at, columns, payload, count)
 
     # -- turns ----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,273 @@
+"""Messages of a data folder as plain values, and back; without a broker. What a line looks like is the caller's."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, Any, Final, Self
+
+import msgspec
+
+from patterns.wire import codec
+from patterns.wire.errors import BadBody, ShuttingDown
+from patterns.wire.frames import MSGPACK, pack_columns
+from patterns.wire.limits import BATCH_BYTES_TARGET, BATCH_MESSAGES_MAX, BODY_BYTES_MAX, INTEGER_MAX
+from patterns.wire.messages import Codec, Columns, Hello, Ready
+from patterns.wire.names import check_name, check_topic
+from patterns.wire.records import Position, Record, RecordKind
+from patterns.wire.server import Session, Sessions
+from zbroker.core import checkpoint
+from zbroker.core.catalog import Catalog, Recorder
+from zbroker.core.effects import Append, Effect
+from zbroker.core.producers import Producers
+from zbroker.core.streams import Streams
+from zbroker.core.tail import Split, batch_of
+from zbroker.store.disk import Disk
+from zbroker.store.folder import hold_for_reading
+from zbroker.store.journal import FileJournal
+from zbroker.store.listing import list_segments
+from zbroker.store.recovery import LogScan, Progress
+from zbroker.store.restore import restore_newest
+
+_COMMIT_EACH: Final = 16  # batches: about what one sync covers
+_ABSENT: Final = msgspec.UNSET
+
+
+class Exported(msgspec.Struct):
+    """One message; `body` encoded in `codec`, as its producer sent it."""
+
+    stream: str
+    offset: int
+    published_at: int
+    codec: Codec
+    body: bytes
+    key: str | None = None
+    headers: dict[str, str] | None = None
+    topic: str | None = None
+
+
+class Names:
+    """Knows what streams are called, from a checkpoint or from records."""
+
+    def __init__(self) -> None:
+        self.catalog = Catalog(Recorder([]))
+
+    def restore(self, chunks: Iterable[bytes]) -> bool:
+        try:
+            checkpoint.restore(chunks, self.catalog, Producers())
+        except (checkpoint.Unknown, msgspec.MsgspecError, ValueError, TypeError, LookupError):
+            self.catalog.clear()
+            return False
+        return True
+
+    def index(self, chunk: bytes) -> bool:
+        return True  # places are of no interest here
+
+    def reindex(self, record: Record, position: Position) -> None: ...
+
+    def learn(self, record: Record) -> None:
+        """A CATALOG record; one that a later version wrote tells nothing."""
+        try:
+            self.catalog.recover(record.index, record.payload)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            pass
+
+
+def export(disk: Disk, folder: str, wanted: str | None, take: Callable[[Exported], None], progress: Progress) -> int:
+    """Hand over every readable message, in the order of the log; returns how many records could not be understood.
+
+    Args:
+        wanted: the name of the one stream to export; None: all.
+        progress: hears bytes of the folder as they are begun.
+
+    Raises:
+        JournalError: a broker runs on the folder, or there is no journal in it.
+    """
+    lock = hold_for_reading(disk, folder)
+    names, faults = Names(), 0
+
+    def visit(record: Record, position: Position) -> None:
+        nonlocal faults
+        if record.kind == RecordKind.CATALOG:
+            names.learn(record)
+        elif record.kind == RecordKind.APPEND:
+            name = names.catalog.known(record.stream_id).name
+            if wanted in (None, name):
+                try:
+                    for message in _messages(name, record):
+                        take(message)
+                except (msgspec.MsgspecError, BadBody, UnicodeError):
+                    faults += 1
+
+    try:
+        files = list_segments(disk, folder)
+        restore_newest(disk, folder, files, names)
+        LogScan(disk, files, visit, progress).run()
+    finally:
+        if lock is not None:
+            disk.close(lock)
+    return faults
+
+
+def _messages(stream: str, record: Record) -> Iterator[Exported]:
+    batch = batch_of(record)
+    split = Split(batch)
+    for place, item in enumerate(split.items):
+        yield Exported(
+            stream=stream,
+            offset=batch.base + place,
+            published_at=batch.published_at,
+            codec=batch.codec,
+            body=bytes(item),
+            key=_at(split.columns.keys, place),
+            headers=_at(split.columns.headers, place),
+            topic=_topic(split.columns, place) or batch.topic,
+        )
+
+
+def _at(column: Any, place: int) -> Any:
+    return None if column is _ABSENT else column[place]
+
+
+def _topic(columns: Columns, place: int) -> str | None:
+    if columns.topics is _ABSENT or columns.topic is _ABSENT:
+        return None
+    topics: list[str] = columns.topics
+    return topics[columns.topic[place]]
+
+
+class _Line(msgspec.Struct):
+    """A line to import; `offset` and what else it says is of no use."""
+
+    stream: str | None = None
+    body: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    body_base64: str | msgspec.UnsetType = msgspec.UNSET
+    codec: Codec = Codec.JSON
+    key: str | None = None
+    headers: dict[str, str] | None = None
+    topic: str | None = None
+    published_at: Annotated[int, msgspec.Meta(ge=0, le=INTEGER_MAX)] | None = None
+
+
+_line = msgspec.json.Decoder(_Line).decode
+
+
+def imported(text: bytes, stream: str | None, now_ms: int) -> Exported:
+    """The message of a line of JSON.
+
+    Args:
+        stream: goes before the line's own.
+        now_ms: published then, if the line does not say.
+
+    Raises:
+        BadBody: it is none; the text says what is missing.
+    """
+    try:
+        line = _line(text)
+        name = stream or line.stream
+        if name is None:
+            raise BadBody("no `stream`, and no --stream for all")
+        if isinstance(line.body_base64, str):
+            body = base64.b64decode(line.body_base64, validate=True)
+            codec.items_of(line.codec, codec.join(line.codec, [body]), 1, None)
+        elif line.body is msgspec.UNSET or line.codec is Codec.RAW:
+            raise BadBody("no `body_base64`" if line.codec is Codec.RAW else "neither `body` nor `body_base64`")
+        elif line.codec is Codec.JSON:
+            body = bytes(line.body)
+        else:
+            body = codec.encode_body(line.codec, msgspec.json.decode(line.body))
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, binascii.Error) as error:
+        raise BadBody(f"not a message to import: {error}") from error
+    at = now_ms if line.published_at is None else line.published_at
+    return Exported(name, 0, at, line.codec, body, line.key, line.headers, line.topic)
+
+
+class Importer:
+    """Appends messages to the streams of a folder, as batches like those that they were. A context manager.
+
+    Raises:
+        JournalError: a broker runs on the folder, or it is no journal's, or full, or its disk failed.
+    """
+
+    def __init__(self, journal: FileJournal) -> None:
+        self._journal = journal
+        self._effects: list[Effect] = []
+        sessions = Sessions(_Nobody(), self._effects, 0)  # type: ignore[arg-type]
+        self._streams = Streams(sessions, self._effects, lambda now: 0)
+        opened = journal.open(self._streams.recover, self._streams)
+        self._streams.opened(opened.epoch, opened.next_index, 0)
+        self._batch: list[Exported] = []
+        self._bytes = 0
+        self._batches = 0
+        self.stored = 0  # messages on the disk
+
+    def add(self, message: Exported) -> None:
+        """Take a message; it is on disk after close() at the latest.
+
+        Raises:
+            BadName, BadBody, TooLarge: this message cannot be stored; the ones before it are.
+        """
+        check_name(message.stream, "stream")
+        if message.topic is not None:
+            check_topic(message.topic)
+        if len(message.body) > BODY_BYTES_MAX:
+            raise codec.too_large(len(message.body), message.codec, BODY_BYTES_MAX)
+        is_full = self._bytes + len(message.body) > BATCH_BYTES_TARGET or len(self._batch) == BATCH_MESSAGES_MAX
+        if self._batch and (is_full or _batch_of(self._batch[0]) != _batch_of(message)):
+            self._flush()
+        self._batch.append(message)
+        self._bytes += len(message.body)
+
+    def _flush(self) -> None:
+        batch, self._batch, self._bytes = self._batch, [], 0
+        if not batch:
+            return
+        kind = batch[0].codec
+        columns = Columns()
+        if kind is Codec.RAW and len(batch) > 1:
+            columns.sizes = [len(one.body) for one in batch]
+        if any(one.key is not None for one in batch):
+            columns.keys = [one.key for one in batch]
+        if any(one.headers is not None for one in batch):
+            columns.headers = [one.headers for one in batch]
+        packed = pack_columns(columns, MSGPACK)
+        payload = codec.join(kind, [one.body for one in batch])
+        self._streams.adopt(
+            batch[0].stream, kind, batch[0].topic, batch[0].published_at, packed if columns != Columns() else b"", payload, len(batch)
+        )  # fmt: skip
+        for effect in self._effects:
+            if isinstance(effect, Append):
+                self._streams.placed(effect.record.index, self._journal.append(effect.record))
+        self._effects.clear()
+        self._batches += 1
+        self.stored += len(batch)
+        if self._batches % _COMMIT_EACH == 0:
+            self._journal.commit(0)
+
+    def close(self) -> None:
+        """Make all of it durable, and let go of the folder."""
+        try:
+            self._flush()
+        finally:
+            self._journal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def _batch_of(message: Exported) -> tuple[object, ...]:
+    """What all messages of a batch have in common."""
+    return message.stream, message.codec, message.topic, message.published_at
+
+
+class _Nobody:
+    """The host of no session: an import has no peers."""
+
+    def admit(self, session: Session, hello: Hello, now: int) -> Ready:
+        raise ShuttingDown("nobody is served here")
+
+    def ended(self, session: Session, reason: str, now: int) -> None: ...
