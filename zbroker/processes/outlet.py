@@ -17,9 +17,12 @@ from patterns.io.guard import Guard
 from patterns.wire.frames import Frames
 from patterns.wire.limits import MIB
 
-_UNDER_WAY_BYTES_MAX: Final = 8 * MIB  # from the loop to the thread; as much as may wait for a session
+_UNDER_WAY_BYTES_MAX: Final = (
+    16 * MIB
+)  # from the loop to the thread: 47,000 messages of 100 bytes, a turn full of batches
+_EACH_BYTES: Final = 256  # what a message costs libzmq besides its bytes
 _BURST: Final = 256
-_STOP_S: Final = 3.0  # 8 MiB of messages take a fraction of it
+_STOP_S: Final = 3.0  # 16 MiB of messages take a fraction of it
 _STOP: Final = [b""]  # one frame: messages have two
 _POLLIN: Final = int(zmq.POLLIN)
 _numbers: Final = itertools.count(1)
@@ -67,7 +70,7 @@ class Outlet:
         for place, (topic, body) in enumerate(messages):
             if self._given_bytes - self._taken_bytes > _UNDER_WAY_BYTES_MAX:
                 return len(messages) - place
-            self._given_bytes += len(topic) + len(body)
+            self._given_bytes += len(topic) + len(body) + _EACH_BYTES
             turn.send(self.inside, (topic, body))
         return 0
 
@@ -102,7 +105,7 @@ class Outlet:
                 if len(message) == 1:
                     return
                 turn.send(self.bound, message)  # never waits: for a subscriber whose pipe is full it drops
-                self._taken_bytes += len(message[0]) + len(message[1])
+                self._taken_bytes += len(message[0]) + len(message[1]) + _EACH_BYTES
 
     def _report(self) -> None:
         for _, frames, fd in turn.receive_from_many(self.bound, _BURST):

@@ -53,7 +53,7 @@ def test_what_is_offered_arrives_in_order(parts):
 
 def test_a_thread_that_is_behind_is_given_no_more_and_the_rest_is_said(parts):
     outlet, context = parts
-    assert outlet.offer([[b"a", b"x" * MIB]] * 12) == 4
+    assert outlet.offer([[b"a", b"x" * MIB]] * 20) == 4
     assert outlet.offer([[b"a", b""]]) == 1
     outlet.start()
     subscriber(context, outlet, b"a")  # when it reports, it has taken what was there before
