@@ -83,7 +83,7 @@ class Model:
 
 
 @given(st.sampled_from(Overflow), st.sampled_from([MSGPACK, JSON]), st.sampled_from(PATTERNS), actions)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_received_and_lost_are_what_was_published_and_each_loss_stands_in_its_place(policy, form, pattern, todo):
     before, subscribers.OUTBOX_BYTES_MAX = subscribers.OUTBOX_BYTES_MAX, 1_500
     try:
