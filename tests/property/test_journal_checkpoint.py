@@ -129,8 +129,8 @@ def test_whatever_the_plug_interrupts_the_log_is_the_same() -> None:
         except AssertionError as error:
             raise AssertionError(f"seed {seed}: {error}") from error
         taken, used = taken + world.taken, used + world.used
-    assert taken > SEEDS // 3
-    assert used > SEEDS // 3
+    assert taken > SEEDS // 5
+    assert used > SEEDS // 5
 
 
 def grown(seed: int) -> Checkpointing:

@@ -15,7 +15,10 @@ _COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "groups": ("lag", "pending", "leased", "waiting", "acked", "dead", "expired", "redelivered", "members"),
     "services": ("repliers", "waiting", "credit"),
 }
-_JOURNAL: Final = ("folder", "epoch", "bytes", "segments", "waiting_records", "file_system")
+_JOURNAL: Final = (
+    "folder", "epoch", "bytes", "live_bytes", "reserve_bytes", "segments", "waiting_records", "last_sync_us", "sync_p50_us",
+    "sync_p99_us", "checkpoint_age_ms", "checkpoint_records_behind", "file_system",
+)  # fmt: skip
 
 
 @click.command(cls=ClientCommand)

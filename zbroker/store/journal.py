@@ -27,11 +27,10 @@ from zbroker.store.record import (
     padded,
 )
 from zbroker.store.recovery import LogScan
-from zbroker.store.restore import Restored, known_and_fresh, restore_newest, start_of
+from zbroker.store.restore import Restored, known_and_fresh, next_life, restore_newest, start_of
 from zbroker.store.run import Visit
 from zbroker.store.segment import (
     BLOCK_BYTES,
-    FIRST_NUMBER,
     SALT_BYTES,
     SEGMENT_BYTES,
     SEGMENT_BYTES_MIN,
@@ -42,10 +41,10 @@ from zbroker.store.segment import (
     write_whole,
 )
 from zbroker.store.spares import OUT_OF_SPACE, Spares
+from zbroker.store.syncs import Syncs
 
 COMMIT_BYTES = 1 << 20  # what one sync covers is everybody's latency: 1.45 ms at 1 MiB, 4.6 ms at 4 MiB
 WITNESS_DELAY_US = 5_000  # long enough not to double the syncs of a busy journal, short beside a human's restart
-SYNCS_KEPT = 1024  # enough for an honest p99
 LOSSES_PER_RECORD = 1000  # about 100 KB of LOST record
 
 
@@ -85,8 +84,7 @@ class FileJournal:
         self._reader = RecordReader(disk, self._folder)
         self._groups: deque[Group] = deque()
         self._group: Group | None = None  # the last of _groups, while it takes more
-        self._last_sync_us: deque[int] = deque(maxlen=SYNCS_KEPT)
-        self._syncs = 0
+        self._syncs = Syncs()
         self._damage: list[Damage] = []
         self._last_index = self._durable_index = self._witnessed_index = 0
         self._synced_at = 0
@@ -141,19 +139,9 @@ class FileJournal:
         )
 
     def _begin_life(self, files: list[SegmentFile], end_index: int, restored: Restored) -> None:
-        newest = next((file for file in reversed(files) if file.header), None)
-        last = files[-1] if files else None
-        number = FIRST_NUMBER if last is None else last.number + (not last.is_blank)
-        self._epoch = number
-        self._uuid = self._random_bytes(UUID_BYTES)
-        if newest is not None and newest.header is not None:
-            # Each segment whose header is lost may have begun a life of its own: never use an epoch twice.
-            self._epoch = newest.header.epoch + number - newest.number
-            self._uuid = newest.header.folder_uuid
-            self._oldest_needed = newest.header.oldest_needed
-        if restored.meta is not None:  # its newest segments may be gone, and nothing of theirs may come twice
-            number = max(number, restored.meta.last_number + 1)
-            self._epoch = max(self._epoch, restored.meta.epoch + number - restored.meta.number)
+        number, self._epoch, uuid, self._oldest_needed = next_life(files, restored.meta)
+        self._uuid = uuid or self._random_bytes(UUID_BYTES)
+        if restored.meta is not None:
             self._checkpoints.newest, self._checkpoints.indexed = restored.meta, restored.indexed
         for file in files:
             if file.header is not None:
@@ -273,8 +261,7 @@ class FileJournal:
         self._durable_index = group.entries[-1][0].index
 
     def _sync(self, handle: int) -> None:
-        self._last_sync_us.append(self._disk.fdatasync(handle))
-        self._syncs += 1
+        self._syncs.note(self._disk.fdatasync(handle))
 
     # -- segments -------------------------------------------------------------------------------------
 
@@ -443,8 +430,9 @@ class FileJournal:
         return self._reader.read(position)
 
     def status(self) -> dict[str, object]:
-        """For people and metrics; `last_sync_us` newest last."""
-        segments = len(self._headers) + (self._spares.prepared is not None)
+        """For people and metrics; bytes of the folder's segments and spares, times in microseconds or, for ages, ms."""
+        segments = len(self._headers)
+        newest, rest = self._checkpoints.newest, self._segment_bytes - self._tail
         return {
             "folder": self._folder,
             "uuid": self._uuid.hex(),
@@ -452,9 +440,16 @@ class FileJournal:
             "durable_index": self._durable_index,
             "waiting_records": self._last_index - self._durable_index,
             "segments": segments,
-            "bytes": segments * self._segment_bytes,
-            "syncs": self._syncs,
-            "last_sync_us": list(self._last_sync_us),
+            "bytes": segments * self._segment_bytes + self._spares.bytes,
+            "live_bytes": segments * self._segment_bytes - rest,
+            "reserve_bytes": rest + self._spares.bytes,
+            **self._syncs.status(),
+            "checkpoint_index": newest.first_index if newest else 0,
+            "checkpoint_age_ms": max(0, self._wall_ms() - newest.created_ms) if newest else None,
+            "checkpoint_records_behind": self._durable_index
+            + 1
+            - (newest.first_index if newest else self._oldest_needed),
+            "checkpoints_abandoned": self._checkpoints.abandoned,
             "damage": list(self._damage),
             "full": self._spares.full,
             "failed": self._failed,

@@ -4,17 +4,18 @@ Reads only. On any doubt about a checkpoint the older one, or the whole log, is 
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import msgspec
 
-from patterns.wire.records import Damage, Position, Record, RecordKind, Restorer
+from patterns.wire.records import FIRST_INDEX, Damage, Position, Record, RecordKind, Restorer
 from zbroker.store.checkpoint import STATE, IndexMeta, Meta, checkpoint_name, index_name, parse_checkpoint_name
 from zbroker.store.chunks import META, NotWhole, read_chunks
 from zbroker.store.disk import Disk
 from zbroker.store.listing import SegmentFile
 from zbroker.store.recovery import LogScan, Start
 from zbroker.store.run import CHAIN_UNKNOWN, Run, read_run
-from zbroker.store.segment import BLOCK_BYTES, FORMAT, SegmentHeader
+from zbroker.store.segment import BLOCK_BYTES, FIRST_NUMBER, FORMAT, SegmentHeader
 from zbroker.store.window import Window, find_header
 
 
@@ -119,6 +120,30 @@ def known_and_fresh(scan: LogScan, restored: Restored) -> tuple[list[Damage], li
     told = [range(hole.first_index, hole.last_index + 1) for hole in known]
     missing = [hole for hole in restored.missing if not any(hole.first_index in span for span in told)]
     return known, missing + scan.fresh
+
+
+class Life(NamedTuple):
+    """What the life that begins gets: its first segment's number, an epoch, the folder's uuid, what the log needs."""
+
+    number: int
+    epoch: int
+    uuid: bytes
+    oldest_needed: int
+
+
+def next_life(files: list[SegmentFile], meta: Meta | None) -> Life:
+    """Numbers that were never used; the uuid is empty in a new folder."""
+    number = FIRST_NUMBER if not files else files[-1].number + (not files[-1].is_blank)
+    life = Life(number, number, b"", FIRST_INDEX)
+    newest = next((file.header for file in reversed(files) if file.header), None)
+    if newest is not None:
+        # Each segment whose header is lost may have begun a life of its own: never use an epoch twice.
+        epoch = newest.epoch + number - newest.number
+        life = Life(number, epoch, newest.folder_uuid, newest.oldest_needed)
+    if meta is not None:  # its newest segments may be gone, and nothing of theirs may come twice
+        number = max(number, meta.last_number + 1)
+        life = life._replace(number=number, epoch=max(life.epoch, meta.epoch + number - meta.number))
+    return life
 
 
 # -- where the records before it lie --------------------------------------------------------------
