@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from types import FrameType
 from typing import Any, Final, cast
 
@@ -24,24 +25,21 @@ from patterns.io.guard import Guard
 from patterns.io.guard_account import wire_allowance
 from patterns.io.journal import Journal
 from patterns.io.turn import Routed
-from patterns.wire.engine import Close, Send
+from patterns.wire.engine import Close
 from patterns.wire.frames import PUBLISH_PREFIX
 from patterns.wire.limits import BATCH_BYTES_MAX, COLUMNS_BYTES_MAX, HEADER_BYTES_MAX
-from patterns.wire.records import Record
 from zbroker.core.broker import BrokerEngine
-from zbroker.core.effects import PLAIN_SUBSCRIBERS, Append, Checkpoint, CheckpointEnd, Effect, Offer, Read
+from zbroker.core.effects import PLAIN_SUBSCRIBERS, Effect, Offer
+from zbroker.processes.carrier import STALL_US, Carrier
 from zbroker.processes.logbook import Logbook
 from zbroker.processes.news import news_of
 from zbroker.processes.plain import PlainPorts
-from zbroker.store.faults import JournalError, JournalFailed, JournalFull, RecordUnreadable
+from zbroker.store.faults import JournalFailed
 from zbroker.store.folder import LOCK_NAME
 
 MESSAGES_PER_TURN: Final = 64  # 4 MiB of full batches: one commit's worth, and the longest that a timer waits
-_STALL_US: Final = 1_000_000  # after a longer one, what waits in the sockets comes before what expired meanwhile
 _DRAIN_QUIET_MS: Final = 20  # libzmq's I/O thread, stopped as we were, needs a moment to read what the kernel holds
 _DRAIN_ROUNDS_MAX: Final = 10_000
-_CROWD: Final = 16  # effects at once; in fewer, to look for what several peers are sent costs more than their copies
-_PASSES_MAX: Final = 8  # effects may cause effects; what is left then goes on in the next turn
 _IDLE_MS: Final = 1_000  # so often an idle loop looks at the journal's state and at its own
 _INFORM_US: Final = 1_000_000
 _PROOFS_US: Final = (0, 20_000, 200_000)  # libzmq may take one message for a connection that has just gone
@@ -96,11 +94,8 @@ class Loop:
         self._polled.extend((socket, _POLLIN) for socket in plain.sockets)
         self._peers: dict[int, bytes] = {}  # by fd, the routing id that was heard there last
         self._suspects: deque[tuple[int, bytes]] = deque()  # when to send a proof, in order of time per kind of proof
-        self._has_appended = False
-        self._held: deque[Record] = deque()  # taken by the engine, but the journal has no room; in order of index
-        self._unread: list[Read] = []  # asked again once a second: no file could be opened
-        self._is_failed = False
-        self._is_full = False
+        send = partial(turn.send_routed, router)
+        self._carrier = Carrier(engine, journal, send, self._do_other, turn.share)
         self._informed_at = 0
         self._files_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._signals = 0
@@ -123,7 +118,7 @@ class Loop:
                 self.turn()
             self._logbook.write("info", "drained", requests_left=self._engine.under_way)
             self._engine.farewell()
-            self._carry_out(now_us())
+            self._carrier.carry_out(now_us())
         finally:
             signal.set_wakeup_fd(wakeup)
             for number, handler in before.items():
@@ -153,14 +148,14 @@ class Loop:
         if ready:
             self._take_in(ready, now)
         if due is not None and due <= now:
-            if now - due > _STALL_US:
+            if now - due > STALL_US:
                 self._logbook.write("warning", "stalled", ms=(now - due) // 1_000)
-                self._drain_sockets()
-                now = now_us()
-            self._expire(now)
+            now = self._carrier.expire(due, now, self._drain_sockets)
+            if self._suspects and self._suspects[0][0] <= now:
+                self._prove(now)
         if self._guard_fd < 0:
             self._hear_of_connections(now)  # without a guard's fd there is nothing to poll
-        self._carry_out(now)
+        self._carrier.carry_out(now)
         if now - self._informed_at >= _INFORM_US:
             self._inform(now)
         if self._engine.has_events:
@@ -171,34 +166,22 @@ class Loop:
             self._stop_at = now + self._drain_us
             self._logbook.write("info", "draining", requests=self._engine.under_way)
             self._engine.drain(now)
-            self._carry_out(now)
+            self._carrier.carry_out(now)
 
     def _next_due(self) -> int | None:
         """The earliest instant at which anything of ours is due."""
-        due = self._engine.next_timeout()
-        if self._journal is not None:
-            own = self._journal.next_timeout()
-            if own is not None and (due is None or own < due):
-                due = own
+        due = self._carrier.next_timeout()
         if self._suspects and (due is None or self._suspects[0][0] < due):
             due = self._suspects[0][0]
         return due
 
     def _patience_ms(self, due: int | None, now: int) -> int:
         """How long the poll may last, rounded up: a timer a moment late costs nothing, a turn too early costs a turn."""
-        if self._has_appended or (self._signals and self._stop_at is None):
+        if self._carrier.has_appended or (self._signals and self._stop_at is None):
             return 0
         if due is None or due - now >= _IDLE_MS * 1_000:
             return _IDLE_MS
         return max(0, (due - now + 999) // 1_000)
-
-    def _expire(self, now: int) -> None:
-        """Everybody's timers."""
-        self._engine.handle_timeout(now)
-        if self._suspects and self._suspects[0][0] <= now:
-            self._prove(now)
-        if self._journal is not None:
-            self._look_after(self._journal, now)
 
     def _take_in(self, ready: list[tuple[Any, int]], now: int) -> None:
         for source, _ in ready:
@@ -220,7 +203,7 @@ class Loop:
         if first is None:
             return 0
         self._hand_in(first, now)
-        self._do(self._engine.effects(), now)
+        self._carrier.do(self._engine.effects(), now)
         rest = turn.receive_routed_many(self._router, MESSAGES_PER_TURN - 1, lent=PUBLISH_PREFIX)
         for message in rest:
             self._hand_in(message, now)
@@ -241,13 +224,14 @@ class Loop:
         size, messages = self._engine.allowance(_LINK, peer)
         self._guard.allow(fd, wire_allowance(size, messages, _MESSAGE_BYTES_MAX) if messages else 0)
 
-    def _drain_sockets(self) -> None:
-        """After a stall: what peers sent meanwhile is heard before their time is held to be over."""
+    def _drain_sockets(self) -> int:
+        """After a stall: take in what peers sent meanwhile, as fast as libzmq has it; returns the time then."""
         for _ in range(_DRAIN_ROUNDS_MAX):
             if not zmq_poll(self._polled[:1], _DRAIN_QUIET_MS):
-                return
+                break
             self._receive(now_us())
-            self._carry_out(now_us())
+            self._carrier.carry_out(now_us())
+        return now_us()
 
     # -- connections ---------------------------------------------------------------------------------------------
 
@@ -278,168 +262,23 @@ class Loop:
         while self._suspects and self._suspects[0][0] <= now:
             self._engine.suspect(_LINK, self._suspects.popleft()[1])
 
-    # -- effects -------------------------------------------------------------------------------------------------
+    # -- what the engine wants of plain sockets --------------------------------------------------------------------
 
-    def _carry_out(self, now: int) -> None:
-        """What the engine wants, until it wants nothing more: sends first, then one commit for all that was appended."""
-        engine = self._engine
-        has_committed = False
-        for _ in range(_PASSES_MAX):
-            engine.turn(now)
-            effects = engine.effects()
-            has_news = bool(effects) and self._do(effects, now)
-            if self._has_appended and not has_committed:
-                has_committed = has_news = True
-                self._commit(now)
-            if not has_news:
-                return
-
-    def _do(self, effects: list[Effect], now: int) -> bool:
-        """Carry them out, in order; returns whether the engine learned anything by it."""
-        router, engine = self._router, self._engine
-        unreachable: set[bytes] = set()
-        has_news = False
-        if len(effects) >= _CROWD:
-            turn.share([effect.frames for effect in effects if type(effect) is Send])
-        for effect in effects:
-            kind = type(effect)
-            if kind is Send:
-                if turn.send_routed(router, effect.peer, effect.frames) is not None:  # type: ignore[union-attr]
-                    unreachable.add(effect.peer)  # type: ignore[union-attr]
-            elif isinstance(effect, Append):
-                self._append(effect.record)
-                has_news = True
-            elif isinstance(effect, Read):
-                self._read(effect, now)
-                has_news = True
-            elif isinstance(effect, Checkpoint | CheckpointEnd):
-                self._checkpoint(effect)
-            elif isinstance(effect, Offer):
-                if left_out := self._plain.offer(effect.messages):
-                    engine.not_offered(left_out)
-            else:
-                assert isinstance(effect, Close)
-                # a session is forgotten only: libzmq itself cannot close one connection
-                if effect.link == PLAIN_SUBSCRIBERS:
-                    self._plain.close_peer(effect.peer)
-        for peer in unreachable:
-            engine.disconnected(_LINK, peer, now)
-        return has_news or bool(unreachable)
-
-    # -- journal -------------------------------------------------------------------------------------------------
-
-    def _append(self, record: Record) -> None:
-        """Give a record to the journal; without room it is held, and what comes after it too: indexes have no gap."""
-        if self._is_failed:
+    def _do_other(self, effect: Effect) -> None:
+        if isinstance(effect, Offer):
+            if left_out := self._plain.offer(effect.messages):
+                self._engine.not_offered(left_out)
             return
-        assert self._journal is not None
-        if self._held:
-            self._held.append(record)
-            return
-        try:
-            position = self._journal.append(record)
-        except JournalFull:
-            self._held.append(record)  # nothing was taken, nothing was confirmed: it waits for room
-            self._has_appended = True  # so that the commit looks whether the room is there, and producers hear of it
-            return
-        except JournalError as error:
-            self._failed(error)
-            return
-        self._has_appended = True
-        self._engine.placed(record.index, position)
+        assert isinstance(effect, Close)
+        if effect.link == PLAIN_SUBSCRIBERS:  # a session is forgotten only: libzmq itself cannot close one connection
+            self._plain.close_peer(effect.peer)
 
-    def _append_held(self) -> None:
-        """The journal may have room again."""
-        held, self._held = self._held, deque()
-        for record in held:
-            self._append(record)
-
-    def _commit(self, now: int) -> None:
-        """One sync for everything appended in this turn."""
-        assert self._journal is not None
-        self._has_appended = False
-        before = self._journal.durable_index
-        try:
-            durable = self._journal.commit(now)
-        except JournalError as error:
-            self._failed(error)
-            return
-        if durable > before:
-            self._engine.persisted(durable, now)
-        if self._held and not self._journal.full:
-            self._append_held()
-        self._note_full(self._journal.full)
-        if self._journal.checkpoint_due and not self._held:
-            self._begin_checkpoint(self._journal)
-
-    def _begin_checkpoint(self, journal: Journal) -> None:
-        try:
-            self._engine.begin_checkpoint(*journal.begin_checkpoint())
-        except JournalError as error:
-            self._failed(error)
-
-    def _checkpoint(self, effect: Checkpoint | CheckpointEnd) -> None:
-        """A piece of one, into the page cache: a sync now and then, and the last one when nothing else is to be done."""
-        assert self._journal is not None
-        try:
-            if isinstance(effect, Checkpoint):
-                self._journal.put_checkpoint(effect.chunk, effect.segment)
-            else:
-                self._journal.end_checkpoint(effect.last_index)
-        except JournalError as error:
-            self._failed(error)
-
-    def _read(self, effect: Read, now: int) -> None:
-        assert self._journal is not None
-        records: list[Record | None] = []
-        for position in effect.positions:
-            try:
-                records.append(self._journal.read(position))
-            except RecordUnreadable as error:
-                self._engine.warn("unreadable", str(error))
-                self._unread.append(effect)
-                return
-            except JournalError:
-                records.append(None)  # rotten since it was written; the engine tells whom it concerns
-        self._engine.loaded(effect.token, records, now)
-
-    def _failed(self, error: JournalError) -> None:
-        """What is on the disk is not known any more: go on with what needs none, and stay visible."""
-        self._is_failed = True
-        self._has_appended = False
-        self._held.clear()
-        self._engine.storage(full=self._is_full, failed=True)
-        self._engine.warn("journal", str(error))
-
-    def _look_after(self, journal: Journal, now: int) -> None:
-        due = journal.next_timeout()
-        if self._is_failed or due is None or due > now:
-            return
-        before = journal.durable_index
-        try:
-            journal.handle_timeout(now)
-        except JournalError as error:
-            self._failed(error)
-            return
-        if journal.durable_index > before:  # it found room for what waited for it
-            self._engine.persisted(journal.durable_index, now)
-        if self._held and not journal.full:
-            self._append_held()
-        self._note_full(journal.full)
-
-    def _note_full(self, is_full: bool) -> None:
-        if is_full is not self._is_full:
-            self._is_full = is_full
-            self._engine.storage(full=is_full, failed=False)
+    # -- status ----------------------------------------------------------------------------------------------------
 
     def _inform(self, now: int) -> None:
         """Refresh the sections of `status` that only we know, and try again what no file could be opened for."""
         self._informed_at = now
-        if self._unread:
-            unread, self._unread = self._unread, []
-            self._engine.warn("unreadable", "")
-            for effect in unread:
-                self._read(effect, now)
+        self._carrier.read_again(now)
         if self._journal is not None:
             self._inform_of_journal(self._journal.status())
         report = asdict(self._guard.report())
@@ -466,6 +305,6 @@ class Loop:
         for text in cast("list[str]", status.get("warnings", [])):
             self._engine.warn(f"journal: {text}", text)
         folder = status.get("folder")
-        if folder is not None and not self._is_failed and not os.path.exists(f"{folder}/{LOCK_NAME}"):
+        if folder is not None and not self._carrier.is_failed and not os.path.exists(f"{folder}/{LOCK_NAME}"):
             # a file without a name takes writes and syncs, and is gone with us: to confirm them would be a lie
-            self._failed(JournalFailed(str(folder), "it was removed or moved away under the running broker"))
+            self._carrier.fail(JournalFailed(str(folder), "it was removed or moved away under the running broker"))

@@ -1,0 +1,235 @@
+"""What a broker's engine wants, carried out: sends, one commit a turn, reads; and what to do when the disk is full or fails.
+
+No socket, no clock, no signal: the loop runs it over libzmq and a real disk, tests/simulation over virtual ones, so what is
+simulated is what is run.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from patterns.io.journal import Journal
+from patterns.wire.engine import PeerId, Send
+from patterns.wire.frames import Frames
+from patterns.wire.records import Record
+from zbroker.core.broker import BrokerEngine
+from zbroker.core.effects import SESSIONS, Append, Checkpoint, CheckpointEnd, Effect, Read
+from zbroker.store.faults import JournalError, JournalFull, RecordUnreadable
+
+STALL_US: Final = 1_000_000  # after a longer one, what waits in the sockets comes before what expired meanwhile
+CROWD: Final = 16  # effects at once; in fewer, to look for what several peers are sent costs more than their copies
+_PASSES_MAX: Final = 8  # effects may cause effects; what is left then goes on in the next turn
+
+
+class Carrier:
+    """Between an engine and what it acts on.
+
+    Args:
+        engine: decides.
+        journal: open; None without streams.
+        send: takes a message for a routing id; anything but None says that it cannot be reached.
+        other: takes the effects that concern neither sessions nor the journal.
+        share: told of the frames of many sends at once, before the first; many may be the same objects.
+
+    Attributes:
+        has_appended: something waits for a commit.
+        is_failed: the journal is, for good.
+    """
+
+    def __init__(
+        self,
+        engine: BrokerEngine,
+        journal: Journal | None,
+        send: Callable[[PeerId, Frames], object | None],
+        other: Callable[[Effect], None],
+        share: Callable[[list[Frames]], object] | None = None,
+    ) -> None:
+        self._engine = engine
+        self._journal = journal
+        self._send = send
+        self._other = other
+        self._share = share
+        self.has_appended = False
+        self.is_failed = False
+        self._is_full = False
+        self._held: deque[Record] = deque()  # taken by the engine, but the journal has no room; in order of index
+        self._unread: list[Read] = []  # asked again once a second: no file could be opened
+
+    # -- effects -------------------------------------------------------------------------------------------------
+
+    def carry_out(self, now: int) -> None:
+        """What the engine wants, until it wants nothing more: sends first, then one commit for all that was appended."""
+        engine = self._engine
+        has_committed = False
+        for _ in range(_PASSES_MAX):
+            engine.turn(now)
+            effects = engine.effects()
+            has_news = bool(effects) and self.do(effects, now)
+            if self.has_appended and not has_committed:
+                has_committed = has_news = True
+                self._commit(now)
+            if not has_news:
+                return
+
+    def do(self, effects: list[Effect], now: int) -> bool:
+        """Carry them out, in order; returns whether the engine learned anything by it."""
+        send = self._send
+        unreachable: dict[PeerId, None] = {}
+        has_news = False
+        if len(effects) >= CROWD and self._share is not None:
+            self._share([effect.frames for effect in effects if type(effect) is Send])
+        for effect in effects:
+            kind = type(effect)
+            if kind is Send:
+                if send(effect.peer, effect.frames) is not None:  # type: ignore[union-attr]
+                    unreachable[effect.peer] = None  # type: ignore[union-attr]
+            elif isinstance(effect, Append):
+                self._append(effect.record)
+                has_news = True
+            elif isinstance(effect, Read):
+                self._read(effect, now)
+                has_news = True
+            elif isinstance(effect, Checkpoint | CheckpointEnd):
+                self._checkpoint(effect)
+            else:
+                self._other(effect)
+        for peer in unreachable:
+            self._engine.disconnected(SESSIONS, peer, now)
+        return has_news or bool(unreachable)
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def next_timeout(self) -> int | None:
+        """When expire() is due: the engine's earliest instant, or the journal's."""
+        due = self._engine.next_timeout()
+        if self._journal is not None:
+            own = self._journal.next_timeout()
+            if own is not None and (due is None or own < due):
+                return own
+        return due
+
+    def expire(self, due: int, now: int, hear: Callable[[], int]) -> int:
+        """Everybody's timers, `due` by now. Returns the instant by which they were judged.
+
+        Args:
+            hear: takes in all that waits in the sockets and returns the time afterwards. Called first after a stall:
+                what peers sent meanwhile is heard before their time is held to be over.
+        """
+        if now - due > STALL_US:
+            now = hear()
+        self._engine.handle_timeout(now)
+        if self._journal is not None:
+            self._look_after(self._journal, now)
+        return now
+
+    def _look_after(self, journal: Journal, now: int) -> None:
+        due = journal.next_timeout()
+        if self.is_failed or due is None or due > now:
+            return
+        before = journal.durable_index
+        try:
+            journal.handle_timeout(now)
+        except JournalError as error:
+            self.fail(error)
+            return
+        if journal.durable_index > before:  # it found room for what waited for it
+            self._engine.persisted(journal.durable_index, now)
+        self._append_held(journal)
+
+    # -- journal -------------------------------------------------------------------------------------------------
+
+    def _append(self, record: Record) -> None:
+        """Give a record to the journal; without room it is held, and what comes after it too: indexes have no gap."""
+        if self.is_failed:
+            return
+        assert self._journal is not None
+        if self._held:
+            self._held.append(record)
+            return
+        try:
+            position = self._journal.append(record)
+        except JournalFull:
+            self._held.append(record)  # nothing was taken, nothing was confirmed: it waits for room
+            self.has_appended = True  # so that the commit looks whether the room is there, and producers hear of it
+            return
+        except JournalError as error:
+            self.fail(error)
+            return
+        self.has_appended = True
+        self._engine.placed(record.index, position)
+
+    def _append_held(self, journal: Journal) -> None:
+        """The journal may have room again; tell whether it has."""
+        if self._held and not journal.full:
+            held, self._held = self._held, deque()
+            for record in held:
+                self._append(record)
+        if journal.full is not self._is_full:
+            self._is_full = journal.full
+            self._engine.storage(full=self._is_full, failed=False)
+
+    def _commit(self, now: int) -> None:
+        """One sync for everything appended in this turn."""
+        assert self._journal is not None
+        self.has_appended = False
+        before = self._journal.durable_index
+        try:
+            durable = self._journal.commit(now)
+        except JournalError as error:
+            self.fail(error)
+            return
+        if durable > before:
+            self._engine.persisted(durable, now)
+        self._append_held(self._journal)
+        if self._journal.checkpoint_due and not self._held:
+            self._begin_checkpoint(self._journal)
+
+    def _begin_checkpoint(self, journal: Journal) -> None:
+        try:
+            self._engine.begin_checkpoint(*journal.begin_checkpoint())
+        except JournalError as error:
+            self.fail(error)
+
+    def _checkpoint(self, effect: Checkpoint | CheckpointEnd) -> None:
+        """A piece of one, into the page cache: a sync now and then, and the last one when nothing else is to be done."""
+        assert self._journal is not None
+        try:
+            if isinstance(effect, Checkpoint):
+                self._journal.put_checkpoint(effect.chunk, effect.segment)
+            else:
+                self._journal.end_checkpoint(effect.last_index)
+        except JournalError as error:
+            self.fail(error)
+
+    def _read(self, effect: Read, now: int) -> None:
+        assert self._journal is not None
+        records: list[Record | None] = []
+        for position in effect.positions:
+            try:
+                records.append(self._journal.read(position))
+            except RecordUnreadable as error:
+                self._engine.warn("unreadable", str(error))
+                self._unread.append(effect)
+                return
+            except JournalError:
+                records.append(None)  # rotten since it was written; the engine tells whom it concerns
+        self._engine.loaded(effect.token, records, now)
+
+    def read_again(self, now: int) -> None:
+        """Try again what no file could be opened for; a second later there may be one."""
+        if not self._unread:
+            return
+        unread, self._unread = self._unread, []
+        self._engine.warn("unreadable", "")
+        for effect in unread:
+            self._read(effect, now)
+
+    def fail(self, error: JournalError) -> None:
+        """What is on the disk is not known any more: go on with what needs none, and stay visible."""
+        self.is_failed = True
+        self.has_appended = False
+        self._held.clear()
+        self._engine.storage(full=self._is_full, failed=True)
+        self._engine.warn("journal", str(error))
