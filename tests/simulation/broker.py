@@ -1,0 +1,241 @@
+"""The broker's process: the production engine, carrier and journal, over the virtual disk and network.
+
+Its turn is that of zbroker/processes/loop.py, without sockets, guard and signals; what matters in it is the Carrier's.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from patterns.wire.frames import Frames
+from patterns.wire.messages import Role
+from patterns.wire.records import Opened, Position, Record
+from tests.simulation.process import Process
+from zbroker.core.broker import BrokerEngine
+from zbroker.core.effects import SESSIONS
+from zbroker.core.streams import Streams
+from zbroker.processes.carrier import Carrier
+from zbroker.store.journal import FileJournal
+from zbroker.store.verify import FolderReport, verify_folder
+from zbroker.testing.disk import PowerCut
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+FOLDER = "/journal"
+ENDPOINT = "tcp://broker:7700"
+MESSAGES_PER_TURN = 64
+PROOFS_US = (0, 20_000, 200_000)
+INFORM_US = 1_000_000
+
+
+class WatchedJournal:
+    """A FileJournal that the truth looks at: what it took, and what it says is durable."""
+
+    def __init__(self, inner: FileJournal, world: World) -> None:
+        self._inner = inner
+        self._world = world
+
+    def append(self, record: Record) -> Position:
+        position = self._inner.append(record)
+        self._world.truth.appended(record, position)
+        return position
+
+    def commit(self, now: int) -> int:
+        durable = self._inner.commit(now)
+        self._world.truth.committed(durable)
+        return durable
+
+    def handle_timeout(self, now: int) -> None:
+        self._inner.handle_timeout(now)
+        self._world.truth.committed(self._inner.durable_index)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class BrokerProcess:
+    """One life of a broker.
+
+    Attributes:
+        engine, journal, carrier: None until start() has opened the folder.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.process = Process(world.scheduler, self._guarded_turn, world.chance_of_turns())
+        self.router = world.network.bind(ENDPOINT, self.process.wake)
+        self.engine: BrokerEngine | None = None
+        self.journal: WatchedJournal | None = None
+        self.carrier: Carrier | None = None
+        self._suspects: deque[tuple[int, bytes]] = deque()
+        self._informed_at = 0
+        self.is_condemned = False
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> Opened:
+        """Open the folder. Raises what FileJournal.open raises, and PowerCut."""
+        world = self.world
+        now = world.scheduler.now
+        world.disk.elapsed_us = 0
+        inner = world.defects.journal(
+            world.disk,
+            FOLDER,
+            random_bytes=world.salts.randbytes,
+            wall_ms=world.wall_ms,
+            segment_bytes=world.segment_bytes,
+        )
+        engine = BrokerEngine("", now, make_streams=self._make_streams, nonce=world.salts.randbytes(16))
+        log: list[tuple[Record, Position]] = []
+
+        def visit(record: Record, position: Position) -> None:
+            log.append((record, position))
+            engine.recover(record, position)
+
+        report = self._verified()
+        opened = inner.open(visit)
+        world.opened(opened, log, report)
+        engine.opened(opened, str(inner.status().get("uuid", "")), now)
+        self.engine, self.journal = engine, WatchedJournal(inner, world)
+        self.carrier = world.defects.carrier(engine, self.journal, self._send, lambda effect: None)
+        self._watch_appends(self.carrier)
+        self.process.busy(world.disk.elapsed_us)
+        self.process.wake()
+        return opened
+
+    def _watch_appends(self, carrier: Carrier) -> None:
+        """The model hears of a record when the engine lets go of it; the journal may have no room for it yet."""
+        append = carrier._append
+
+        def watched(record: Record) -> None:
+            self.world.model.handed(record)
+            append(record)
+
+        carrier._append = watched  # type: ignore[method-assign]
+
+    def _verified(self) -> FolderReport | None:
+        """What `store verify` says of the image, if it can open its files."""
+        if not self.world.disk.live:
+            return None
+        try:
+            return verify_folder(self.world.disk, FOLDER)
+        except OSError:
+            return None
+
+    def _make_streams(self, sessions: Any, effects: Any) -> Streams:
+        world = self.world
+        return Streams(sessions, effects, world.wall_ms_at, tail_bytes=world.tail_bytes)
+
+    def stop(self) -> None:
+        """In order: what SIGTERM does."""
+        assert self.engine is not None
+        assert self.carrier is not None
+        assert self.journal is not None
+        now = self.world.scheduler.now
+        self.engine.drain(now)
+        self.carrier.carry_out(now)
+        self.engine.farewell()
+        self.carrier.carry_out(now)
+        self.journal.close()
+        self.world.truth.committed(self.journal.durable_index)
+
+    # -- a turn ---------------------------------------------------------------------------------------------------
+
+    def _guarded_turn(self) -> None:
+        try:
+            self.turn()
+        except PowerCut:
+            self.world.broker_died()
+
+    def turn(self) -> None:
+        """As Loop.turn: what is there, what is due, what the engine wants."""
+        world, engine, carrier = self.world, self.engine, self.carrier
+        if engine is None or carrier is None:
+            return
+        world.disk.elapsed_us = 0
+        now = world.scheduler.now
+        due = self._next_due()
+        self._receive(now)
+        self._hear_of_connections(now)
+        if due is not None and due <= now:
+            carrier.expire(due, now, self._drain)
+            while self._suspects and self._suspects[0][0] <= now:
+                engine.suspect(SESSIONS, self._suspects.popleft()[1])
+        carrier.carry_out(now)
+        if now - self._informed_at >= INFORM_US:
+            self._informed_at = now
+            carrier.read_again(now)
+        world.turned(self)
+        engine.events()
+        self.process.busy(world.disk.elapsed_us)
+        due = self._next_due()
+        if self.router.inbox or carrier.has_appended:
+            self.process.wake()
+        elif due is not None:
+            self.process.due(due)
+
+    def _next_due(self) -> int | None:
+        assert self.carrier is not None
+        due = self.carrier.next_timeout()
+        if self._suspects and (due is None or self._suspects[0][0] < due):
+            due = self._suspects[0][0]
+        return due
+
+    def _receive(self, now: int) -> int:
+        assert self.carrier is not None
+        assert self.engine is not None
+        inbox, taken = self.router.inbox, 0
+        while inbox and taken < MESSAGES_PER_TURN:
+            self._hand_in(*inbox.popleft(), now)
+            if not taken:
+                self.carrier.do(self.engine.effects(), now)
+            taken += 1
+        return taken
+
+    def _hand_in(self, peer: bytes, frames: Frames, arrived: int, now: int) -> None:
+        assert self.engine is not None
+        self.world.trace("in", peer, frames)
+        self.world.model.received(peer, frames, arrived, now)
+        self.engine.receive(SESSIONS, peer, frames, now)
+
+    def _drain(self) -> int:
+        """After a stall: all that has arrived."""
+        assert self.carrier is not None
+        now = self.world.scheduler.now
+        self._hear_all()
+        return now
+
+    def _hear_all(self) -> None:
+        assert self.carrier is not None
+        now = self.world.scheduler.now
+        while self._receive(now):
+            self.carrier.carry_out(now)
+
+    def _hear_of_connections(self, now: int) -> None:
+        while self.router.gone:
+            peer = self.router.gone.popleft()
+            self._suspects.extend((now + delay, peer) for delay in PROOFS_US)
+        if len(self._suspects) > len(PROOFS_US):
+            self._suspects = deque(sorted(self._suspects))
+
+    def _send(self, peer: bytes, frames: Frames) -> int | None:
+        world = self.world
+        world.trace("out", peer, frames)
+        result = self.router.send(peer, frames, world.disk.elapsed_us)
+        world.model.sent(peer, frames, world.scheduler.now, reached=result is None)
+        return result
+
+    # -- what checkers ask ----------------------------------------------------------------------------------------
+
+    @property
+    def streams(self) -> Streams:
+        assert self.engine is not None
+        assert isinstance(self.engine._streams, Streams)
+        return self.engine._streams
+
+    def roles(self) -> list[Role]:
+        """Of all sessions."""
+        assert self.engine is not None
+        return [session.role for session in self.engine._sessions]

@@ -1,0 +1,384 @@
+"""What a group may do: a model of streams, groups and leases that hears every message and predicts what the engine says.
+
+It stands beside the engine, on the wire: HELLO, JOIN, SETTLE and their kin come in, DELIVER, SETTLED and ERROR go out. From
+SPEC.md 9.2 alone it knows who may hold what, and which attempt it is; where time makes two answers right, it admits both.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from patterns.wire.errors import StaleLease, ZbrokerError
+from patterns.wire.frames import Frames, parse
+from patterns.wire.limits import EXPIRY_MS, GRACE_MS
+from patterns.wire.messages import (
+    Deliver,
+    ErrorHeader,
+    Goodbye,
+    Hello,
+    Join,
+    Leave,
+    Ready,
+    Role,
+    Settle,
+    Settled,
+)
+from patterns.wire.records import Opened, Record, RecordKind
+from tests.simulation.violation import Violation, require
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+LEASE_US = 30_000_000
+STALL_US = 1_000_000
+GRACE_US = GRACE_MS * 1_000
+EXPIRY_US = EXPIRY_MS * 1_000
+Key = tuple[str, str]
+
+
+class Lease:
+    """A DELIVER that was sent; `held` is what nobody has settled of it."""
+
+    __slots__ = ("attempt", "held", "id", "key", "session", "until")
+
+    def __init__(self, id: int, key: Key, session: Session, header: Deliver, now: int) -> None:
+        self.id, self.key, self.session, self.attempt = id, key, session, header.attempt
+        self.held = set(range(header.offset, header.offset + header.count))
+        self.until = now + LEASE_US
+
+
+class Session:
+    """A consumer's session, by nonce."""
+
+    __slots__ = ("key", "leases", "lost_at", "nonce", "progress_at")
+
+    def __init__(self, nonce: bytes) -> None:
+        self.nonce = nonce
+        self.key: Key | None = None
+        self.leases: dict[int, Lease] = {}
+        self.progress_at = 0
+        self.lost_at: int | None = None  # a send could not be routed: its grace runs
+
+
+class Message:
+    """One offset in one group: who holds it, whether it is done, and which attempt may come next."""
+
+    __slots__ = ("done", "highest", "holder", "next_high", "next_low")
+
+    def __init__(self) -> None:
+        self.holder: Lease | None = None
+        self.done = ""
+        self.next_low = self.next_high = 1
+        self.highest = 0
+
+    def comes_back(self, low: int, high: int) -> None:
+        self.holder = None
+        self.next_low, self.next_high = low, high
+
+
+class Model:
+    """All groups of a broker, over its lives."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.coverage: Counter[str] = Counter()
+        self._groups: dict[Key, dict[int, Message]] = {}
+        self._image: dict[Key, dict[int, tuple[int, str]]] = {}  # what the journal knows: attempts, and how it ended
+        self._news: list[tuple[Key, int, int, str]] = []  # what no OPS record holds yet
+        self._journaled: list[tuple[int, list[tuple[Key, int, int, str]]]] = []
+        self._lease_ids: set[int] = set()
+        self._last_ops = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._sessions: dict[bytes, Session] = {}
+        self._by_peer: dict[bytes, Session] = {}
+        self._hellos: dict[bytes, Hello] = {}
+        self._heard: dict[bytes, int] = {}
+        self._asked: dict[tuple[bytes, int], tuple[int, int]] = {}  # (peer, settle id) -> stale at least, at most
+        self._verdicts: list[tuple[bytes, int, bool | None]] = []  # (peer, lease, stale?) of this turn, without an id
+        self._stale_told: Counter[tuple[bytes, int]] = Counter()
+        self._withheld: set[bytes] = set()
+
+    # -- what comes in --------------------------------------------------------------------------------------------
+
+    def received(self, peer: bytes, frames: Frames, arrived: int, now: int) -> None:
+        """The broker takes a message from its socket, where it has lain since `arrived`."""
+        try:
+            message = parse(frames)
+        except ZbrokerError:
+            return
+        header = message.header
+        if isinstance(header, Hello):
+            if header.role is Role.CONSUMER:
+                self._hellos[peer] = header
+            return
+        session = self._by_peer.get(peer)
+        if session is None:
+            return
+        self._heard[peer] = now
+        match header:
+            case Settle() if self.world.is_storage_failed:
+                session.progress_at = now  # refused, whatever it is
+            case Join():
+                session.key = (header.stream, header.group) if header.group else None
+            case Settle():
+                self._settle(peer, session, header, arrived, now)
+            case Goodbye() | Leave():
+                self._end(session, 0)
+                if isinstance(header, Goodbye):
+                    self._forget(peer, session)
+
+    def _settle(self, peer: bytes, session: Session, header: Settle, arrived: int, now: int) -> None:
+        lease = session.leases.get(header.lease)
+        ranges = header.ranges
+        asked = {offset for first, last in ranges for offset in range(first, last + 1)}
+        if lease is None:
+            self._unknown(peer, header, asked)
+            session.progress_at = now
+            return
+        is_valid = self._validity(lease, arrived, now)
+        session.progress_at = now
+        named = (asked or set(lease.held)) & lease.held
+        stale = len(asked - named) if asked else 0
+        if header.action == "extend":
+            lease.until = max(lease.until, now + min(header.delay_ms, 7 * 86_400_000) * 1_000)
+            self._expect(peer, header, 0, 0 if is_valid else max(1, len(asked)))
+            return
+        if is_valid:
+            self._expect(peer, header, stale, stale)
+        else:
+            self._expect(peer, header, stale, max(1, len(asked)))
+        self._apply(lease, named, header.action, is_valid)
+
+    def _apply(self, lease: Lease, named: set[int], action: str, is_valid: bool) -> None:
+        messages = self._groups[lease.key]
+        for offset in named:
+            message = messages[offset]
+            if message.holder is not lease:
+                continue
+            lease.held.discard(offset)
+            if action in ("ack", "reject"):
+                if is_valid:
+                    message.holder, message.done = None, action
+                    self._news.append((lease.key, offset, lease.attempt, action))
+                else:
+                    message.comes_back(lease.attempt, lease.attempt + 1)
+                    self.coverage["settle_on_the_verge"] += 1
+            elif action == "release":
+                message.comes_back(lease.attempt, lease.attempt + (not is_valid))
+            else:
+                message.comes_back(lease.attempt + 1, lease.attempt + 1)
+
+    def _unknown(self, peer: bytes, header: Settle, asked: set[int]) -> None:
+        """A lease that is not this session's: stale, but for a claim of before the restart."""
+        count = len(asked) or 1
+        if header.lease >> 32 < self._epoch and header.action == "ack" and asked:
+            self.coverage["claim"] += 1
+            self._expect(peer, header, 0, count)
+            session = self._by_peer[peer]
+            if session.key is not None:
+                for offset in asked:
+                    message = self._groups.setdefault(session.key, {}).get(offset)
+                    if message is not None and message.holder is None and not message.done:
+                        message.done = "perhaps"
+            return
+        self.coverage["stale_settle"] += 1
+        self._expect(peer, header, count, count)
+
+    def _expect(self, peer: bytes, header: Settle, low: int, high: int) -> None:
+        if header.id:
+            self._asked[peer, header.id] = (low, high)
+        else:
+            self._verdicts.append((peer, header.lease, True if low else (False if not high else None)))
+
+    def _validity(self, lease: Lease, arrived: int, now: int) -> bool:
+        """Whether it certainly counts: its time is not over, or was not when the message came and nobody listened."""
+        until = max(lease.until, lease.session.progress_at + LEASE_US)
+        if now < until:
+            return True
+        return arrived < until and now - until > STALL_US
+
+    # -- what goes out --------------------------------------------------------------------------------------------
+
+    def sent(self, peer: bytes, frames: Frames, now: int, *, reached: bool) -> None:
+        """The broker has given a message to its socket."""
+        try:
+            header = parse([bytes(frame) for frame in frames]).header
+        except ZbrokerError as error:
+            raise Violation(f"12: the broker sends what no client can read: {error}") from error
+        session = self._by_peer.get(peer)
+        match header:
+            case Ready():
+                self._ready(peer, header, now)
+            case Deliver() if session is not None:
+                self._deliver(session, header, now)
+            case Settled() if session is not None:
+                low, high = self._asked.pop((peer, header.id), (0, 1 << 53))
+                require(
+                    low <= header.stale <= high,
+                    f"6: a settle of {session.nonce!r} has {header.stale} stale messages, the model {low} to {high}",
+                )
+            case ErrorHeader(scope="lease", id=lease, number=StaleLease.number):
+                self._stale_told[peer, lease] += 1
+            case ErrorHeader(scope="session") if session is not None:
+                self._end(session, 0)
+                self._forget(peer, session)
+        if not reached and session is not None and session.lost_at is None:
+            session.lost_at = now
+            self._withheld.add(peer)
+
+    def _ready(self, peer: bytes, header: Ready, now: int) -> None:
+        hello = self._hellos.pop(peer, None)
+        if hello is None:
+            return
+        known = self._sessions.get(hello.nonce)
+        if known is not None and header.resumed:
+            kept = set(hello.resume.leases) if hello.resume else set()
+            for lease in [lease for id, lease in known.leases.items() if id not in kept]:
+                self._give_back(lease, 0)
+            for other in [other for other, session in self._by_peer.items() if session is known]:
+                del self._by_peer[other]
+            self.coverage["resumed"] += 1
+        else:
+            if known is not None:
+                self._end(known, None)
+            known = self._sessions[hello.nonce] = Session(hello.nonce)
+        known.lost_at = None
+        self._by_peer[peer] = known
+        self._heard[peer] = now
+
+    def _deliver(self, session: Session, header: Deliver, now: int) -> None:
+        if not header.lease:
+            return
+        key = session.key
+        require(key is not None, f"6: {session.nonce!r} is given lease {header.lease} without a JOIN")
+        assert key is not None
+        require(header.lease not in self._lease_ids, f"6: lease id {header.lease} comes twice")
+        self._lease_ids.add(header.lease)
+        lease = session.leases[header.lease] = Lease(header.lease, key, session, header, now)
+        messages = self._groups.setdefault(key, {})
+        stream = self.world.truth.names.get(key[0])
+        for offset in range(header.offset, header.offset + header.count):
+            message = messages.get(offset)
+            if message is None:
+                message = messages[offset] = Message()
+            if message.holder is not None:
+                self._take_from(message, message.holder, offset, now)
+            self._lend(key, offset, message, lease)
+            if (stream, offset) not in self.world.truth.messages and not self.world.truth.is_damaged:
+                raise Violation(f"1: {key[0]}[{offset}] is delivered before it is durable")
+
+    def _lend(self, key: Key, offset: int, message: Message, lease: Lease) -> None:
+        if message.done == "perhaps":
+            message.done = ""
+        require(not message.done, f"7: {key}[{offset}] is delivered after its {message.done}")
+        if not message.next_low <= lease.attempt <= message.next_high:
+            raise Violation(
+                f"6: {key}[{offset}] has attempt {lease.attempt}, the model {message.next_low} to {message.next_high}"
+            )
+        message.holder = lease
+        message.highest = max(message.highest, lease.attempt)
+        self._news.append((key, offset, lease.attempt, ""))
+
+    def _take_from(self, message: Message, holder: Lease, offset: int, now: int) -> None:
+        """It is lent to another: by now its holder must have lost it."""
+        session = holder.session
+        is_over = now >= max(holder.until, session.progress_at + LEASE_US)
+        silent_since = max(
+            (self._heard.get(peer, 0) for peer, other in self._by_peer.items() if other is session), default=0
+        )
+        lost_at = session.lost_at if session.lost_at is not None else silent_since + EXPIRY_US
+        if is_over or now >= lost_at + GRACE_US:
+            holder.held.discard(offset)
+            message.comes_back(holder.attempt + 1, holder.attempt + 1)
+            self.coverage["lease_expired" if is_over else "session_expired"] += 1
+            return
+        raise Violation(
+            f"6: {holder.key}[{offset}] is lent again, and lease {holder.id} of {session.nonce!r} is valid until {holder.until}"
+        )
+
+    def turned(self) -> None:
+        """The end of a turn: each SETTLE without an id is answered by now, if there was something to say."""
+        verdicts, self._verdicts = self._verdicts, []
+        told, self._stale_told = self._stale_told, Counter()
+        for peer, lease, stale in verdicts:
+            if stale is None or peer in self._withheld or peer not in self._by_peer:
+                continue
+            was_told = told[peer, lease] > 0
+            expected = [verdict for other, id, verdict in verdicts if (other, id) == (peer, lease)]
+            if len(set(expected)) == 1 and was_told is not stale:
+                raise Violation(
+                    f"6: a settle of lease {lease} was {'refused' if was_told else 'taken'}, and should not be"
+                )
+
+    # -- ends -----------------------------------------------------------------------------------------------------
+
+    def _give_back(self, lease: Lease, counted: int | None) -> None:
+        """A lease ends; `counted`: 1 if the attempt counts, None where it may or may not."""
+        lease.session.leases.pop(lease.id, None)
+        low = lease.attempt + (counted or 0)
+        high = lease.attempt + (1 if counted is None else counted)
+        messages = self._groups[lease.key]
+        for offset in lease.held:
+            if messages[offset].holder is lease:
+                messages[offset].comes_back(low, high)
+
+    def _end(self, session: Session, counted: int | None) -> None:
+        for lease in list(session.leases.values()):
+            self._give_back(lease, counted)
+
+    def _forget(self, peer: bytes, session: Session) -> None:
+        self._by_peer.pop(peer, None)
+        if self._sessions.get(session.nonce) is session:
+            del self._sessions[session.nonce]
+
+    # -- the journal and its crashes ------------------------------------------------------------------------------
+
+    def handed(self, record: Record) -> None:
+        """An OPS record has left the engine; it holds all that had happened by then."""
+        if record.kind == RecordKind.OPS and record.index > self._last_ops:  # one that was held comes again
+            self._last_ops = record.index
+            self._journaled.append((record.index, self._news))
+            self._news = []
+
+    def stopped(self) -> None:
+        """In order: nothing is forgotten, but what was delivered in the last moment."""
+        self._journaled.append((0, [news for news in self._news if news[3]]))
+        self._news = []
+
+    def crashed(self) -> None:
+        """What no record holds is forgotten."""
+        self._news = []
+
+    def opened(self, opened: Opened, records: list[Record]) -> None:
+        """A new life knows what the records hold that have survived."""
+        self._epoch = opened.epoch
+        kept = {record.index for record in records}
+        for index, news in self._journaled:
+            if index == 0 or index in kept:
+                for key, offset, attempt, done in news:
+                    before = self._image.setdefault(key, {}).get(offset, (0, ""))
+                    self._image[key][offset] = (max(before[0], attempt), done or before[1])
+        self._journaled, self._news = [], []
+        self._last_ops = opened.next_index - 1
+        if opened.damage:
+            self._image = {}  # an OPS record may be among the lost: then all of it may come again
+            self.coverage["reopened_damaged"] += 1
+        self._begin()
+        for key, messages in self._groups.items():
+            image = self._image.get(key, {})
+            for offset, message in messages.items():
+                attempts, done = image.get(offset, (0, ""))
+                message.holder = None
+                message.done = done or ("perhaps" if message.done else "")
+                message.next_low, message.next_high = attempts + 1, max(message.highest, attempts) + 1
+
+    def settled(self) -> None:
+        """At the end each message that was ever delivered is done with."""
+        if self.world.truth.is_damaged:
+            return
+        for key, messages in self._groups.items():
+            for offset, message in messages.items():
+                require(message.holder is None, f"13: {key}[{offset}] is still lent")

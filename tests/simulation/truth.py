@@ -1,0 +1,237 @@
+"""What the log must hold: every record ever written, which of them anybody was told of, and what damage may have taken.
+
+Holds the invariants 1 to 4, 10 and 14 of the simulation. It sees records as the journal is given them and as an open shows
+them, and asks the virtual disk what a power cut would leave; it believes no account of the store's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import msgspec
+
+from patterns.wire import codec
+from patterns.wire.records import Opened, Position, Record, RecordKind
+from tests.simulation.disks import FaultyDisk
+from tests.simulation.violation import Violation, require
+from zbroker.core.tail import stored_of
+from zbroker.store.segment import parse_name, segment_name
+
+FOLDER = "/journal"
+
+
+class Entry:
+    """A record as it was given to the journal."""
+
+    __slots__ = ("is_exposed", "known_durable", "position", "record", "uids")
+
+    def __init__(self, record: Record, position: Position, known_durable: int, uids: list[Any]) -> None:
+        self.record = record
+        self.position = position
+        self.known_durable = known_durable  # what its header says was durable, or less
+        self.uids = uids
+        self.is_exposed = False  # durable, or shown by an open: it can never change again
+
+
+class LogTruth:
+    """The one log of a run, over all lives of its broker.
+
+    Attributes:
+        messages: (stream id, offset) -> the body's first field, for all that is exposed.
+        names: stream name -> id, likewise.
+        damaged: indexes of records whose bytes a fault has destroyed.
+        coverage: what recoveries met.
+        is_damaged: a fault has ever destroyed a record that was exposed.
+    """
+
+    def __init__(self, disk: FaultyDisk) -> None:
+        self._disk = disk
+        disk.on_hit = self.hit
+        self.entries: dict[int, Entry] = {}
+        self.messages: dict[tuple[int, int], Any] = {}
+        self.names: dict[str, int] = {}
+        self.damaged: set[int] = set()
+        self.lost_offsets: dict[tuple[int, int], None] = {}
+        self.coverage: Counter[str] = Counter()
+        self.durable = 0
+        self.last = 0
+        self.is_damaged = False
+        self._epochs: list[int] = []
+        self._sequences: dict[int, tuple[int, int]] = {}  # producer id -> (epoch, sequence) of its last batch
+
+    # -- a life ---------------------------------------------------------------------------------------------------
+
+    def appended(self, record: Record, position: Position) -> None:
+        """The journal has taken a record."""
+        require(record.index == self.last + 1, f"4: index {record.index} after {self.last}")
+        self.last = record.index
+        uids: list[Any] = []
+        if record.kind == RecordKind.APPEND:
+            uids = self._batch(record)
+        self.entries[record.index] = Entry(record, position, self.durable, uids)
+
+    def _batch(self, record: Record) -> list[Any]:
+        stored = stored_of(record)
+        epoch, sequence = self._sequences.get(stored.producer, (0, 0))
+        require(stored.epoch >= epoch, f"10: producer {stored.producer} stores in epoch {stored.epoch} after {epoch}")
+        require(
+            stored.sequence > sequence,
+            f"10: batch {stored.sequence} of producer {stored.producer} is stored after {sequence}",
+        )
+        self._sequences[stored.producer] = (stored.epoch, stored.sequence)
+        bodies = codec.decode(stored.codec, record.payload, record.count, None)
+        return [body[0] if isinstance(body, list) else body for body in bodies]
+
+    def committed(self, durable: int) -> None:
+        """The journal says that all up to here is on the disk; the disk is asked."""
+        for index in range(self.durable + 1, durable + 1):
+            entry = self.entries[index]
+            place = entry.position
+            path = f"{FOLDER}/{segment_name(place.segment)}"
+            if index in self.damaged:
+                self.is_damaged = True  # lost by the very sync that was to save it
+            elif not self._disk.is_on_platter(path, place.offset, place.size):
+                raise Violation(f"1: record {index} is called durable, and a power cut now would take it")
+            self._expose(entry)
+        self.durable = max(self.durable, durable)
+
+    def _expose(self, entry: Entry) -> None:
+        entry.is_exposed = True
+        record = entry.record
+        if record.kind == RecordKind.CATALOG:
+            named = msgspec.msgpack.decode(record.payload)
+            if named[0] == "stream":
+                self.names[named[1]] = record.index
+        for place, uid in enumerate(entry.uids):
+            key = record.stream_id, record.base_offset + place
+            known = self.messages.setdefault(key, uid)
+            require(known == uid, f"3: offset {key[1]} of stream {key[0]} held {known!r}, and now {uid!r}")
+            require(
+                key not in self.lost_offsets, f"3: offset {key[1]} of stream {key[0]} was told lost, and is used again"
+            )
+
+    # -- damage ---------------------------------------------------------------------------------------------------
+
+    def hit(self, path: str, start: int, end: int) -> None:
+        """A fault destroyed these bytes of a file."""
+        parsed = parse_name(path.rpartition("/")[2])
+        if parsed is None:
+            return
+        for index, entry in self.entries.items():
+            place = entry.position
+            if place.segment == parsed[0] and place.offset < end and start < place.offset + place.size:
+                self.damaged.add(index)
+                self.is_damaged = self.is_damaged or entry.is_exposed
+
+    def _evidence(self) -> int:
+        """The highest index that what is left still says was durable."""
+        return max(
+            (entry.known_durable for index, entry in self.entries.items() if index not in self.damaged), default=0
+        )
+
+    # -- an open --------------------------------------------------------------------------------------------------
+
+    def opened(self, opened: Opened, log: list[tuple[Record, Position]]) -> None:
+        """What a life begins with, against all that is known."""
+        require(not self._epochs or opened.epoch > self._epochs[-1], f"3: epoch {opened.epoch} after {self._epochs}")
+        self._epochs.append(opened.epoch)
+        shown = {record.index: (record, position) for record, position in log}
+        require(list(shown) == sorted(shown) and len(shown) == len(log), "4: an open shows records out of order")
+        told = self._told(opened, shown)
+        self._judge_missing(opened, shown, told)
+        self._adopt(opened, log)
+        if opened.torn_bytes:
+            self.coverage["torn_tail"] += 1
+        for damage in opened.damage:
+            self.coverage[f"damage_{damage.reason}".replace(" ", "_")] += 1
+
+    def _told(self, opened: Opened, shown: dict[int, tuple[Record, Position]]) -> set[int]:
+        """Indexes that the open says are lost; nothing else may be missing below its end."""
+        told: set[int] = set()
+        for damage in opened.damage:
+            told.update(range(damage.first_index, min(damage.last_index, self.last + 64) + 1))
+            require(self.is_damaged or bool(self.damaged), f"2: damage is told of, and there was none: {damage}")
+        known = min(opened.next_index, self.last + 1)
+        missing = [index for index in range(1, known) if index not in shown and index not in told]
+        require(not missing, f"4: the log has holes that nobody tells of: {missing[:5]}")
+        return told
+
+    def _judge_missing(self, opened: Opened, shown: dict[int, tuple[Record, Position]], told: set[int]) -> None:
+        evidence = self._evidence()
+        first_beyond = min((index for index in self.damaged if index > evidence), default=None)
+        for index, entry in self.entries.items():
+            if index in shown:
+                found = shown[index][0]
+                is_replaced = (
+                    found.kind == RecordKind.LOST and not entry.is_exposed
+                )  # it was torn off, and that stands there
+                if found != entry.record and not is_replaced:
+                    raise Violation(f"4: record {index} was {entry.record}, an open shows {found}")
+                continue
+            if not entry.is_exposed:
+                continue
+            is_tail = first_beyond is not None and index >= first_beyond  # looks torn: FORMAT.md says so
+            if index not in self.damaged and not is_tail:
+                raise Violation(f"2: record {index} was durable and undamaged, and is gone; lost: {sorted(told)[:5]}")
+            require(is_tail or index in told, f"2: record {index} is gone, and no LOST record says so")
+            self.coverage["tail_looks_torn" if index not in told else "record_lost"] += 1
+
+    def _adopt(self, opened: Opened, log: list[tuple[Record, Position]]) -> None:
+        """The log is what the open has shown."""
+        before, self.entries = self.entries, {}
+        self._forget(before, {record.index for record, _ in log})
+        self._sequences = {}
+        ends: dict[int, int] = {}
+        for record, position in log:
+            known = before.get(record.index)
+            require(
+                known is not None or record.kind == RecordKind.LOST,
+                f"4: an open shows record {record.index}, which nobody wrote",
+            )
+            uids: list[Any] = []
+            if record.kind == RecordKind.APPEND:
+                uids = self._batch(record)
+                end = ends.get(record.stream_id, 0)
+                require(
+                    record.base_offset >= end, f"3: stream {record.stream_id} uses offset {record.base_offset} twice"
+                )
+                ends[record.stream_id] = record.base_offset + record.count
+            is_same = known is not None and known.record == record
+            entry = Entry(record, position, known.known_durable if known and is_same else 0, uids)
+            self.entries[record.index] = entry
+            self._expose(entry)
+        self.last = self.durable = opened.next_index - 1
+        self.damaged &= self.entries.keys()
+
+    def _forget(self, before: dict[int, Entry], kept: set[int]) -> None:
+        """What is gone for good: told lost, its offsets are never used again; a tail that looked torn gives them back."""
+        for index, entry in before.items():
+            if index in kept or not entry.is_exposed:
+                continue
+            for place in range(len(entry.uids)):
+                self.messages.pop((entry.record.stream_id, entry.record.base_offset + place), None)
+            if entry.record.kind == RecordKind.CATALOG:
+                self.names = {name: id for name, id in self.names.items() if id != index}
+
+    # -- clients --------------------------------------------------------------------------------------------------
+
+    def confirmed(self, stream: str, offset: int, uid: Any) -> None:
+        """A client was told that its message is durable at this offset."""
+        id = self.names.get(stream)
+        if id is None:
+            require(self.is_damaged, f"2: {stream} is confirmed, and no durable record names it")
+            return
+        found = self.messages.get((id, offset))
+        if found is None:
+            require(self.is_damaged, f"1: {stream}[{offset}] is confirmed, and is not durable")
+        else:
+            require(found == uid, f"3: {stream}[{offset}] is confirmed as {uid!r}, the log holds {found!r}")
+
+    def delivered(self, stream: str, offset: int, uid: Any) -> None:
+        """A consumer was given a message."""
+        id = self.names.get(stream)
+        found = None if id is None else self.messages.get((id, offset))
+        require(
+            found == uid or (found is None and self.is_damaged), f"3: {stream}[{offset}] came as {uid!r}, is {found!r}"
+        )

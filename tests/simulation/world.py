@@ -1,0 +1,368 @@
+"""A run: one seed, one broker's machine, its clients, the faults, and what is checked on the way and at the end."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+from patterns.wire.records import Opened, Position, Record
+from tests.simulation import faults as fault_kinds
+from tests.simulation.broker import FOLDER, BrokerProcess
+from tests.simulation.chance import Chances
+from tests.simulation.client import Client
+from tests.simulation.defects import Defects
+from tests.simulation.disks import FaultyDisk
+from tests.simulation.durable_actors import MemberActor, ProducerActor
+from tests.simulation.faults import SECOND, Fault
+from tests.simulation.model import Model
+from tests.simulation.truth import LogTruth
+from tests.simulation.violation import Violation, require
+from zbroker.store.faults import JournalError
+from zbroker.store.journal import FileJournal
+from zbroker.store.verify import FolderReport
+from zbroker.testing.disk import PowerCut
+from zbroker.testing.network import Connection, Network
+from zbroker.testing.scheduler import Scheduler
+
+BEGIN_US = SECOND
+SETTLING_US = 400 * SECOND  # faults stopped: all must be settled and everybody READY by then
+WALL_MS = 1_700_000_000_000
+CHECK_TURNS = 7  # the engine's own books are looked through every so many turns; a prime, so no rhythm hides from it
+
+
+class World:
+    """Everything of one run.
+
+    Args:
+        seed: decides all.
+        kinds: admit these kinds of faults; None: the seed's own choice.
+        only: strike only these of the faults, by place in the plan; for shrinking.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        kinds: Sequence[str] | None = None,
+        only: Sequence[int] | None = None,
+        defects: type[Defects] = Defects,
+        trace: bool = False,
+    ) -> None:
+        self.seed = seed
+        self.defects = defects
+        self.chances = Chances(seed)
+        self.scheduler = Scheduler(BEGIN_US)
+        self.network = Network(self.scheduler, self.chances.of("latency"))
+        self.disk = FaultyDisk(self.chances.of("disk"))
+        self.salts = self.chances.of("salts")
+        self.truth = LogTruth(self.disk)
+        self.coverage: Counter[str] = Counter()
+        self.model = Model(self)
+        self.injected: Counter[str] = Counter()
+        self.wall_offset_ms = 0
+        self.broker: BrokerProcess | None = None
+        self.clients: list[Client] = []
+        self.trace_crc = 0
+        self.lines: list[str] | None = [] if trace else None
+        self._turns = 0
+        self._fate = self.chances.of("fate")
+        self._doom = "process"
+        self._is_over = False
+        self._configure(self.chances.of("shape"))
+        plan = fault_kinds.plan(self.chances, self.duration_us, kinds)
+        self.plan: list[Fault] = plan if only is None else [plan[place] for place in only]
+
+    def _configure(self, shape: Random) -> None:
+        """The seed's own world: sizes, speeds, who takes part."""
+        self.duration_us = shape.choice([10, 25, 60]) * SECOND
+        self.segment_bytes = shape.choice([32, 64, 256]) << 10
+        self.tail_bytes = shape.choice([100_000, 400_000, 1 << 22])
+        self._latency_us = shape.choice([20, 200, 3_000])
+        self.network.weather.latency_us = shape.choice([(20, 100), (100, 2_000), (5_000, 40_000)])
+        self.disk.sync_us = shape.choice([50, 1_000, 8_000])
+        if shape.random() < 0.4:
+            self.disk.short_writes = self.chances.of("short")
+        streams = ["orders", "events"][: shape.randint(1, 2)]
+        for number in range(shape.randint(1, 3)):
+            stable = shape.choice(["", f"till-{number}"])
+            self.clients.append(ProducerActor(self, f"producer{number}", shape.choice(streams), stable))
+        groups = ["billing", "audit"][: shape.randint(1, 2)]
+        self.pairs = [(stream, group) for stream in streams for group in groups]
+        for number in range(shape.randint(1, 4)):
+            stream, group = shape.choice(self.pairs)
+            self.clients.append(MemberActor(self, f"member{number}", stream, group))
+        if shape.random() < 0.5:
+            self.clients.append(MemberActor(self, "reader", shape.choice(streams), ""))
+
+    def chance_of_turns(self) -> int:
+        """How long a process takes from being woken to its turn."""
+        return self._latency_us
+
+    # -- the run --------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """The whole of it. Raises Violation."""
+        self.start_broker()
+        for client in self.clients:
+            client.start()
+        for fault in self.plan:
+            self.scheduler.at(BEGIN_US + fault.at, lambda fault=fault: self._strike(fault))  # type: ignore[misc]
+        self.scheduler.run(BEGIN_US + self.duration_us)
+        self._quieten()
+        deadline = self.scheduler.now + SETTLING_US
+        while not self._is_settled():
+            require(self.scheduler.now < deadline, f"13: not settled: {self._unsettled()}")
+            self.scheduler.run(self.scheduler.now + SECOND)
+        self._finish()
+
+    def _strike(self, fault: Fault) -> None:
+        if self._is_over:
+            return
+        self.trace("fault", fault.kind.encode(), [])
+        self.injected[fault.kind] += 1
+        fault_kinds.KINDS[fault.kind][0](self, Random(f"{self.seed}/{fault.kind}/{fault.number}"))
+
+    def _quieten(self) -> None:
+        """Faults stop, the network heals; members come anew, as prompt ones, so that everything can settle."""
+        self._is_over = True
+        self.disk.faults.clear()
+        self.disk.cut_after = None
+        self.disk.lose_next = self.disk.misdirect_next = 0
+        self.heal_sync()
+        self.free_space()
+        self.clear_weather()
+        if self.broker is not None and self.broker.carrier is not None and self.broker.carrier.is_failed:
+            self.stop_broker(self._fate)
+        for client in list(self.clients):
+            client.is_quiet = True
+            if isinstance(client, MemberActor):
+                client.crash()
+                self.clients.remove(client)
+        for number, (stream, group) in enumerate(self.pairs):
+            last = MemberActor(self, f"last{number}", stream, group)
+            last.is_quiet, last.manner = True, "prompt"
+            self.clients.append(last)
+            last.start()
+
+    def _is_settled(self) -> bool:
+        broker = self.broker
+        if broker is None or broker.engine is None or any(not client.settled() for client in self.clients):
+            return False
+        groups = broker.streams._catalog.groups.values()
+        by_id = broker.streams._catalog.by_id
+        return all(group.pending(by_id[group.stream_id].durable_next) == 0 for group in groups)
+
+    def _unsettled(self) -> str:
+        clients = [client.name for client in self.clients if not client.settled()]
+        status = self.broker.streams.status(100)["groups"] if self.broker and self.broker.engine else "no broker"
+        return f"clients {clients}, groups {status}"
+
+    def _finish(self) -> None:
+        """Stop in order, look at the image once more."""
+        assert self.broker is not None
+        self.check_books(self.broker)
+        self.model.settled()
+        for client in self.clients:
+            client.crash()
+        self.broker.stop()
+        self._bury(silent=False)
+        self.model.stopped()
+        self.disk.crash()
+        self.start_broker()
+
+    # -- the broker's life ----------------------------------------------------------------------------------------
+
+    def make_journal(self) -> FileJournal:
+        """Another opener of the same folder."""
+        return self.defects.journal(
+            self.disk, FOLDER, random_bytes=self.salts.randbytes, wall_ms=self.wall_ms, segment_bytes=self.segment_bytes
+        )
+
+    def start_broker(self) -> None:
+        """A new process; if it cannot open its folder, somebody starts it again a second later."""
+        if self.broker is not None:
+            return
+        broker = self.broker = BrokerProcess(self)
+        try:
+            broker.start()
+        except PowerCut:
+            self.broker_died()
+        except (JournalError, OSError) as error:
+            self.coverage[f"start_{type(error).__name__}"] += 1
+            require(self._may_fail_to_start(), f"4: the broker does not start: {error}")
+            self._bury(silent=False)
+            self.disk.crash()
+            self._start_later(SECOND)
+
+    def _may_fail_to_start(self) -> bool:
+        return not self._is_over and bool(
+            self.injected["no_space"] + self.injected["full_disk"] + self.injected["sync_error"]
+        )
+
+    def _start_later(self, delay: int) -> None:
+        self.scheduler.after(delay, self.start_broker)
+
+    def doom(self, random: Random, how: str) -> None:
+        """Kill the broker, at once or in the midst of its next calls to the disk."""
+        self._doom = how
+        if self.broker is not None and random.random() < 0.7:
+            self.disk.cut_after = random.randint(0, 12)
+        elif self.broker is not None:
+            self.broker_died()
+
+    def broker_died(self) -> None:
+        """Its process is gone, and perhaps the machine under it."""
+        silent = self._doom == "power"
+        self.model.crashed()
+        self._bury(silent=silent)
+        if silent:
+            self.disk.power_cut(self.chances.of(f"power/{self.scheduler.now}"))
+        else:
+            self.disk.crash()
+        self.coverage[f"died_{self._doom}"] += 1
+        self._start_later(self._fate.choice([50_000, 500_000, 3 * SECOND]))
+
+    def stop_broker(self, random: Random) -> None:
+        """In order, and again."""
+        broker = self.broker
+        if broker is None or broker.engine is None or broker.process._busy_until > self.scheduler.now:
+            return
+        try:
+            broker.stop()
+        except PowerCut:
+            self.broker_died()
+            return
+        except JournalError as error:
+            self.coverage[f"stop_{type(error).__name__}"] += 1
+            self.model.crashed()
+        else:
+            assert broker.carrier is not None
+            if broker.carrier._held or broker.carrier.is_failed:
+                self.model.crashed()  # the disk was full, or worse: what waited for room is gone
+            else:
+                self.model.stopped()
+        self._bury(silent=False)
+        self.disk.crash()
+        self._start_later(random.choice([50_000, 2 * SECOND]))
+
+    def _bury(self, *, silent: bool) -> None:
+        broker, self.broker = self.broker, None
+        assert broker is not None
+        broker.process.kill()
+        broker.router.close(self._fate, silent=silent)
+
+    @property
+    def is_storage_failed(self) -> bool:
+        """The broker that runs serves nothing durable."""
+        return self.broker is not None and self.broker.carrier is not None and self.broker.carrier.is_failed
+
+    def opened(self, opened: Opened, log: list[tuple[Record, Position]], report: FolderReport | None) -> None:
+        """A folder was opened: compare with the truth, and with what verify had said of the image."""
+        if report is not None and not self.injected["sync_error"] and not opened.damage:
+            require(
+                (report.next_index, report.records) == (opened.next_index, len(log)),
+                f"4: verify says {report.next_index}, {report.records}; the open {opened.next_index}, {len(log)}",
+            )
+        self.truth.opened(opened, log)
+        self.model.opened(opened, [record for record, _ in log])
+
+    def turned(self, broker: BrokerProcess) -> None:
+        """After each turn of the broker."""
+        self._turns += 1
+        self.model.turned()
+        if self._turns % CHECK_TURNS == 0:
+            self.check_books(broker)
+        assert broker.carrier is not None
+        if broker.carrier.is_failed and not broker.is_condemned:
+            broker.is_condemned = True
+            self.coverage["storage_failed"] += 1
+            delay = self._fate.choice([200_000, 2 * SECOND])
+            self.scheduler.after(delay, lambda: self._replace(broker))
+
+    def _replace(self, broker: BrokerProcess) -> None:
+        """Whoever runs it sees STORAGE_FAILED and starts it again."""
+        if self.broker is broker:
+            self._doom = "process"
+            self.broker_died()
+
+    def check_books(self, broker: BrokerProcess) -> None:
+        """8: each group's account; 6: no message is lent twice, whatever the engine's members say."""
+        catalog = broker.streams._catalog
+        for group in catalog.groups.values():
+            log = catalog.by_id[group.stream_id]
+            require(group.balance(log.durable_next), f"8: {log.name}/{group.name} does not balance")
+        lent: dict[Any, int] = {}
+        for member in broker.streams._consumers._members.values():
+            for lease in member.leases.values():
+                mask = lease.held << lease.first
+                before = lent.get(lease.group, 0)
+                require(not before & mask, f"6: lease {lease.id} holds what another one holds")
+                lent[lease.group] = before | mask
+        for group in catalog.groups.values():
+            require(lent.get(group, 0).bit_count() == group.leased, f"8: {group.name} counts {group.leased} as lent")
+
+    # -- what faults do -------------------------------------------------------------------------------------------
+
+    def any_connection(self, random: Random) -> Connection | None:
+        """One that stands."""
+        connections = list(self.network.connections)
+        return random.choice(connections) if connections else None
+
+    def clear_weather(self) -> None:
+        self.network.weather.delay_share = 0
+
+    def heal_sync(self) -> None:
+        self.disk.slow_sync_us = 0
+
+    def free_space(self) -> None:
+        self.disk.free_bytes = None
+
+    def kill_client(self, client: Client, delay: int) -> None:
+        """Kill it; another life follows."""
+        client.crash()
+        self.scheduler.after(delay, lambda: self._revive(client))
+
+    def _revive(self, client: Client) -> None:
+        if client in self.clients:
+            client.start()
+
+    def violated(self, claim: str) -> None:
+        raise Violation(claim)
+
+    def account(self) -> Counter[str]:
+        """What was injected and what was met, by name, for the sum over many runs."""
+        total: Counter[str] = Counter()
+        for prefix, counter in (
+            ("fault", self.injected),
+            ("fault.disk", self.disk.injected),
+            ("fault.network", Counter({name: self.network.counters[name] for name in ("lost", "delayed")})),
+            ("met", self.coverage),
+            ("met", self.truth.coverage),
+            ("met", self.model.coverage),
+            ("net", self.network.counters),
+        ):
+            for name, count in counter.items():
+                total[f"{prefix}.{name}"] += count
+        return total
+
+    # -- time and trace -------------------------------------------------------------------------------------------
+
+    def wall_ms(self) -> int:
+        return WALL_MS + self.wall_offset_ms + self.scheduler.now // 1_000
+
+    def wall_ms_at(self, now: int) -> int:
+        return WALL_MS + self.wall_offset_ms + now // 1_000
+
+    def trace(self, what: str, who: bytes, frames: Sequence[Any]) -> None:
+        """One line of what happened; its hash is the run's."""
+        self.trace_crc = zlib.crc32(b"%d %s %s " % (self.scheduler.now, what.encode(), who), self.trace_crc)
+        for frame in frames:
+            self.trace_crc = zlib.crc32(frame, self.trace_crc)
+        if self.lines is not None:
+            kind = bytes(frames[0][3:4]).decode(errors="replace") if frames else ""
+            self.lines.append(
+                f"{self.scheduler.now / SECOND:11.6f} {what:5} {who.hex() if frames else who.decode()} {kind}"
+            )
