@@ -12,6 +12,7 @@ from tests.property.test_journal_recovery import FOLDER, SEEDS, Log, World, requ
 from zbroker.store import checkpoint
 from zbroker.store.faults import RecordDamaged
 from zbroker.store.journal import FileJournal
+from zbroker.store.verify import verify_folder
 from zbroker.testing.disk import PowerCut, VirtualDisk
 
 STATE = 0
@@ -170,6 +171,8 @@ def test_a_rotten_or_lost_checkpoint_or_index_costs_time_and_nothing_else(what: 
                 world.disk.flip_bit(path, world.random.randrange(size), world.random.randrange(8))
             else:
                 world.disk.remove(path)
+        is_rotten = any(path in world.disk.live for path in victims) and what in ("newest", "both")
+        assert verify_folder(world.disk, FOLDER).is_whole == (not is_rotten)
         world.open()
         world.journal.close()
         assert world.engine.restored or what == "both"

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -48,6 +49,21 @@ def small_disk(tmp_path):
         pytest.skip("mounting a small file system is not permitted here")
     yield folder, lambda size: mount("-o", f"remount,size={size}")
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_folder_that_became_read_only_is_refused_with_a_hint_and_can_be_verified(tmp_path, small_disk):
+    folder, _ = small_disk
+    with broker(tmp_path, folder / "data") as (_, url), Producer(url, "s") as out:
+        out.send(1)
+    if subprocess.run(["mount", "-o", "remount,ro", str(folder)], capture_output=True, check=False).returncode:
+        pytest.skip("remounting is not permitted here")
+    status, complaint = refused(tmp_path, folder / "data")
+    assert status == 69
+    assert "mounted for writing" in complaint
+    verified = subprocess.run(
+        [sys.executable, "-m", "zbroker", "store", "verify", str(folder / "data")], capture_output=True, check=False
+    )
+    assert verified.returncode == 0, verified.stderr
 
 
 def warnings_of(url: str) -> str:

@@ -60,7 +60,8 @@ def verify(folder: Path, as_json: bool) -> None:
     No broker may run on it: of a running one, `zbroker status` tells what it found. A tail that is torn was never
     confirmed, and is no damage.
 
-    Exit status: 0 whole; 10 damaged, or a copy that broke off; 69 no journal, or not to be read.
+    Exit status: 0 whole; 10 damaged, a checkpoint that cannot be used, or a copy that broke off; 69 no journal, or not to
+    be read.
 
     \b
     zbroker store verify ./zbroker-data --json | jq .damage
@@ -73,7 +74,9 @@ def verify(folder: Path, as_json: bool) -> None:
         report = verify_folder(OsDisk(read_only=True), os.fspath(folder), step)
     click.echo(line_of(fields_of(folder, report)) if as_json else "\n".join(lines_of(folder, report)))
     if not report.is_whole:
-        end(UNHEALTHY, f"{folder} is damaged: {len(report.damage) or len(report.known)} places")
+        places = len(report.damage or report.known) + len(report.cut_short)
+        places += sum(one.why_not is not None for one in report.checkpoints)
+        end(UNHEALTHY, f"{folder} is damaged: {places} places; a broker starts on it, and serves the rest")
 
 
 @store.command(cls=StoreCommand)
@@ -213,6 +216,7 @@ def fields_of(folder: Path, report: FolderReport) -> dict[str, Any]:
         "damage": [msgspec.to_builtins(hole) for hole in report.damage],
         "known": [msgspec.to_builtins(hole) for hole in report.known],
         "cut_short": report.cut_short,
+        "checkpoints": [msgspec.to_builtins(one) for one in report.checkpoints],
     }
 
 
@@ -227,6 +231,8 @@ def lines_of(folder: Path, report: FolderReport) -> Iterator[str]:
     yield from _holes("damage", report.damage)
     yield from _holes("known since an earlier open", report.known)
     yield from report.cut_short
+    for one in report.checkpoints:
+        yield f"{one.name}  {'whole' if one.why_not is None else one.why_not}"
     verdict = "whole" if report.is_whole else "damaged"
     yield f"{folder}: {verdict}, {report.records} records, {report.bytes} bytes, next index {report.next_index}"
 

@@ -3,10 +3,21 @@
 import msgspec
 
 from patterns.wire.records import Damage
+from zbroker.store.checkpoint import parse_checkpoint_name
+from zbroker.store.chunks import NotWhole
 from zbroker.store.disk import Disk
 from zbroker.store.folder import hold_for_reading
-from zbroker.store.listing import cut_short, list_segments
+from zbroker.store.listing import SegmentFile, cut_short, list_segments
 from zbroker.store.recovery import LogScan, Progress, SegmentReport, silent
+from zbroker.store.restore import objection, read_meta
+
+
+class CheckpointReport(msgspec.Struct, frozen=True):
+    """A checkpoint: where a replay from it starts, and why it cannot be used; None when it can."""
+
+    name: str
+    first_index: int
+    why_not: str | None
 
 
 class FolderReport(msgspec.Struct, frozen=True):
@@ -16,6 +27,7 @@ class FolderReport(msgspec.Struct, frozen=True):
         segments: in the order of their numbers.
         damage: every hole that the bytes show now; index ranges are exact where the headers are whole.
         known: holes that LOST records tell of.
+        checkpoints: by age; one that cannot be used costs time at the next start, and is a sign of rot.
         cut_short: of files that have not their length: copies that broke off.
         records, bytes: readable.
         next_index: the first index after the log.
@@ -27,6 +39,7 @@ class FolderReport(msgspec.Struct, frozen=True):
     damage: list[Damage]
     known: list[Damage]
     cut_short: list[str]
+    checkpoints: list[CheckpointReport]
     records: int
     bytes: int
     next_index: int
@@ -35,8 +48,9 @@ class FolderReport(msgspec.Struct, frozen=True):
 
     @property
     def is_whole(self) -> bool:
-        """No hole, neither now nor told of; a torn tail is none, for it was never confirmed."""
-        return not self.damage and not self.known and not self.cut_short
+        """No hole, neither now nor told of, and each checkpoint usable; a torn tail was never confirmed, so it is none."""
+        is_usable = all(one.why_not is None for one in self.checkpoints)
+        return is_usable and not self.damage and not self.known and not self.cut_short
 
 
 def verify_folder(disk: Disk, folder: str, progress: Progress = silent) -> FolderReport:
@@ -53,6 +67,7 @@ def verify_folder(disk: Disk, folder: str, progress: Progress = silent) -> Folde
     try:
         files = list_segments(disk, folder)
         scan = LogScan(disk, files, lambda record, position: None, progress).run()
+        checkpoints = _checkpoints(disk, folder, files)
     finally:
         if lock is not None:
             disk.close(lock)
@@ -61,9 +76,24 @@ def verify_folder(disk: Disk, folder: str, progress: Progress = silent) -> Folde
         damage=scan.found,
         known=scan.known,
         cut_short=cut_short(files),
+        checkpoints=checkpoints,
         records=scan.records,
         bytes=scan.bytes,
         next_index=scan.end_index,
         torn_bytes=scan.torn_bytes,
         reclaimable=sum(part.reclaimable for part in scan.reports),
     )
+
+
+def _checkpoints(disk: Disk, folder: str, files: list[SegmentFile]) -> list[CheckpointReport]:
+    reports = []
+    for name in sorted(disk.listdir(folder)):
+        index = parse_checkpoint_name(name)
+        if index is None:
+            continue
+        try:
+            why = objection(read_meta(disk, f"{folder}/{name}"), files)
+        except NotWhole as error:
+            why = str(error)
+        reports.append(CheckpointReport(name, index, why))
+    return reports
