@@ -295,7 +295,7 @@ def test_over_the_memory_budget_a_subscriber_that_never_reads_is_cut_and_one_tha
                     ours.publish("big", body)
                 ours.flush()
                 assert heard(reading, 8) == [[b"big", body]] * 8
-                return status(broker)["guard"]["cuts"]["memory"] == 1
+                return status(broker)["guard"]["cuts"]["memory"] >= 1
 
             until(is_cut)
         until(lambda: status(broker)["plain"]["subscribers"] == 1)
