@@ -61,12 +61,17 @@ class Publisher(PublisherRole[AioDriver], AioRole):
         self._stretch += 1
         if len(items) >= lane.limit:
             self._stretch = 0
-            await self._driver.drive(self._make_room())
+            await self._driver.drive(self._make_room(lane))
             await asyncio.sleep(0)
-        elif self._stretch >= _STRETCH:
-            self._stretch = 0
-            await asyncio.sleep(0)
-        items += (topic, body, headers)  # a quarter off extend()
+            items += (topic, body, headers)
+            if len(items) >= lane.full:
+                self._driver.burst()  # it is a batch of its own
+                return
+        else:
+            if self._stretch >= _STRETCH:
+                self._stretch = 0
+                await asyncio.sleep(0)
+            items += (topic, body, headers)  # a quarter off extend()
         if not self._driver.kicked:
             self._driver.kick()
 

@@ -34,7 +34,8 @@ class Lane:
 
     Attributes:
         full: the length at which a batch of about 64 KiB is full.
-        limit: at which publish() must not just append: `full`, or 0 as long as the broker has no room.
+        limit: at which publish() must not just append: `full`; 0 when one message fills a batch, and leaves in its own
+            call, and as long as the broker has no room.
     """
 
     __slots__ = ("channel", "full", "items", "limit", "sequence")
@@ -44,6 +45,10 @@ class Lane:
         self.items: list[Any] = []
         self.full = self.limit = _LANE_MESSAGES * FIELDS
         self.sequence = 0
+
+    def open(self) -> None:
+        """Let messages in again."""
+        self.limit = self.full if self.full > FIELDS else 0
 
 
 class Lanes:
@@ -74,7 +79,10 @@ class Lanes:
         if is_open is not self._is_open:
             self._is_open = is_open
             for lane in list(self._by_channel.values()):
-                lane.limit = lane.full if is_open else 0
+                if is_open:
+                    lane.open()
+                else:
+                    lane.limit = 0
 
     @property
     def is_empty(self) -> bool:
@@ -134,7 +142,7 @@ class Lanes:
         fitting = part.count * BATCH_BYTES_TARGET // max(size, 1)
         lane.full = FIELDS * min(max(fitting, 1), _LANE_MESSAGES_MAX)
         if self._is_open:
-            lane.limit = lane.full
+            lane.open()
         plain = same and columns.headers is msgspec.UNSET and part.sizes is None
         packed = b"" if plain else pack_columns(columns, MSGPACK)
         frames = pack(header, columns=packed, payload=part.payload, key=bytes((lane.channel,)))

@@ -94,14 +94,15 @@ class PublisherRole(Role[D]):
         self._lane_of[topic] = lane
         return lane
 
-    def _make_room(self) -> Steps[None]:
+    def _make_room(self, lane: Lane) -> Steps[None]:
         """A batch is full: send it from here; wait first if the broker is slow. What this raises has taken no message."""
         driver = self._driver
         driver.check()
         if not self._engine.room and not (yield Wait(self._has_room, deadline_of(self._timeout_s))):
             raise self._overloaded()
         driver.check()
-        driver.burst()
+        if lane.items:
+            driver.burst()
         if self._lanes.errors:
             raise self._lanes.errors.pop(0)
 

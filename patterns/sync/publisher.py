@@ -54,11 +54,17 @@ class Publisher(PublisherRole[Driver], SyncRole):
         if headers is not None:
             check_headers(headers)
         items = lane.items
+        driver = self._driver
         if len(items) >= lane.limit:
-            self._driver.drive(self._make_room())
-        items += (topic, body, headers)  # in one step, which no other thread can cut in two; a quarter off extend()
-        if not self._driver.kicked:
-            self._driver.kick()
+            driver.drive(self._make_room(lane))
+            items += (topic, body, headers)
+            if len(items) >= lane.full:
+                driver.burst()  # it is a batch of its own
+                return
+        else:
+            items += (topic, body, headers)  # in one step, which no other thread can cut in two; a quarter off extend()
+        if not driver.kicked:
+            driver.kick()
 
     def flush(self, timeout_s: float = 10.0) -> None:
         """Return when everything published was handed to the network. Raises TimedOut, and what publish() raises."""

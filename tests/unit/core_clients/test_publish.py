@@ -114,6 +114,16 @@ def test_without_room_every_lane_stops_the_next_message_and_goes_on_as_before():
     assert (lane.limit, lanes.lane("b").limit) == (32 * FIELDS, 128 * FIELDS)
 
 
+def test_a_lane_whose_messages_fill_a_batch_each_stops_every_one_so_that_it_leaves_in_its_own_call():
+    lanes = filled(Codec.RAW, ("a", b"x" * 70_000, None))
+    lane = lanes.lane("a")
+    lanes.drain(lane)
+    assert (lane.full, lane.limit) == (FIELDS, 0)
+    lanes.admit(False)
+    lanes.admit(True)
+    assert lane.limit == 0
+
+
 def test_a_bad_topic_has_no_lane():
     with pytest.raises(BadName):
         Lanes(NONCE, Codec.RAW).lane("a..b")
