@@ -190,7 +190,7 @@ def test_a_second_broker_on_the_same_data_exits_69_and_the_epoch_grows_with_each
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--bind", "tcp://0.0.0.0:0"], ["--xpub", "tcp://127.0.0.1:0"], ["--config", "/nonexistent"]]
+    "arguments", [["--bind", "tcp://0.0.0.0:0"], ["--mdp", "tcp://127.0.0.1:0"], ["--config", "/nonexistent"]]
 )
 def test_bad_configuration_exits_78_with_a_text(arguments):
     command = [sys.executable, "-m", "zbroker", "run", "--no-data", *arguments]

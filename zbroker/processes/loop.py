@@ -43,6 +43,9 @@ _DRAIN_ROUNDS_MAX: Final = 10_000
 _IDLE_MS: Final = 1_000  # so often an idle loop looks at the journal's state and at its own
 _INFORM_US: Final = 1_000_000
 _PROOFS_US: Final = (0, 20_000, 200_000)  # libzmq may take one message for a connection that has just gone
+_SEE_OFF_US: Final = (
+    500_000  # a client that runs goes within milliseconds; who is stopped would not read in seconds either
+)
 _FILES_SPARE: Final = 32  # our own, and the journal's
 _LINK: Final = 0
 _MESSAGE_BYTES_MAX: Final = BATCH_BYTES_MAX + COLUMNS_BYTES_MAX + HEADER_BYTES_MAX
@@ -113,18 +116,29 @@ class Loop:
         before = {number: signal.signal(number, self._signalled) for number in (signal.SIGTERM, signal.SIGINT)}
         wakeup = signal.set_wakeup_fd(self._bell_out.fileno(), warn_on_full_buffer=False)
         try:
+            self._inform(now_us())  # so that the first `status` is whole
             announce()
             while self._stop_at is None or not self._is_over():
                 self.turn()
             self._logbook.write("info", "drained", requests_left=self._engine.under_way)
             self._engine.farewell()
             self._carrier.carry_out(now_us())
+            self._see_off(now_us() + _SEE_OFF_US)
         finally:
             signal.set_wakeup_fd(wakeup)
             for number, handler in before.items():
                 signal.signal(number, handler)
             self._bell_in.close()
             self._bell_out.close()
+
+    def _see_off(self, until: int) -> None:
+        """Let peers go first, as they do when they hear GOODBYE: what a client has not read when its connection ends is lost."""
+        polled = [entry for entry in self._polled if entry[0] in (self._router, self._guard_fd)]
+        while self._peers and (now := now_us()) < until:
+            zmq_poll(polled, max(1, (until - now) // 1_000))
+            self._receive(now)
+            self._hear_of_connections(now)
+            self._carrier.carry_out(now)
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         self._signals += 1
