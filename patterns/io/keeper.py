@@ -82,7 +82,7 @@ class Keeper:
             else:
                 seen = driver.entries
                 self._watches = wanted and not led
-                self._park(poll, _WATCH_US if self._watches else max(_LEAST_US, (due or now + _LONG_US) - now))
+                self._park(poll, _WATCH_US if self._watches else max(_LEAST_US, _until(due, now)))
                 self._watches = False
         os.close(self._read_fd)
         os.close(self._write_fd)
@@ -119,3 +119,8 @@ class Keeper:
             os.read(self._read_fd, 4_096)
         except BlockingIOError:
             pass  # nobody called: the time was up
+
+
+def _until(due: int | None, now: int) -> int:
+    """So long nothing is due; never longer than poll() takes: a streamed reply may have a deadline in years."""
+    return _LONG_US if due is None else min(_LONG_US, due - now)

@@ -6,6 +6,7 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -336,9 +337,13 @@ class ReplierRole(Role[D]):
 
     def _settled(self, token: int) -> None:
         """Nobody waits: take it off the engine's books."""
-        if self._driver.is_closed or self._engine.error is not None:  # deferred, and then came the end
-            return
-        self._fail(token, Cancelled("nobody waits for this reply any more"))
+        self._refuse(token, Cancelled("nobody waits for this reply any more"))
+
+    def _refuse(self, token: int, error: ZbrokerError) -> None:
+        """An error reply; nothing after the end, which another thread may bring at any moment."""
+        if self._engine.error is None:
+            with suppress(Closed):
+                self._fail(token, error)
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -365,8 +370,8 @@ class ReplierRole(Role[D]):
     def _refuse_waiting(self) -> None:
         """What no handler has begun with is certainly not done. A broker must not be taken for who is leaving."""
         kind = NoReplier if isinstance(self._engine, ReplierEngine) else ShuttingDown
-        while (event := self._oldest()) is not None and not self._driver.is_closed:
-            self._fail(event.token, kind(f"the replier of service {event.service!r} is leaving; it was not begun"))
+        while (event := self._oldest()) is not None:
+            self._refuse(event.token, kind(f"the replier of service {event.service!r} is leaving; it was not begun"))
 
 
 def at_once() -> bool:
