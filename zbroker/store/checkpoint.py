@@ -103,6 +103,7 @@ class Checkpoints:
         self._writer: ChunkWriter | None = None
         self._index: tuple[int, ChunkWriter] | None = None  # the segment's index being written
         self._last_index: int | None = None  # None until the engine has said all
+        self._meta: Meta | None = None  # once all is written
         self._counted_from = (0, 0)  # records and bytes of log at the last one
         self.indexed: set[int] = set()  # segments whose index is whole
         self.newest: Meta | None = None
@@ -161,13 +162,27 @@ class Checkpoints:
         return self._last_index is not None and self._last_index <= durable_index
 
     def publish(self, headers: dict[int, SegmentHeader], damage: list[Damage]) -> None:
-        """Give it its name, then forget all but the two newest."""
-        anchor, writer, last_index = self._anchor, self._writer, self._last_index
+        """One step of two, so that no turn waits for both: make it durable; then give it its name, and forget all but
+        the two newest. `is_writing` tells whether another is left.
+        """
+        assert self._writer is not None
+        if self._meta is None:
+            self._meta = self._describe(headers, damage)
+            self._writer.put(META, msgspec.msgpack.encode(self._meta))
+            self._writer.finish()
+            return
+        self._disk.rename(self._writer.path, f"{self._folder}/{checkpoint_name(self._meta.first_index)}")
+        self._disk.fsync_dir(self._folder)
+        self.newest = self._meta
+        self.abandon_draft()
+        self._prune()
+
+    def _describe(self, headers: dict[int, SegmentHeader], damage: list[Damage]) -> Meta:
+        anchor, last_index = self._anchor, self._last_index
         assert anchor is not None
-        assert writer is not None
         assert last_index is not None
         header = headers[anchor.number]
-        meta = Meta(
+        return Meta(
             format=FORMAT,
             reader_min=READER_MIN,
             uuid=header.folder_uuid,
@@ -182,13 +197,6 @@ class Checkpoints:
             damage=damage,
             created_ms=self._wall_ms(),
         )
-        writer.put(META, msgspec.msgpack.encode(meta))
-        writer.finish()
-        self._disk.rename(writer.path, f"{self._folder}/{checkpoint_name(anchor.first_index)}")
-        self._disk.fsync_dir(self._folder)
-        self._writer = self._anchor = self._last_index = None
-        self.newest = meta
-        self._prune()
 
     def _prune(self) -> None:
         names = sorted(name for name in self._disk.listdir(self._folder) if parse_checkpoint_name(name) is not None)
@@ -206,4 +214,4 @@ class Checkpoints:
             self._index[1].close()
         if self._writer is not None:
             self._writer.close()
-        self._writer = self._anchor = self._last_index = self._index = None
+        self._writer = self._anchor = self._last_index = self._index = self._meta = None
