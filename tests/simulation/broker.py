@@ -6,17 +6,21 @@ Its turn is that of zbroker/processes/loop.py, without sockets, guard and signal
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from patterns.wire.frames import Frames
 from patterns.wire.messages import Role
-from patterns.wire.records import Opened, Position, Record
+from patterns.wire.records import Damage, Opened, Position, Record
 from tests.simulation.process import Process
+from tests.simulation.violation import require
 from zbroker.core.broker import BrokerEngine
 from zbroker.core.effects import SESSIONS
 from zbroker.core.streams import Streams
 from zbroker.processes.carrier import Carrier
 from zbroker.store.journal import FileJournal
+from zbroker.store.listing import list_segments
+from zbroker.store.recovery import LogScan
 from zbroker.store.verify import FolderReport, verify_folder
 from zbroker.testing.disk import PowerCut
 
@@ -87,17 +91,14 @@ class BrokerProcess:
             wall_ms=world.wall_ms,
             segment_bytes=world.segment_bytes,
         )
-        engine = BrokerEngine("", now, make_streams=self._make_streams, nonce=world.salts.randbytes(16))
-        log: list[tuple[Record, Position]] = []
-
-        def visit(record: Record, position: Position) -> None:
-            log.append((record, position))
-            engine.recover(record, position)
-
+        inner._checkpoints.is_due = self._is_due(inner)  # type: ignore[method-assign]
+        engine = self._make_engine(now)
         report = self._verified()
-        opened = inner.open(visit)
-        world.opened(opened, log, report)
+        opened = inner.open(engine.recover, engine)
+        log, found = self._whole_log()
+        world.opened(opened, log, found, report)
         engine.opened(opened, str(inner.status().get("uuid", "")), now)
+        self._compare(engine, opened, log, now)
         self.engine, self.journal = engine, WatchedJournal(inner, world)
         self.carrier = world.defects.carrier(engine, self.journal, self._send, lambda effect: None)
         self._watch_appends(self.carrier)
@@ -114,6 +115,38 @@ class BrokerProcess:
             append(record)
 
         carrier._append = watched  # type: ignore[method-assign]
+
+    def _make_engine(self, now: int) -> BrokerEngine:
+        return BrokerEngine("", now, make_streams=self._make_streams, nonce=self.world.salts.randbytes(16))
+
+    def _is_due(self, inner: FileJournal) -> Callable[[int, int], bool]:
+        """Checkpoints come by a number of records that a run of seconds reaches."""
+        checkpoints, wanted = inner._checkpoints, self.world.checkpoint_records
+        return lambda index, size: checkpoints._writer is None and index - checkpoints._counted_from[0] >= wanted
+
+    def _whole_log(self) -> tuple[list[tuple[Record, Position]], list[Damage]]:
+        """Every record that the folder holds now, whatever a checkpoint spares; and the holes. No fault hits this look."""
+        disk, log = self.world.disk, list[tuple[Record, Position]]()
+        faults, disk.faults = disk.faults, []
+        try:
+            scan = LogScan(
+                disk, list_segments(disk, FOLDER), lambda record, position: log.append((record, position))
+            ).run()
+        finally:
+            disk.faults = faults
+        return log, scan.known + scan.fresh
+
+    def _compare(self, engine: BrokerEngine, opened: Opened, log: list[tuple[Record, Position]], now: int) -> None:
+        """5: checkpoint and replay make the same as a replay of everything."""
+        if opened.damage or self.world.truth.is_damaged:
+            return
+        reference = self._make_engine(now)
+        for record, position in log:
+            reference.recover(record, position)
+        reference.opened(opened, "", now)
+        for section in ("streams", "groups"):
+            kept, whole = engine.status(now)[section], reference.status(now)[section]
+            require(kept == whole, f"5: {section} are {kept} by checkpoint, {whole} by replay")
 
     def _verified(self) -> FolderReport | None:
         """What `store verify` says of the image, if it can open its files."""

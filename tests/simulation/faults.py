@@ -117,7 +117,7 @@ def second_broker(world: World, random: Random) -> None:
     except FolderLocked:
         world.coverage["folder_locked"] += 1
         return
-    except (JournalError, PowerCut):
+    except (JournalError, OSError, PowerCut):
         return
     world.violated("4: two brokers have the same folder open")
 

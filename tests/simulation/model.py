@@ -95,11 +95,12 @@ class Model:
         self._sessions: dict[bytes, Session] = {}
         self._by_peer: dict[bytes, Session] = {}
         self._hellos: dict[bytes, Hello] = {}
-        self._heard: dict[bytes, int] = {}
+        self._heard: dict[bytes, int] = {}  # by the broker; when what it heard last had come to its socket is in:
+        self._arrived: dict[bytes, int] = {}
         self._asked: dict[tuple[bytes, int], tuple[int, int]] = {}  # (peer, settle id) -> stale at least, at most
         self._verdicts: list[tuple[bytes, int, bool | None]] = []  # (peer, lease, stale?) of this turn, without an id
         self._stale_told: Counter[tuple[bytes, int]] = Counter()
-        self._withheld: set[bytes] = set()
+        self._gone: dict[bytes, Session] = {}
 
     # -- what comes in --------------------------------------------------------------------------------------------
 
@@ -113,11 +114,12 @@ class Model:
         if isinstance(header, Hello):
             if header.role is Role.CONSUMER:
                 self._hellos[peer] = header
+                self._arrived[peer] = arrived
             return
         session = self._by_peer.get(peer)
-        if session is None:
+        if session is None or self._is_ended(peer, session, arrived):
             return
-        self._heard[peer] = now
+        self._heard[peer], self._arrived[peer] = now, arrived
         match header:
             case Settle() if self.world.is_storage_failed:
                 session.progress_at = now  # refused, whatever it is
@@ -129,6 +131,18 @@ class Model:
                 self._end(session, 0)
                 if isinstance(header, Goodbye):
                     self._forget(peer, session)
+
+    def _is_ended(self, peer: bytes, session: Session, arrived: int) -> bool:
+        """Whether the engine has given the session up; only silence gives it the right to, as heard at its socket."""
+        if self.world.has_session(peer):
+            return False
+        is_moving = any(hello.nonce == session.nonce for hello in self._hellos.values())
+        silence = arrived - self._arrived.get(peer, arrived)
+        if not is_moving and silence < EXPIRY_US:
+            raise Violation(f"6: {session.nonce!r} was given up after {silence / 1e6:.1f} s of silence")
+        self._gone[peer] = self._by_peer.pop(peer)
+        self.coverage["given_up"] += 1
+        return True
 
     def _settle(self, peer: bytes, session: Session, header: Settle, arrived: int, now: int) -> None:
         lease = session.leases.get(header.lease)
@@ -208,7 +222,7 @@ class Model:
             header = parse([bytes(frame) for frame in frames]).header
         except ZbrokerError as error:
             raise Violation(f"12: the broker sends what no client can read: {error}") from error
-        session = self._by_peer.get(peer)
+        session = self._by_peer.get(peer) or self._gone.get(peer)
         match header:
             case Ready():
                 self._ready(peer, header, now)
@@ -225,9 +239,10 @@ class Model:
             case ErrorHeader(scope="session") if session is not None:
                 self._end(session, 0)
                 self._forget(peer, session)
-        if not reached and session is not None and session.lost_at is None:
+        session = self._by_peer.get(peer)
+        if not reached and session is not None:  # proven gone: what still comes from there is a stranger's
             session.lost_at = now
-            self._withheld.add(peer)
+            self._gone[peer] = self._by_peer.pop(peer)  # of the same turn more may follow
 
     def _ready(self, peer: bytes, header: Ready, now: int) -> None:
         hello = self._hellos.pop(peer, None)
@@ -304,7 +319,7 @@ class Model:
         verdicts, self._verdicts = self._verdicts, []
         told, self._stale_told = self._stale_told, Counter()
         for peer, lease, stale in verdicts:
-            if stale is None or peer in self._withheld or peer not in self._by_peer:
+            if stale is None or peer not in self._by_peer:
                 continue
             was_told = told[peer, lease] > 0
             expected = [verdict for other, id, verdict in verdicts if (other, id) == (peer, lease)]

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from patterns.wire import codec
-from patterns.wire.records import Opened, Position, Record, RecordKind
+from patterns.wire.records import Damage, Opened, Position, Record, RecordKind
 from tests.simulation.disks import FaultyDisk
 from tests.simulation.violation import Violation, require
 from zbroker.core.tail import stored_of
@@ -132,13 +132,13 @@ class LogTruth:
 
     # -- an open --------------------------------------------------------------------------------------------------
 
-    def opened(self, opened: Opened, log: list[tuple[Record, Position]]) -> None:
+    def opened(self, opened: Opened, log: list[tuple[Record, Position]], found: list[Damage]) -> None:
         """What a life begins with, against all that is known."""
         require(not self._epochs or opened.epoch > self._epochs[-1], f"3: epoch {opened.epoch} after {self._epochs}")
         self._epochs.append(opened.epoch)
         shown = {record.index: (record, position) for record, position in log}
         require(list(shown) == sorted(shown) and len(shown) == len(log), "4: an open shows records out of order")
-        told = self._told(opened, shown)
+        told = self._told(opened, shown, found)
         self._judge_missing(opened, shown, told)
         self._adopt(opened, log)
         if opened.torn_bytes:
@@ -146,10 +146,10 @@ class LogTruth:
         for damage in opened.damage:
             self.coverage[f"damage_{damage.reason}".replace(" ", "_")] += 1
 
-    def _told(self, opened: Opened, shown: dict[int, tuple[Record, Position]]) -> set[int]:
+    def _told(self, opened: Opened, shown: dict[int, tuple[Record, Position]], found: list[Damage]) -> set[int]:
         """Indexes that the open says are lost; nothing else may be missing below its end."""
         told: set[int] = set()
-        for damage in opened.damage:
+        for damage in (*opened.damage, *found):  # what lies before a checkpoint is told when it is read
             told.update(range(damage.first_index, min(damage.last_index, self.last + 64) + 1))
             require(self.is_damaged or bool(self.damaged), f"2: damage is told of, and there was none: {damage}")
         known = min(opened.next_index, self.last + 1)

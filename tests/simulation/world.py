@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any
 
-from patterns.wire.records import Opened, Position, Record
+from patterns.wire.records import Damage, Opened, Position, Record
 from tests.simulation import faults as fault_kinds
 from tests.simulation.broker import FOLDER, BrokerProcess
 from tests.simulation.chance import Chances
@@ -20,6 +20,7 @@ from tests.simulation.faults import SECOND, Fault
 from tests.simulation.model import Model
 from tests.simulation.truth import LogTruth
 from tests.simulation.violation import Violation, require
+from zbroker.core.effects import SESSIONS
 from zbroker.store.faults import JournalError
 from zbroker.store.journal import FileJournal
 from zbroker.store.verify import FolderReport
@@ -80,6 +81,7 @@ class World:
         self.duration_us = shape.choice([10, 25, 60]) * SECOND
         self.segment_bytes = shape.choice([32, 64, 256]) << 10
         self.tail_bytes = shape.choice([100_000, 400_000, 1 << 22])
+        self.checkpoint_records = shape.choice([10, 60, 1 << 40])
         self._latency_us = shape.choice([20, 200, 3_000])
         self.network.weather.latency_us = shape.choice([(20, 100), (100, 2_000), (5_000, 40_000)])
         self.disk.sync_us = shape.choice([50, 1_000, 8_000])
@@ -259,14 +261,22 @@ class World:
         """The broker that runs serves nothing durable."""
         return self.broker is not None and self.broker.carrier is not None and self.broker.carrier.is_failed
 
-    def opened(self, opened: Opened, log: list[tuple[Record, Position]], report: FolderReport | None) -> None:
+    def opened(
+        self,
+        opened: Opened,
+        log: list[tuple[Record, Position]],
+        found: list[Damage],
+        report: FolderReport | None,
+    ) -> None:
         """A folder was opened: compare with the truth, and with what verify had said of the image."""
         if report is not None and not self.injected["sync_error"] and not opened.damage:
             require(
                 (report.next_index, report.records) == (opened.next_index, len(log)),
                 f"4: verify says {report.next_index}, {report.records}; the open {opened.next_index}, {len(log)}",
             )
-        self.truth.opened(opened, log)
+        if opened.records < len(log):
+            self.coverage["opened_by_checkpoint"] += 1
+        self.truth.opened(opened, log, found)
         self.model.opened(opened, [record for record, _ in log])
 
     def turned(self, broker: BrokerProcess) -> None:
@@ -331,6 +341,12 @@ class World:
 
     def violated(self, claim: str) -> None:
         raise Violation(claim)
+
+    def has_session(self, peer: bytes) -> bool:
+        """Whether the engine has one for this connection."""
+        assert self.broker is not None
+        assert self.broker.engine is not None
+        return self.broker.engine._sessions.at((SESSIONS, peer)) is not None
 
     def account(self) -> Counter[str]:
         """What was injected and what was met, by name, for the sum over many runs."""
