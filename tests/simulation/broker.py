@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 FOLDER = "/journal"
 ENDPOINT = "tcp://broker:7700"
-MESSAGES_PER_TURN = 64
 PROOFS_US = (0, 20_000, 200_000)
 INFORM_US = 1_000_000
 
@@ -84,13 +83,7 @@ class BrokerProcess:
         world = self.world
         now = world.scheduler.now
         world.disk.elapsed_us = 0
-        inner = world.defects.journal(
-            world.disk,
-            FOLDER,
-            random_bytes=world.salts.randbytes,
-            wall_ms=world.wall_ms,
-            segment_bytes=world.segment_bytes,
-        )
+        inner = world.make_journal()
         inner._checkpoints.is_due = self._is_due(inner)  # type: ignore[method-assign]
         engine = self._make_engine(now)
         report = self._verified()
@@ -100,7 +93,7 @@ class BrokerProcess:
         engine.opened(opened, str(inner.status().get("uuid", "")), now)
         self._compare(engine, opened, log, now)
         self.engine, self.journal = engine, WatchedJournal(inner, world)
-        self.carrier = world.defects.carrier(engine, self.journal, self._send, lambda effect: None)
+        self.carrier = Carrier(engine, self.journal, self._send, lambda effect: None)
         self._watch_appends(self.carrier)
         self.process.busy(world.disk.elapsed_us)
         self.process.wake()
@@ -220,7 +213,7 @@ class BrokerProcess:
         assert self.carrier is not None
         assert self.engine is not None
         inbox, taken = self.router.inbox, 0
-        while inbox and taken < MESSAGES_PER_TURN:
+        while inbox and taken < self.world.messages_per_turn:
             self._hand_in(*inbox.popleft(), now)
             if not taken:
                 self.carrier.do(self.engine.effects(), now)

@@ -1,13 +1,194 @@
-"""Production code with a fault planted in it, for proof that the simulation would find it. Only tests use it."""
+"""Production code with a fault planted in it, for proof that the simulation finds such faults. Nothing else uses it.
+
+Each is a handful of lines that somebody could have written; no checker was made for any of them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from patterns.wire.messages import Hello, Ready, Settle
+from patterns.wire.server import Session
+from zbroker.core.consumers import Consumers
+from zbroker.core.groups import Group
+from zbroker.core.producers import Accepted, Producer
 from zbroker.processes.carrier import Carrier
+from zbroker.store import journal
 from zbroker.store.journal import FileJournal
+from zbroker.store.recovery import UNBOUNDED, LogScan
+
+Patch = tuple[Any, str, Any]
 
 
 class Defects:
-    """What a run is made of; the classes of production unless a defect replaces one."""
+    """What a run is made of: the classes of production, and what a defect replaces in them."""
 
-    journal: type[FileJournal] = FileJournal
-    carrier: type[Carrier] = Carrier
+    patches: tuple[Patch, ...] = ()
+
+    @classmethod
+    @contextmanager
+    def planted(cls) -> Iterator[None]:
+        """In force as long as a run lasts."""
+        with ExitStack() as stack:
+            for target, name, replacement in cls.patches:
+                stack.enter_context(patch.object(target, name, replacement))
+            yield
+
+
+class ConfirmBeforeSync(Defects):
+    """The journal says durable what the page cache holds."""
+
+    patches = ((FileJournal, "_sync", lambda self, handle: None),)
+
+
+def _truncate(self: LogScan, *_: Any) -> None:
+    self._ended = True
+
+
+class DamageTruncated(Defects):
+    """The first record that cannot be read is taken for the end, wherever it stands."""
+
+    patches = ((LogScan, "_anomaly", _truncate), (LogScan, "_rotten_body", _truncate))
+
+
+_recover = Group.recover
+
+
+def _recover_without_attempts(self: Group, what: str, value: Any) -> None:
+    if what != "attempts":
+        _recover(self, what, value)
+
+
+class AttemptsForgotten(Defects):
+    """After a restart each message that is delivered again is delivered for the second time."""
+
+    patches = ((Group, "recover", _recover_without_attempts),)
+
+
+_apply = Consumers._apply
+
+
+def _apply_any(self: Consumers, session: Session, header: Settle, now: int) -> int:
+    stale = _apply(self, session, header, now)
+    member = self._members.get(session)
+    if stale and header.action == "ack" and member is not None and member.feed.group is not None:
+        group = member.feed.group
+        for first, last in header.ranges:
+            group.acked += group.settled.add(first, last)
+        self._dirty[group] = None
+        return 0
+    return stale
+
+
+class StaleAckAccepted(Defects):
+    """An ack counts, whoever holds the message by now."""
+
+    patches = ((Consumers, "_apply", _apply_any),)
+
+
+_admit = Consumers.admit
+
+
+def _admit_and_give_back(self: Consumers, session: Session, hello: Hello, ready: Ready, now: int) -> None:
+    _admit(self, session, hello, ready, now)
+    member = self._members.get(session)
+    if member is not None and ready.resumed:
+        for lease in list(member.leases.values()):
+            self._give_back(member, lease, "release")
+
+
+class ResumeWithoutReadoption(Defects):
+    """A session that comes back is told that it is resumed, and its leases are given to others."""
+
+    patches = ((Consumers, "admit", _admit_and_give_back),)
+
+
+_admit_batch = Producer.admit
+
+
+def _admit_any_order(self: Producer, header: Any, crc: int) -> Accepted | None:
+    if header.producer == self.id and header.producer_epoch == self.epoch and header.sequence > self.sequence:
+        return None
+    return _admit_batch(self, header, crc)
+
+
+class PreviousIgnored(Defects):
+    """A batch is taken though the one before it was refused."""
+
+    patches = ((Producer, "admit", _admit_any_order),)
+
+
+def _write_once(disk: Any, handle: int, parts: Any, offset: int) -> int:
+    disk.pwritev(handle, parts, offset)
+    return sum(map(len, parts))
+
+
+class ShortWriteIgnored(Defects):
+    """What a write has not taken is not written again."""
+
+    patches = ((journal, "write_whole", _write_once),)
+
+
+class VoidRuleForgotten(Defects):
+    """What a life could not confirm comes back at the second start."""
+
+    patches = ((LogScan, "_bound", lambda self, place: UNBOUNDED),)
+
+
+_expire = Carrier.expire
+
+
+def _expire_unheard(self: Carrier, due: int, now: int, hear: Callable[[], int]) -> int:
+    return _expire(self, now, now, hear)
+
+
+class TimersBeforeAcks(Defects):
+    """After a stall what expired is judged before what was sent in time is heard."""
+
+    patches = ((Carrier, "expire", _expire_unheard),)
+
+
+_believed: list[int] = []
+_make_start = journal.start_of
+
+
+def _start_believing(meta: Any) -> Any:
+    _believed[:] = [meta.last_index if meta is not None else 0]
+    return _make_start(meta)
+
+
+class _ScanBehindTheIndex(LogScan):
+    def __init__(self, disk: Any, files: Any, visit: Any, **more: Any) -> None:
+        upto = _believed[0] if _believed else 0
+
+        def visit_the_rest(record: Any, position: Any) -> None:
+            if record.index > upto:
+                visit(record, position)
+
+        super().__init__(disk, files, visit_the_rest, **more)
+
+
+class IndexTrustedOverLog(Defects):
+    """A checkpoint was cut over many turns, and what stands in the log meanwhile is not read, for it "has it all"."""
+
+    patches = ((journal, "start_of", _start_believing), (journal, "LogScan", _ScanBehindTheIndex))
+
+
+PLANTED: dict[str, type[Defects]] = {
+    defect.__name__: defect
+    for defect in (
+        ConfirmBeforeSync,
+        DamageTruncated,
+        AttemptsForgotten,
+        StaleAckAccepted,
+        IndexTrustedOverLog,
+        ResumeWithoutReadoption,
+        PreviousIgnored,
+        ShortWriteIgnored,
+        VoidRuleForgotten,
+        TimersBeforeAcks,
+    )
+}

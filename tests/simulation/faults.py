@@ -218,7 +218,7 @@ KINDS: Final[dict[str, tuple[Strike, float, float]]] = {
     "kill_broker": (kill_broker, 9.0, 0.5),
     "power_cut": (power_cut, 9.0, 0.5),
     "stop_broker": (stop_broker, 15.0, 0.4),
-    "stall_broker": (stall_broker, 20.0, 0.3),
+    "stall_broker": (stall_broker, 15.0, 0.4),
     "stall_client": (stall_client, 6.0, 0.4),
     "kill_client": (kill_client, 6.0, 0.4),
     "second_broker": (second_broker, 20.0, 0.2),

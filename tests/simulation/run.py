@@ -39,10 +39,11 @@ def run_seed(
     defects: type[Defects] = Defects,
 ) -> Outcome:
     """One run. Whatever is raised is its error: a broken promise, or a crash of an engine, which is one too."""
-    world = World(seed, kinds=kinds, only=only, defects=defects)
+    world = World(seed, kinds=kinds, only=only)
     error = ""
     try:
-        world.run()
+        with defects.planted():
+            world.run()
     except Exception as raised:  # noqa: BLE001  an engine that raises is a finding, not the end of the search
         place = traceback.extract_tb(raised.__traceback__)[-1]
         error = f"{type(raised).__name__}: {raised} [{place.filename.rpartition('/')[2]}:{place.lineno}]"

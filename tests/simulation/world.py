@@ -13,7 +13,6 @@ from tests.simulation import faults as fault_kinds
 from tests.simulation.broker import FOLDER, BrokerProcess
 from tests.simulation.chance import Chances
 from tests.simulation.client import Client
-from tests.simulation.defects import Defects
 from tests.simulation.disks import FaultyDisk
 from tests.simulation.durable_actors import MemberActor, ProducerActor
 from tests.simulation.faults import SECOND, Fault
@@ -49,11 +48,9 @@ class World:
         *,
         kinds: Sequence[str] | None = None,
         only: Sequence[int] | None = None,
-        defects: type[Defects] = Defects,
         trace: bool = False,
     ) -> None:
         self.seed = seed
-        self.defects = defects
         self.chances = Chances(seed)
         self.scheduler = Scheduler(BEGIN_US)
         self.network = Network(self.scheduler, self.chances.of("latency"))
@@ -81,6 +78,7 @@ class World:
         self.duration_us = shape.choice([10, 25, 60]) * SECOND
         self.segment_bytes = shape.choice([32, 64, 256]) << 10
         self.tail_bytes = shape.choice([100_000, 400_000, 1 << 22])
+        self.messages_per_turn = shape.choice([2, 16, 64])  # few: as libzmq has it when its thread was stopped, too
         self.checkpoint_records = shape.choice([10, 60, 1 << 40])
         self._latency_us = shape.choice([20, 200, 3_000])
         self.network.weather.latency_us = shape.choice([(20, 100), (100, 2_000), (5_000, 40_000)])
@@ -179,7 +177,7 @@ class World:
 
     def make_journal(self) -> FileJournal:
         """Another opener of the same folder."""
-        return self.defects.journal(
+        return FileJournal(
             self.disk, FOLDER, random_bytes=self.salts.randbytes, wall_ms=self.wall_ms, segment_bytes=self.segment_bytes
         )
 
