@@ -6,7 +6,7 @@ of waiting, and news arrives through `handle_timeout`. So a caller never assumes
 just appended: it releases whatever lies at or below the index returned.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from patterns.wire.records import Opened, Position, Record, Restorer
@@ -63,6 +63,10 @@ class Journal(Protocol):
 
     def end_checkpoint(self, last_index: int) -> None:
         """All was said; it counts once records up to last_index, which it may reflect, are durable."""
+        ...
+
+    def forget(self, ranges: Iterable[tuple[int, int, int]]) -> None:
+        """Nobody will read these offsets (stream id, first, last) any more: a hint, to be given again after each open."""
         ...
 
     def read(self, position: Position) -> Record:

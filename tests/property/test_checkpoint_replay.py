@@ -12,7 +12,7 @@ from tests.unit.core.durable import SECOND, Client, Durable
 from zbroker.core import checkpoint
 from zbroker.core.effects import Checkpoint, CheckpointEnd
 
-SEEDS = 400 if os.environ.get("ZBROKER_TEST_LONG") else 60
+SEEDS = 400 if os.environ.get("ZBROKER_TEST_LONG") else 160
 RECORDS_A_SEGMENT = 7
 
 

@@ -1,5 +1,7 @@
 """Checkpoints under power cuts at every call, rot, lost and foreign files: never worse than the whole log read again."""
 
+import copy
+import errno
 from collections.abc import Iterable
 from random import Random
 from typing import Any
@@ -25,12 +27,21 @@ class Engine:
     def __init__(self) -> None:
         self.known: dict[int, Record | Position] = {}
         self.restored = False
+        self.dead = 0  # batches up to this index are wanted by nobody
 
     def restore(self, chunks: Iterable[bytes]) -> bool:
         for chunk in chunks:
             self.known |= {record.index: record for record in msgspec.msgpack.decode(chunk, type=list[Record])}
+        mark = self.known.pop(0)
+        assert isinstance(mark, Record)
+        self.dead = mark.stream_id
         self.restored = True
         return True
+
+    def forget(self, upto: int) -> None:
+        self.dead = max(self.dead, upto)
+        for index in [index for index, what in self.known.items() if index <= self.dead and isinstance(what, Position)]:
+            del self.known[index]
 
     def index(self, chunk: bytes) -> bool:
         self.known |= dict(msgspec.msgpack.decode(chunk, type=list[tuple[int, Position]]))
@@ -47,6 +58,7 @@ class Engine:
         """In the order that the protocol asks for."""
         items = sorted((index, what) for index, what in self.known.items() if index < below)
         records = [what for _, what in items if isinstance(what, Record)]
+        records.append(Record(0, RecordKind.OPS, stream_id=self.dead))
         places = [(index, what) for index, what in items if isinstance(what, Position)]
         chunks: list[Chunk] = []
         for segment in full:
@@ -74,6 +86,7 @@ class Checkpointing(World):
         opened = self.journal.open(self.engine.visit, self.engine)
         self.used += self.engine.restored
         log: Log = []
+        self.engine.forget(self.engine.dead)
         for index in sorted(self.engine.known):
             what = self.engine.known[index]
             if isinstance(what, Position):
@@ -102,6 +115,11 @@ class Checkpointing(World):
         super().append()
         index = self.next_index - 1
         self.engine.visit(self.appended[index], self.places[index])
+
+    def forget(self, upto: int) -> None:
+        """Everything up to this index is dead; also said again after each open, as the protocol wants it."""
+        self.engine.forget(upto)
+        self.journal.forget([(stream, 0, upto * 7 + 8) for stream in range(5)])
 
     def act(self) -> None:
         super().act()
@@ -203,8 +221,6 @@ def test_power_cuts_at_each_call_of_a_checkpoint_leave_a_log_that_opens() -> Non
 
 @pytest.mark.parametrize("call", ["pwrite", "fsync", "rename", "unlink", "fsync_dir", "open"])
 def test_no_space_for_a_checkpoint_costs_nothing_but_the_checkpoint(call: str) -> None:
-    import errno
-
     world = Checkpointing(6)
     due(world)
     world.disk.fail(call, errno.ENOSPC)
@@ -271,3 +287,59 @@ def test_a_checkpoint_of_another_folder_or_another_time_is_refused_and_told() ->
     world.open()
     assert any("belongs to another journal" in text for text in world.journal.status()["warnings"])  # type: ignore[attr-defined]
     assert world.engine.restored
+
+
+class Forgetting(Checkpointing):
+    """A World in which old messages die now and then."""
+
+    def __init__(self, seed: int, journal_class: type[FileJournal] = FileJournal) -> None:
+        self.kinds: dict[int, int] = {}
+        self.fewest = 1 << 60
+        super().__init__(seed, journal_class)
+
+    def open(self) -> Opened:
+        opened = super().open()
+        if self.engine.dead:
+            self.forget(self.engine.dead)
+        return opened
+
+    def _judge(self, opened: Opened, log: Log) -> None:
+        self.engine.forget(self.engine.dead)  # what a rescan showed of it
+        alive = [(record, place) for record, place in log if record.index in self.engine.known]
+        expected = [
+            index
+            for index in range(1, opened.next_index)
+            if index > self.engine.dead or self.kinds[index] != RecordKind.APPEND
+        ]
+        require([record.index for record, _ in alive] == expected, "not what should be alive")
+        require(opened.next_index > self.confirmed, "confirmed records are gone")
+        require(not opened.damage, f"damage without rot: {opened.damage}")
+        image = copy.deepcopy(self.disk)
+        image.crash()  # the lock goes with its process
+        require(verify_folder(image, FOLDER).is_whole, "verify sees damage without rot")
+        self.epochs.append(opened.epoch)
+        for record, _ in alive:
+            require(record == self.truth.get(record.index, self.appended.get(record.index)), f"index {record.index}")
+
+    def append(self) -> None:
+        super().append()
+        self.kinds[self.next_index - 1] = self.appended[self.next_index - 1].kind
+
+    def act(self) -> None:
+        super().act()
+        if self.random.random() < 0.2 and self.confirmed > 10:
+            self.forget(self.random.randint(1, self.confirmed - 5))
+        self.fewest = min(self.fewest, len([path for path in self.disk.live if path.endswith(".seg")]))
+
+
+def test_dead_segments_are_given_back_and_nothing_else_whatever_the_plug_interrupts() -> None:
+    removed = 0
+    for seed in range(SEEDS // 3):
+        world = Forgetting(seed)
+        try:
+            world.run(lives=6)
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {error}") from error
+        numbers = sorted(int(path.rpartition("/")[2][:10]) for path in world.disk.live if path.endswith(".seg"))
+        removed += numbers[-1] - len(numbers)
+    assert removed > SEEDS // 3

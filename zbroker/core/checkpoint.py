@@ -62,7 +62,7 @@ def cut(catalog: Catalog, producers: Producers, full: list[int], current: int) -
     ends: dict[int, int] = {}
     for chunk in _chunks(_state(catalog, producers, ends)):
         yield chunk, STATE
-    for chunk in _chunks(piece for log in logs for piece in _rest(log, current, ends)):
+    for chunk in _chunks(piece for id, end in ends.items() for piece in _rest(catalog.by_id[id], current, end)):
         yield chunk, current
 
 
@@ -99,7 +99,8 @@ def _state(catalog: Catalog, producers: Producers, ends: dict[int, int]) -> Iter
         if group.stream_id in ends:  # else it is as new as its stream
             yield from _group(group)
     for producer in list(producers):
-        yield _producer(producer)
+        if producer.journaled or producer.epoch > 1:  # else no record tells of it
+            yield _producer(producer)
 
 
 def _group(group: Group) -> Iterator[Piece]:
@@ -122,10 +123,9 @@ def _producer(producer: Producer) -> Piece:
     ]  # fmt: skip
 
 
-def _rest(log: StreamLog, current: int, ends: dict[int, int]) -> Iterator[Piece]:
+def _rest(log: StreamLog, current: int, end: int) -> Iterator[Piece]:
     """Where a stream's batches lie that are in no full segment, as far as its own piece told."""
-    if log.id in ends:
-        yield from _index(log, log.span(current, current)[0], ends[log.id])
+    yield from _index(log, log.span(current, current)[0], end)
 
 
 def _index(log: StreamLog, begin: int, end: int) -> Iterator[Piece]:

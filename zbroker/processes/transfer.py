@@ -27,8 +27,9 @@ from zbroker.store.disk import Disk
 from zbroker.store.folder import hold_for_reading
 from zbroker.store.journal import FileJournal
 from zbroker.store.listing import list_segments
+from zbroker.store.liveness import Liveness
 from zbroker.store.recovery import LogScan, Progress
-from zbroker.store.restore import restore_newest
+from zbroker.store.restore import given_back, restore_newest
 
 _COMMIT_EACH: Final = 16  # batches: about what one sync covers
 _ABSENT: Final = msgspec.UNSET
@@ -102,8 +103,8 @@ def export(disk: Disk, folder: str, wanted: str | None, take: Callable[[Exported
 
     try:
         files = list_segments(disk, folder)
-        restore_newest(disk, folder, files, names)
-        LogScan(disk, files, visit, progress).run()
+        restore_newest(disk, folder, files, names, Liveness())
+        LogScan(disk, files, visit, progress, given_back=given_back(disk, folder, files)).run()
     finally:
         if lock is not None:
             disk.close(lock)

@@ -5,16 +5,17 @@ may reflect is durable. Beside it, each segment that is full gets an index of it
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
 
-from patterns.wire.records import Damage
+from patterns.wire.records import FIRST_INDEX, Damage
 from zbroker.store.chunks import META, ChunkWriter
 from zbroker.store.disk import Disk
 from zbroker.store.folder import CHECKPOINT_PREFIX
-from zbroker.store.segment import FORMAT, SegmentHeader, segment_name
+from zbroker.store.liveness import Liveness, Span
+from zbroker.store.segment import FORMAT, READER_MIN_GIVEN_BACK, SegmentHeader, segment_name
 
 CHECKPOINT_BYTES: Final = 64 << 20  # of log since the last one: 0.1 to 1 s of replay
 CHECKPOINT_RECORDS: Final = 200_000  # the same, if records are small
@@ -35,7 +36,9 @@ class Meta(msgspec.Struct, frozen=True):
         last_index: of what may be in it; durable before the checkpoint got its name.
         number, offset, header_crc: the place of first_index, and the header of that segment.
         last_number: the newest segment when the cut was complete.
-        segments: number and first index of every segment that the log had then; one that is listed and absent was lost.
+        segments: number and first index of every segment that the log needs; one that is listed and absent was lost, and one
+            below `number` that is not listed was given back, or will be.
+        spans: of the segments that can still grow, as an index has them.
         damage: holes that are known.
     """
 
@@ -52,16 +55,18 @@ class Meta(msgspec.Struct, frozen=True):
     segments: list[tuple[int, int]]
     damage: list[Damage]
     created_ms: int
+    spans: dict[int, list[Span]] = {}
 
 
 class IndexMeta(msgspec.Struct, frozen=True):
-    """The store's part of a segment's index: which life of which segment it is of."""
+    """The store's part of a segment's index: which life of which segment it is of, and what it spans, if that is known."""
 
     format: int
     reader_min: int
     uuid: bytes
     number: int
     header_crc: int
+    spans: list[Span] | None = None
 
 
 class Anchor(msgspec.Struct, frozen=True):
@@ -95,8 +100,9 @@ class Checkpoints:
     Calls that touch the disk raise OSError; abandon() then forgets the one being written, and nothing is worse.
     """
 
-    def __init__(self, disk: Disk, folder: str, wall_ms: Callable[[], int]) -> None:
+    def __init__(self, disk: Disk, folder: str, wall_ms: Callable[[], int], liveness: Liveness) -> None:
         self._disk = disk
+        self._liveness = liveness
         self._folder = folder
         self._wall_ms = wall_ms
         self._anchor: Anchor | None = None  # of the draft
@@ -104,15 +110,22 @@ class Checkpoints:
         self._index: tuple[int, ChunkWriter] | None = None  # the segment's index being written
         self._last_index: int | None = None  # None until the engine has said all
         self._meta: Meta | None = None  # once all is written
+        self._dead: set[int] = set()  # segments that the draft leaves out
         self._counted_from = (0, 0)  # records and bytes of log at the last one
         self.indexed: set[int] = set()  # segments whose index is whole
         self.newest: Meta | None = None
         self.abandoned = 0
+        self.oldest_needed = FIRST_INDEX  # once segments are to be given back, for the headers of new ones
 
     @property
     def is_writing(self) -> bool:
         """Whether one is begun and not done."""
         return self._writer is not None
+
+    @property
+    def newest_index(self) -> int:
+        """Where a replay from the newest starts; 0: there is none."""
+        return self.newest.first_index if self.newest else 0
 
     def is_due(self, index: int, log_bytes: int) -> bool:
         """Whether so much was written since the last one that a replay of it would take long."""
@@ -123,10 +136,15 @@ class Checkpoints:
         """The next one is due so much later than this."""
         self._counted_from = (index, log_bytes)
 
-    def begin(self, anchor: Anchor) -> None:
-        """Everything before the anchor is durable, and will be in the chunks."""
+    def begin(self, anchor: Anchor, numbers: Iterable[int]) -> None:
+        """Everything before the anchor is durable, and will be in the chunks.
+
+        Of all segments those are not listed that are dead now: the state that follows knows so. What dies while it is cut it
+        may not know yet.
+        """
         self.abandon_draft()
-        self._anchor, self._last_index = anchor, None
+        self._anchor = anchor
+        self._dead = {number for number in numbers if number < anchor.number and self._liveness.is_dead(number)}
         self._writer = ChunkWriter(self._disk, f"{self._folder}/{DRAFT}")
 
     def put(self, chunk: bytes, segment: int, header: SegmentHeader | None) -> None:
@@ -141,7 +159,7 @@ class Checkpoints:
             self._end_index()
             assert header is not None
             self._index = segment, ChunkWriter(self._disk, f"{self._folder}/{index_name(segment)}")
-            meta = IndexMeta(FORMAT, READER_MIN, header.folder_uuid, segment, header.crc)
+            meta = IndexMeta(FORMAT, READER_MIN, header.folder_uuid, segment, header.crc, self._liveness.spans(segment))
             self._index[1].put(META, msgspec.msgpack.encode(meta))
         self._index[1].put(segment, chunk)
 
@@ -161,21 +179,42 @@ class Checkpoints:
         """Whether it may get its name: nothing in it can be lost any more."""
         return self._last_index is not None and self._last_index <= durable_index
 
-    def publish(self, headers: dict[int, SegmentHeader], damage: list[Damage]) -> None:
+    def publish(self, headers: dict[int, SegmentHeader], damage: list[Damage]) -> list[int]:
         """One step of two, so that no turn waits for both: make it durable; then give it its name, and forget all but
         the two newest. `is_writing` tells whether another is left.
+
+        Returns:
+            Segments that are gone now: neither of the two needs them.
         """
         assert self._writer is not None
         if self._meta is None:
             self._meta = self._describe(headers, damage)
             self._writer.put(META, msgspec.msgpack.encode(self._meta))
             self._writer.finish()
-            return
+            return []
         self._disk.rename(self._writer.path, f"{self._folder}/{checkpoint_name(self._meta.first_index)}")
         self._disk.fsync_dir(self._folder)
-        self.newest = self._meta
+        older, self.newest = self.newest, self._meta
+        dead = bool(self._dead)
         self.abandon_draft()
         self._prune()
+        if older is None or not dead:
+            return []
+        self.oldest_needed = older.first_index
+        is_guarded = headers[max(headers)].reader_min >= READER_MIN_GIVEN_BACK
+        return self._give_back(sorted(headers), older, self.newest) if is_guarded else []
+
+    def _give_back(self, numbers: list[int], older: Meta, newest: Meta) -> list[int]:
+        """Unlink what both leave out, once the newest header keeps readers away that know nothing of this. What is found again after a power cut, nobody lists: it goes another time."""
+        listed = {number for meta in (older, newest) for number, _ in meta.segments}
+        gone = [number for number in numbers if number < older.number and number not in listed]
+        for number in gone:
+            for name in (segment_name(number), index_name(number)):
+                try:
+                    self._disk.unlink(f"{self._folder}/{name}")
+                except FileNotFoundError:
+                    pass  # an index need not exist
+        return gone
 
     def _describe(self, headers: dict[int, SegmentHeader], damage: list[Damage]) -> Meta:
         anchor, last_index = self._anchor, self._last_index
@@ -193,9 +232,10 @@ class Checkpoints:
             offset=anchor.offset,
             header_crc=header.crc,
             last_number=max(headers),
-            segments=[(number, headers[number].first_index) for number in sorted(headers)],
+            segments=[(number, headers[number].first_index) for number in sorted(headers) if number not in self._dead],
             damage=damage,
             created_ms=self._wall_ms(),
+            spans={number: self._liveness.spans(number) or [] for number in headers if number >= anchor.number},
         )
 
     def _prune(self) -> None:

@@ -1,8 +1,11 @@
 """What one sync covers: records laid out for one write, filled up to 4 KiB. FORMAT.md 4."""
 
-from patterns.wire.records import Record, RecordKind
-from zbroker.store.record import COMMIT_ALIGN_BYTES, HEADER_BYTES, build_header
+from collections.abc import Iterator
 
+from patterns.wire.records import Damage, Record, RecordKind, encode_lost
+from zbroker.store.record import COMMIT_ALIGN_BYTES, HEADER_BYTES, build_body, build_header, padded
+
+LOSSES_PER_RECORD = 1000  # about 100 KB of LOST record
 JOIN_BYTES = 16 << 10  # payloads below are joined into one iovec; above, an iovec costs less than the copy
 
 
@@ -43,3 +46,19 @@ def build_commit(group: Group, salt_crc: int, epoch: int, chain: int, durable_in
         small += (header, bytes(gap - HEADER_BYTES))
     parts.append(b"".join(small))
     return parts, chain
+
+
+def witness_group(segment: int, start: int, durable_index: int) -> Group:
+    """A commit of a WITNESS alone."""
+    group = Group(segment, start)
+    prefix, body_crc = build_body(b"", b"")
+    group.entries.append((Record(durable_index, RecordKind.WITNESS), prefix, body_crc))
+    group.end += padded(HEADER_BYTES + len(prefix))
+    return group
+
+
+def lost_records(damage: list[Damage], first_index: int) -> Iterator[Record]:
+    """LOST records that tell of it."""
+    for number, start in enumerate(range(0, len(damage), LOSSES_PER_RECORD)):
+        payload = encode_lost(damage[start : start + LOSSES_PER_RECORD])
+        yield Record(index=first_index + number, kind=RecordKind.LOST, payload=payload)

@@ -5,17 +5,18 @@ What lies on the disk is FORMAT.md; what to believe of it is recovery.py.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
-from patterns.wire.records import FIRST_INDEX, Damage, Opened, Position, Record, RecordKind, Restorer, encode_lost
+from patterns.wire.records import FIRST_INDEX, Damage, Opened, Position, Record, RecordKind, Restorer
 from zbroker.store.checkpoint import Anchor, Checkpoints
-from zbroker.store.commit import Group, build_commit
+from zbroker.store.commit import Group, build_commit, lost_records, witness_group
 from zbroker.store.disk import Disk, FileSystem
 from zbroker.store.faults import JournalFailed, JournalFull, RecordTooLarge
 from zbroker.store.folder import settle_tail, take_folder
 from zbroker.store.listing import SegmentFile, cut_short, list_segments
+from zbroker.store.liveness import Liveness, noting
 from zbroker.store.reader import RecordReader
 from zbroker.store.record import (
     COLUMNS_LENGTH_BYTES,
@@ -38,6 +39,7 @@ from zbroker.store.segment import (
     SegmentHeader,
     data_end,
     pack_header,
+    reader_min_for,
     write_whole,
 )
 from zbroker.store.spares import OUT_OF_SPACE, Spares
@@ -45,7 +47,6 @@ from zbroker.store.syncs import Syncs
 
 COMMIT_BYTES = 1 << 20  # what one sync covers is everybody's latency: 1.45 ms at 1 MiB, 4.6 ms at 4 MiB
 WITNESS_DELAY_US = 5_000  # long enough not to double the syncs of a busy journal, short beside a human's restart
-LOSSES_PER_RECORD = 1000  # about 100 KB of LOST record
 
 
 class FileJournal:
@@ -65,8 +66,7 @@ class FileJournal:
         segment_bytes: int = SEGMENT_BYTES,
         network_allowed: bool = False,
     ) -> None:
-        assert segment_bytes % BLOCK_BYTES == 0
-        assert segment_bytes >= SEGMENT_BYTES_MIN
+        assert segment_bytes % BLOCK_BYTES == 0 <= segment_bytes - SEGMENT_BYTES_MIN
         self._disk = disk
         self._folder = folder.rstrip("/") or "/"
         self._random_bytes = random_bytes
@@ -77,7 +77,8 @@ class FileJournal:
         self._file_system = FileSystem("unknown", False, [])
         self._notes: list[str] = []  # what to say of files that were found
         self._headers: dict[int, SegmentHeader] = {}
-        self._checkpoints = Checkpoints(disk, self._folder, wall_ms)
+        self._liveness = Liveness()
+        self._checkpoints = Checkpoints(disk, self._folder, wall_ms, self._liveness)
         self._lock: int | None = None
         self._failed: str | None = None
         self._spares = Spares(disk, self._folder, segment_bytes)
@@ -86,8 +87,7 @@ class FileJournal:
         self._group: Group | None = None  # the last of _groups, while it takes more
         self._syncs = Syncs()
         self._damage: list[Damage] = []
-        self._last_index = self._durable_index = self._witnessed_index = 0
-        self._synced_at = 0
+        self._last_index = self._durable_index = self._witnessed_index = self._synced_at = 0
         # The segment being written, and where the next append goes (which may already be a later one).
         self._number = 0
         self._handle = -1
@@ -114,9 +114,13 @@ class FileJournal:
         try:
             settle_tail(self._disk, self._folder)
             files = list_segments(self._disk, self._folder)
-            restored = restore_newest(self._disk, self._folder, files, restorer) if restorer else Restored()
+            restored = Restored()
+            if restorer is not None:
+                restored = restore_newest(self._disk, self._folder, files, restorer, self._liveness)
             self._notes = cut_short(files) + restored.refused
-            scan = LogScan(self._disk, files, visit, start=start_of(restored.meta)).run()
+            scan = LogScan(self._disk, files, noting(visit, self._liveness), start=start_of(restored.meta)).run()
+            for report in scan.reports:
+                self._liveness.begin(report.number)
             self._begin_life(files, scan.end_index, restored)
             self._checkpoints.count_from(self._last_index - scan.records, self._log_bytes - scan.bytes)
             known, fresh = known_and_fresh(scan, restored)
@@ -158,11 +162,7 @@ class FileJournal:
         self._tail_segment, self._tail = number, BLOCK_BYTES
 
     def _write_lost(self, damage: list[Damage], visit: Visit) -> tuple[int, int]:
-        positions: list[tuple[Record, Position]] = []
-        for start in range(0, len(damage), LOSSES_PER_RECORD):
-            payload = encode_lost(damage[start : start + LOSSES_PER_RECORD])
-            record = Record(index=self._last_index + 1, kind=RecordKind.LOST, payload=payload)
-            positions.append((record, self.append(record)))
+        positions = [(record, self.append(record)) for record in lost_records(damage, self._last_index + 1)]
         if positions:
             self.commit(0)
             for record, position in positions:
@@ -199,6 +199,8 @@ class FileJournal:
         offset = group.end
         group.end = offset + padded(size)
         self._last_index = record.index
+        if record.kind == RecordKind.APPEND:
+            self._liveness.note(group.segment, record.stream_id, record.base_offset, record.count)
         return Position(group.segment, offset, size)
 
     def _room(self, room: int, size: int) -> Group:
@@ -220,6 +222,7 @@ class FileJournal:
         if full is not None and segment != self._number and self._spares.prepared is None:
             raise JournalFull(self._folder, size, full)
         self._tail_segment, self._tail = segment, start
+        self._liveness.begin(segment)
         self._group = Group(segment, start)
         self._groups.append(self._group)
         return self._group
@@ -283,7 +286,6 @@ class FileJournal:
         no header is damaged for certain, never torn.
         """
         salt = self._random_bytes(SALT_BYTES)
-        newest = self._checkpoints.newest
         header = SegmentHeader(
             folder_uuid=self._uuid,
             number=number,
@@ -292,11 +294,12 @@ class FileJournal:
             epoch=self._epoch,
             first_index=self._durable_index + 1,
             durable_index=self._durable_index,
-            checkpoint_index=newest.first_index if newest else 0,
+            checkpoint_index=self._checkpoints.newest_index,
             salt=salt,
             segment_bytes=self._segment_bytes,
             created_ms=self._wall_ms(),
             oldest_needed=self._oldest_needed,
+            reader_min=reader_min_for(self._oldest_needed),
         )
         block, crc = pack_header(header)
         write_whole(self._disk, handle, [block], 0)
@@ -332,7 +335,7 @@ class FileJournal:
         if due is None or due > now:
             return
         if self._checkpoints.is_complete(self._durable_index):
-            self._try_checkpoint(lambda: self._checkpoints.publish(self._headers, self._damage))
+            self._try_checkpoint(self._publish)
         if self._spares.retry_at is not None and self._spares.retry_at <= now:
             try:
                 self._spares.prepare(self._number + 1, now)
@@ -349,11 +352,7 @@ class FileJournal:
         self._witnessed_index = self._durable_index  # also when there is no room: the next header says it
         if self._tail + COMMIT_ALIGN_BYTES > data_end(self._segment_bytes):
             return
-        group = Group(self._number, self._tail)
-        prefix, body_crc = build_body(b"", b"")
-        witness = Record(self._durable_index, RecordKind.WITNESS)
-        group.entries.append((witness, prefix, body_crc))
-        group.end += padded(HEADER_BYTES + len(prefix))
+        group = witness_group(self._number, self._tail, self._durable_index)
         self._tail = padded(group.end, COMMIT_ALIGN_BYTES)
         try:
             self._write(group)
@@ -381,11 +380,8 @@ class FileJournal:
         assert not self._groups
         anchor = Anchor(self._durable_index + 1, self._number, self._tail, self._headers[self._number].crc)
         self._checkpoints.count_from(self._last_index, self._log_bytes)
-        self._try_checkpoint(lambda: self._checkpoints.begin(anchor))
-        indexed = self._checkpoints.indexed
-        return sorted(
-            number for number in self._headers if number < self._number and number not in indexed
-        ), self._number
+        self._try_checkpoint(lambda: self._checkpoints.begin(anchor, self._headers))
+        return sorted(self._headers.keys() - self._checkpoints.indexed - {self._number}), self._number
 
     def put_checkpoint(self, chunk: bytes, segment: int) -> None:
         """Write a piece of it; nothing, if it was given up. Raises JournalFailed."""
@@ -397,6 +393,19 @@ class FileJournal:
         """All was said; handle_timeout() finishes it. Raises JournalFailed."""
         if self._checkpoints.is_writing:
             self._try_checkpoint(lambda: self._checkpoints.end(last_index))
+
+    def _publish(self) -> None:
+        for number in self._checkpoints.publish(self._headers, self._damage):
+            del self._headers[number]
+            self._reader.forget(number)
+            self._liveness.drop(number)
+        self._oldest_needed = max(self._oldest_needed, self._checkpoints.oldest_needed)
+
+    def forget(self, ranges: Iterable[tuple[int, int, int]]) -> None:
+        """Nobody will read these offsets (stream id, first, last). A segment of which nothing else is left goes when two
+        checkpoints in a row did not need it. Not remembered by the journal: say it again after each open.
+        """
+        self._liveness.forget(ranges)
 
     def _try_checkpoint(self, call: Callable[[], None]) -> None:
         """Without space it is given up, and due again later. A disk that fails otherwise has failed for the log too."""
@@ -444,7 +453,7 @@ class FileJournal:
             "live_bytes": segments * self._segment_bytes - rest,
             "reserve_bytes": rest + self._spares.bytes,
             **self._syncs.status(),
-            "checkpoint_index": newest.first_index if newest else 0,
+            "checkpoint_index": self._checkpoints.newest_index,
             "checkpoint_age_ms": max(0, self._wall_ms() - newest.created_ms) if newest else None,
             "checkpoint_records_behind": self._durable_index
             + 1

@@ -4,7 +4,7 @@ Reads only. The journal decides what to write about it; verify.py shows it to pe
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import msgspec
@@ -46,7 +46,7 @@ class Start(NamedTuple):
 
 
 class SegmentReport(msgspec.Struct):
-    """What the scan met in one segment; `state` is whole, torn, damaged, blank, headless."""
+    """What the scan met in one segment; `state` is whole, torn, damaged, blank, headless, or dead (verify)."""
 
     number: int
     name: str
@@ -63,14 +63,15 @@ class SegmentReport(msgspec.Struct):
     def reclaimable(self) -> int:
         """Bytes of a file that holds nothing of the log: prepared, or of a life without a record."""
         is_unused = self.state == "whole" and self.last_index < self.first_index and not self.nonzero_after_end
-        return self.size if is_unused or self.state == "blank" else 0
+        return self.size if is_unused or self.state in ("blank", "dead") else 0
 
 
 class LogScan:
     """One pass over a folder's segments, in index order.
 
     Results: `end_index` (what the next record carries), `records`, `bytes`, `found` (every hole), `fresh` (those
-    that no LOST record tells of yet), `torn_bytes`, `reports`. `progress` hears the bytes of each file as it is begun.
+    that no LOST record tells of yet), `torn_bytes`, `reports`. `progress` hears the bytes of each file as it is begun;
+    segments `given_back` may be missing.
     """
 
     def __init__(
@@ -80,8 +81,10 @@ class LogScan:
         visit: Visit,
         progress: Progress = silent,
         start: Start | None = None,
+        given_back: Collection[int] = (),
     ) -> None:
         self._disk = disk
+        self._given_back = given_back
         self._progress = progress
         self._start = start
         self._files = files
@@ -98,8 +101,6 @@ class LogScan:
 
     def run(self) -> "LogScan":
         """Scan everything. Raises OSError only for what is no damage (no permission, too many files)."""
-        headed = [file.header for file in self._files if file.header]
-        self.end_index = headed[-1].oldest_needed if headed else FIRST_INDEX
         if self._start is not None:
             self.end_index = self._start.first_index
             self._files = [file for file in self._files if file.number >= self._start.number]
@@ -254,7 +255,11 @@ class LogScan:
             return
         before = self._files[place - 1 - len(headless)] if place > len(headless) else None
         first_number = FIRST_NUMBER if self._start is None else self._start.number
-        missing = header.number - (before.number + 1 if before else first_number) - len(headless)
+        absent = range(before.number + 1 if before else first_number, header.number - len(headless))
+        missing = len(absent)
+        if missing and not headless and all(number in self._given_back for number in absent):
+            self.end_index = header.first_index
+            return
         lost_bytes = sum(file.size for file in headless) + missing * header.segment_bytes
         number, offset, reason = header.number, 0, "segment header" if headless else "segment missing"
         if before is not None and before.header is not None:

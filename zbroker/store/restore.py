@@ -13,6 +13,7 @@ from zbroker.store.checkpoint import STATE, IndexMeta, Meta, checkpoint_name, in
 from zbroker.store.chunks import META, NotWhole, read_chunks
 from zbroker.store.disk import Disk
 from zbroker.store.listing import SegmentFile
+from zbroker.store.liveness import Liveness
 from zbroker.store.recovery import LogScan, Start
 from zbroker.store.run import CHAIN_UNKNOWN, Run, read_run
 from zbroker.store.segment import BLOCK_BYTES, FIRST_NUMBER, FORMAT, SegmentHeader
@@ -35,7 +36,7 @@ class Restored(msgspec.Struct):
     missing: list[Damage] = []
 
 
-def restore_newest(disk: Disk, folder: str, files: list[SegmentFile], engine: Restorer) -> Restored:
+def restore_newest(disk: Disk, folder: str, files: list[SegmentFile], engine: Restorer, liveness: Liveness) -> Restored:
     """Show the newest usable checkpoint to the engine, with the places of all records before it."""
     result = Restored(refused=[], indexed=set())
     found = (parse_checkpoint_name(name) for name in disk.listdir(folder))
@@ -54,7 +55,9 @@ def restore_newest(disk: Disk, folder: str, files: list[SegmentFile], engine: Re
             continue
         result.meta = meta
         result.missing = missing_segments(meta, files)
-        result.indexed = set(_index(disk, folder, files, meta, engine))
+        result.indexed = set(_index(disk, folder, files, meta, engine, liveness))
+        for number, spans in meta.spans.items():
+            liveness.load(number, spans)
         for tag, body in read_chunks(disk, path):
             if tag not in (STATE, META):
                 engine.index(body)
@@ -95,6 +98,19 @@ def objection(meta: Meta, files: list[SegmentFile]) -> str | None:
     if anchor is None and later and min(later) < meta.first_index:
         return "tells of records that the log gave to others: a copy from another time"
     return None
+
+
+def given_back(disk: Disk, folder: str, files: list[SegmentFile]) -> set[int]:
+    """Numbers of segments that the newest usable checkpoint needs no more, whether they are there or not."""
+    found = (parse_checkpoint_name(name) for name in disk.listdir(folder))
+    for index in sorted((index for index in found if index is not None), reverse=True):
+        try:
+            meta = read_meta(disk, f"{folder}/{checkpoint_name(index)}")
+        except NotWhole:
+            continue
+        if objection(meta, files) is None:
+            return set(range(FIRST_NUMBER, meta.number)) - {number for number, _ in meta.segments}
+    return set()
 
 
 def missing_segments(meta: Meta, files: list[SegmentFile]) -> list[Damage]:
@@ -149,19 +165,24 @@ def next_life(files: list[SegmentFile], meta: Meta | None) -> Life:
 # -- where the records before it lie --------------------------------------------------------------
 
 
-def _index(disk: Disk, folder: str, files: list[SegmentFile], meta: Meta, engine: Restorer) -> Iterator[int]:
+def _index(
+    disk: Disk, folder: str, files: list[SegmentFile], meta: Meta, engine: Restorer, liveness: Liveness
+) -> Iterator[int]:
     """Show the index of each segment before the checkpoint's; yields those whose index is whole."""
+    listed = {number for number, _ in meta.segments}
     for place, file in enumerate(files):
         if file.header is None or file.number >= meta.number:
             continue
-        if _show_index(disk, f"{folder}/{index_name(file.number, file.generation)}", file.header, engine):
+        if file.number not in listed:
+            liveness.give_up(file.number)
+        elif _show_index(disk, f"{folder}/{index_name(file.number, file.generation)}", file.header, engine, liveness):
             yield file.number
-            continue
-        later = [other.header.first_index for other in files[place + 1 :] if other.header is not None]
-        _rescan(disk, file, file.header, min([meta.first_index, *later]), engine)
+        else:
+            later = [other.header.first_index for other in files[place + 1 :] if other.header is not None]
+            _rescan(disk, file, file.header, min([meta.first_index, *later]), engine, liveness)
 
 
-def _show_index(disk: Disk, path: str, header: SegmentHeader, engine: Restorer) -> bool:
+def _show_index(disk: Disk, path: str, header: SegmentHeader, engine: Restorer, liveness: Liveness) -> bool:
     """False when it is not whole or not this segment's; what was shown already is shown again by the rescan, which is
     harmless.
     """
@@ -173,6 +194,8 @@ def _show_index(disk: Disk, path: str, header: SegmentHeader, engine: Restorer) 
                 if found.header_crc != header.crc or found.reader_min > FORMAT:
                     return False
                 is_ours = True
+                if found.spans is not None:
+                    liveness.load(header.number, found.spans)
             elif not is_ours or not engine.index(body):
                 return False
     except (NotWhole, msgspec.MsgspecError, UnicodeError):
@@ -180,13 +203,17 @@ def _show_index(disk: Disk, path: str, header: SegmentHeader, engine: Restorer) 
     return is_ours
 
 
-def _rescan(disk: Disk, file: SegmentFile, header: SegmentHeader, bound: int, engine: Restorer) -> None:
+def _rescan(
+    disk: Disk, file: SegmentFile, header: SegmentHeader, bound: int, engine: Restorer, liveness: Liveness
+) -> None:
     """Show each whole APPEND of a segment whose index is lost; what rots in it is found when it is read."""
 
     def visit(record: Record, position: Position) -> None:
         if record.kind == RecordKind.APPEND:
+            liveness.note(position.segment, record.stream_id, record.base_offset, record.count)
             engine.reindex(record, position)
 
+    liveness.load(file.number, [])
     window = Window(disk, file.path, file.size)
     run = Run(BLOCK_BYTES, header.crc, header.first_index, 0, 0, None)
     try:

@@ -9,7 +9,7 @@ from zbroker.store.disk import Disk
 from zbroker.store.folder import hold_for_reading
 from zbroker.store.listing import SegmentFile, cut_short, list_segments
 from zbroker.store.recovery import LogScan, Progress, SegmentReport, silent
-from zbroker.store.restore import objection, read_meta
+from zbroker.store.restore import given_back, objection, read_meta
 
 
 class CheckpointReport(msgspec.Struct, frozen=True):
@@ -66,11 +66,14 @@ def verify_folder(disk: Disk, folder: str, progress: Progress = silent) -> Folde
     lock = hold_for_reading(disk, folder)
     try:
         files = list_segments(disk, folder)
-        scan = LogScan(disk, files, lambda record, position: None, progress).run()
+        dead = given_back(disk, folder, files)
+        scan = LogScan(disk, files, lambda record, position: None, progress, given_back=dead).run()
         checkpoints = _checkpoints(disk, folder, files)
     finally:
         if lock is not None:
             disk.close(lock)
+    for part in scan.reports:
+        part.state = "dead" if part.number in dead else part.state
     return FolderReport(
         segments=scan.reports,
         damage=scan.found,

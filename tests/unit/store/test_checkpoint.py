@@ -13,6 +13,7 @@ from zbroker.store.checkpoint import (
     index_name,
     parse_checkpoint_name,
 )
+from zbroker.store.liveness import Liveness
 from zbroker.store.segment import SegmentHeader
 from zbroker.testing.disk import VirtualDisk
 
@@ -25,11 +26,11 @@ HEADERS = {number: header(number) for number in (1, 2, 3)}
 
 
 def made(disk: VirtualDisk) -> Checkpoints:
-    return Checkpoints(disk, "/j", lambda: 7)
+    return Checkpoints(disk, "/j", lambda: 7, Liveness())
 
 
 def write(checkpoints: Checkpoints, first: int) -> None:
-    checkpoints.begin(Anchor(first, 3, 4096, 3))
+    checkpoints.begin(Anchor(first, 3, 4096, 3), HEADERS)
     checkpoints.put(b"index", 1, HEADERS[1])
     checkpoints.put(b"state", 0, None)
     checkpoints.put(b"rest", 3, HEADERS[3])
@@ -51,13 +52,13 @@ def test_it_is_due_after_so_many_bytes_or_records() -> None:
     assert not checkpoints.is_due(100 + CHECKPOINT_RECORDS - 1, 1000 + CHECKPOINT_BYTES - 1)
     assert checkpoints.is_due(100 + CHECKPOINT_RECORDS, 1000)
     assert checkpoints.is_due(100, 1000 + CHECKPOINT_BYTES)
-    checkpoints.begin(Anchor(100, 3, 4096, 3))
+    checkpoints.begin(Anchor(100, 3, 4096, 3), HEADERS)
     assert not checkpoints.is_due(1 << 40, 1 << 40), "one is being written"
 
 
 def test_it_waits_for_what_it_may_reflect() -> None:
     checkpoints = made(VirtualDisk())
-    checkpoints.begin(Anchor(10, 3, 4096, 3))
+    checkpoints.begin(Anchor(10, 3, 4096, 3), HEADERS)
     assert not checkpoints.is_complete(99)
     checkpoints.end(20)
     assert not checkpoints.is_complete(19)

@@ -154,10 +154,10 @@ def test_a_newer_format_is_refused() -> None:
     journal.close()
     header = unpack_header(disk.content(FIRST)[:4096])
     assert header is not None
-    header = type(header)(**{**{f: getattr(header, f) for f in header.__struct_fields__}, "reader_min": 2})
+    header = type(header)(**{**{f: getattr(header, f) for f in header.__struct_fields__}, "reader_min": 3})
     handle = disk.open(FIRST)
     disk.pwrite(handle, pack_header(header)[0], 0)
-    with pytest.raises(NewerFormat, match="format 2"):
+    with pytest.raises(NewerFormat, match="format 3"):
         opened(disk)
 
 

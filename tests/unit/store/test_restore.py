@@ -6,6 +6,7 @@ from zbroker.store.checkpoint import Meta, checkpoint_name
 from zbroker.store.chunks import META as META_TAG
 from zbroker.store.chunks import ChunkWriter
 from zbroker.store.listing import SegmentFile
+from zbroker.store.liveness import Liveness
 from zbroker.store.restore import missing_segments, objection, restore_newest, start_of
 from zbroker.store.segment import SegmentHeader
 from zbroker.testing.disk import VirtualDisk
@@ -54,6 +55,6 @@ def test_one_whose_words_are_no_utf_8_is_refused_and_not_an_exception() -> None:
     writer = ChunkWriter(disk, f"/j/{checkpoint_name(5)}")
     writer.put(META_TAG, b"\x81\xa6reason\xa1\xff")
     writer.finish()
-    restored = restore_newest(disk, "/j", [file(1)], None)  # type: ignore[arg-type]
+    restored = restore_newest(disk, "/j", [file(1)], None, Liveness())  # type: ignore[arg-type]
     assert restored.meta is None
     assert "cannot be understood" in restored.refused[0]

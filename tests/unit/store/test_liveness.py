@@ -1,0 +1,52 @@
+"""A segment is dead when all that it spans was forgotten, and never because nothing is known of it."""
+
+from zbroker.store.liveness import Liveness
+
+
+def noted() -> Liveness:
+    liveness = Liveness()
+    for segment in (1, 2):
+        liveness.begin(segment)
+    liveness.note(1, 7, 0, 5)
+    liveness.note(1, 7, 5, 5)
+    liveness.note(1, 8, 100, 1)
+    liveness.note(2, 7, 10, 5)
+    return liveness
+
+
+def test_it_dies_with_the_last_stream_in_it() -> None:
+    liveness = noted()
+    liveness.forget([(7, 0, 9)])
+    assert not liveness.is_dead(1)
+    liveness.forget([(8, 100, 100)])
+    assert liveness.is_dead(1)
+    assert not liveness.is_dead(2)
+
+
+def test_ranges_that_touch_are_one_and_those_that_do_not_are_not() -> None:
+    liveness = noted()
+    liveness.forget([(8, 0, 1000), (7, 0, 3), (7, 5, 9)])
+    assert not liveness.is_dead(1), "offset 4 is wanted"
+    liveness.forget([(7, 4, 4)])
+    assert liveness.is_dead(1)
+
+
+def test_what_is_not_known_is_alive_and_a_segment_without_batches_is_dead() -> None:
+    liveness = noted()
+    liveness.begin(3)
+    assert liveness.is_dead(3)
+    assert not liveness.is_dead(4)
+    assert liveness.spans(4) is None
+
+
+def test_spans_come_back_in_another_life() -> None:
+    other = Liveness()
+    spans = noted().spans(1)
+    assert spans == [(7, 0, 9), (8, 100, 100)]
+    other.load(1, spans)
+    other.forget([(7, 0, 9), (8, 100, 100)])
+    assert other.is_dead(1)
+    other.drop(1)
+    assert not other.is_dead(1)
+    other.give_up(1)
+    assert other.is_dead(1)
