@@ -440,8 +440,8 @@ class FileJournal:
 
     def status(self) -> dict[str, object]:
         """For people and metrics; bytes of the folder's segments and spares, times in microseconds or, for ages, ms."""
-        segments = len(self._headers)
-        newest, rest = self._checkpoints.newest, self._segment_bytes - self._tail
+        segments, size, newest = len(self._headers), self._segment_bytes, self._checkpoints.newest
+        live, rest = segments - self._liveness.count_dead(self._headers, self._number), size - self._tail
         return {
             "folder": self._folder,
             "uuid": self._uuid.hex(),
@@ -449,8 +449,8 @@ class FileJournal:
             "durable_index": self._durable_index,
             "waiting_records": self._last_index - self._durable_index,
             "segments": segments,
-            "bytes": segments * self._segment_bytes + self._spares.bytes,
-            "live_bytes": segments * self._segment_bytes - rest,
+            "bytes": segments * size + self._spares.bytes,
+            "live_bytes": live * size - rest,
             "reserve_bytes": rest + self._spares.bytes,
             **self._syncs.status(),
             "checkpoint_index": self._checkpoints.newest_index,

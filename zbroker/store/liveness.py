@@ -62,6 +62,10 @@ class Liveness:
         spans = self._spans.get(segment)
         return spans is not None and all(self._covers(stream_id, *span) for stream_id, span in spans.items())
 
+    def count_dead(self, segments: Iterable[int], below: int) -> int:
+        """How many of them, of those with a number below."""
+        return sum(self.is_dead(segment) for segment in segments if segment < below)
+
     def _covers(self, stream_id: int, first: int, last: int) -> bool:
         ranges = self._dead.get(stream_id, [])
         place = bisect_right(ranges, (first, 1 << 63)) - 1
