@@ -64,16 +64,18 @@ class Session:
 class Message:
     """One offset in one group: who holds it, whether it is done, and which attempt may come next."""
 
-    __slots__ = ("done", "highest", "holder", "next_high", "next_low")
+    __slots__ = ("counted", "done", "highest", "holder", "next_high", "next_low")
 
     def __init__(self) -> None:
         self.holder: Lease | None = None
         self.done = ""
         self.next_low = self.next_high = 1
         self.highest = 0
+        self.counted: int | None = None  # attempts that count while nobody holds it: a checkpoint may say so
 
     def comes_back(self, low: int, high: int) -> None:
         self.holder = None
+        self.counted = low - 1
         self.next_low, self.next_high = low, high
 
 
@@ -293,7 +295,7 @@ class Model:
             raise Violation(
                 f"6: {key}[{offset}] has attempt {lease.attempt}, the model {message.next_low} to {message.next_high}"
             )
-        message.holder = lease
+        message.holder, message.counted = lease, None
         message.highest = max(message.highest, lease.attempt)
         self._news.append((key, offset, lease.attempt, ""))
 
@@ -386,6 +388,8 @@ class Model:
             image = self._image.get(key, {})
             for offset, message in messages.items():
                 attempts, done = image.get(offset, (0, ""))
+                if message.counted is not None:
+                    attempts = min(attempts, message.counted)
                 message.holder = None
                 message.done = done or ("perhaps" if message.done else "")
                 message.next_low, message.next_high = attempts + 1, max(message.highest, attempts) + 1

@@ -58,6 +58,7 @@ class LogTruth:
         self.last = 0
         self.is_damaged = False
         self._epochs: list[int] = []
+        self._hits: list[tuple[int, int, int]] = []  # since the last open, which writes records of its own
         self._sequences: dict[int, tuple[int, int]] = {}  # producer id -> (epoch, sequence) of its last batch
 
     # -- a life ---------------------------------------------------------------------------------------------------
@@ -118,9 +119,9 @@ class LogTruth:
         parsed = parse_name(path.rpartition("/")[2])
         if parsed is None:
             return
+        self._hits.append((parsed[0], start, end))
         for index, entry in self.entries.items():
-            place = entry.position
-            if place.segment == parsed[0] and place.offset < end and start < place.offset + place.size:
+            if _overlaps(entry.position, parsed[0], start, end):
                 self.damaged.add(index)
                 self.is_damaged = self.is_damaged or entry.is_exposed
 
@@ -201,6 +202,10 @@ class LogTruth:
             entry = Entry(record, position, known.known_durable if known and is_same else 0, uids)
             self.entries[record.index] = entry
             self._expose(entry)
+            if known is None and any(_overlaps(position, *hit) for hit in self._hits):
+                self.damaged.add(record.index)
+                self.is_damaged = True
+        self._hits.clear()
         self.last = self.durable = opened.next_index - 1
         self.damaged &= self.entries.keys()
 
@@ -235,3 +240,7 @@ class LogTruth:
         require(
             found == uid or (found is None and self.is_damaged), f"3: {stream}[{offset}] came as {uid!r}, is {found!r}"
         )
+
+
+def _overlaps(place: Position, segment: int, start: int, end: int) -> bool:
+    return place.segment == segment and place.offset < end and start < place.offset + place.size
