@@ -238,7 +238,9 @@ class Consumers:
             self._promise(session, Settled(header.id, stale), None, None)
         elif stale:
             places = ", ".join(f"{first} to {last}" for first, last in header.ranges[:_RANGES_TOLD])
-            why = StaleLease(f"{stale} messages of lease {header.lease} (offsets {places}) are not this session's any more")
+            why = StaleLease(
+                f"{stale} messages of lease {header.lease} (offsets {places}) are not this session's any more"
+            )
             self._sessions.refuse(session, why, "lease", header.lease)
 
     def _apply(self, session: Session, header: Settle, now: int) -> int:
