@@ -41,6 +41,10 @@ class Unknown(Exception):
     """A chunk that this version does not understand."""
 
 
+# What restore() and index() raise on bytes that are no checkpoint of this version.
+NOT_OURS: Final = (Unknown, msgspec.MsgspecError, RecursionError, ValueError, TypeError, LookupError, OverflowError)
+
+
 def cut(catalog: Catalog, producers: Producers, full: list[int], current: int) -> Iterator[tuple[bytes, int]]:
     """Chunks of a checkpoint, each with the segment whose index it is of; STATE for what is none's.
 
@@ -152,8 +156,7 @@ def restore(chunks: Iterable[bytes], catalog: Catalog, producers: Producers) -> 
     """Put the state back into an empty catalog.
 
     Raises:
-        Unknown, msgspec.MsgspecError, ValueError, TypeError, LookupError: it is of another version, or not ours; catalog
-            and producers may hold a part of it.
+        One of NOT_OURS; catalog and producers may then hold a part of it.
     """
     is_known = False
     for chunk in chunks:

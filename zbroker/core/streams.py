@@ -32,7 +32,6 @@ _UNREADABLE: Final = (
     UnicodeError,
     RecursionError,
 )  # a string that is no UTF-8 is not msgspec's error
-_NOT_OURS: Final = (*_UNREADABLE, checkpoint.Unknown, ValueError, TypeError, LookupError, OverflowError)
 LAZY_US: Final = 10_000  # "delivered" and attempts alone wait so long for a record that goes to disk anyway
 
 
@@ -95,7 +94,7 @@ class Streams:
         """Take over a checkpoint, before anything else; False, and as new, if it cannot be understood."""
         try:
             checkpoint.restore(chunks, self._catalog, self._intake.producers)
-        except _NOT_OURS:
+        except checkpoint.NOT_OURS:
             self._catalog.clear()
             self._intake.producers.clear()
             return False
@@ -105,7 +104,7 @@ class Streams:
         """Take over where batches lie; False if it cannot be understood."""
         try:
             checkpoint.index(chunk, self._catalog)
-        except _NOT_OURS:
+        except checkpoint.NOT_OURS:
             return False
         return True
 

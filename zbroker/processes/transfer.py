@@ -57,7 +57,7 @@ class Names:
     def restore(self, chunks: Iterable[bytes]) -> bool:
         try:
             checkpoint.restore(chunks, self.catalog, Producers())
-        except (checkpoint.Unknown, msgspec.MsgspecError, ValueError, TypeError, LookupError):
+        except checkpoint.NOT_OURS:
             self.catalog.clear()
             return False
         return True

@@ -3,7 +3,7 @@
 Reads only. On any doubt about a checkpoint the older one, or the whole log, is taken: a checkpoint never shortens the log.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -43,12 +43,13 @@ def restore_newest(disk: Disk, folder: str, files: list[SegmentFile], engine: Re
     for index in sorted((index for index in found if index is not None), reverse=True):
         path = f"{folder}/{checkpoint_name(index)}"
         try:
-            meta = read_meta(disk, path)
+            chunks = list(read_chunks(disk, path))  # all before the first is shown: half a checkpoint is none
+            meta = _meta_of(chunks)
         except NotWhole as error:
             result.refused.append(f"{path} {error}; an older one, or the whole log, was read instead")
             continue
         why = objection(meta, files)
-        if why is None and not engine.restore(body for tag, body in read_chunks(disk, path) if tag == STATE):
+        if why is None and not engine.restore(body for tag, body in chunks if tag == STATE):
             why = "is of another version of the broker"
         if why is not None:
             result.refused.append(f"{path} {why}; an older one, or the whole log, was read instead")
@@ -58,25 +59,27 @@ def restore_newest(disk: Disk, folder: str, files: list[SegmentFile], engine: Re
         result.indexed = set(_index(disk, folder, files, meta, engine, liveness))
         for number, spans in meta.spans.items():
             liveness.load(number, spans)
-        for tag, body in read_chunks(disk, path):
-            if tag not in (STATE, META):
-                engine.index(body)
+        if not all(engine.index(body) for tag, body in chunks if tag not in (STATE, META)):
+            for file in files:
+                if file.header is not None and file.number >= meta.number:
+                    _rescan(disk, file, file.header, meta.first_index, engine, liveness)
         return result
     return result
 
 
 def read_meta(disk: Disk, path: str) -> Meta:
     """The store's part, once every byte of the file is verified. Raises NotWhole."""
-    meta = None
-    for tag, body in read_chunks(disk, path):
-        if tag == META:
-            try:
-                meta = msgspec.msgpack.decode(body, type=Meta)
-            except (msgspec.MsgspecError, UnicodeError) as error:
-                raise NotWhole(f"cannot be understood ({error})") from error
-    if meta is None:
+    return _meta_of((tag, body) for tag, body in read_chunks(disk, path) if tag == META)
+
+
+def _meta_of(chunks: Iterable[tuple[int, bytes]]) -> Meta:
+    metas = [body for tag, body in chunks if tag == META]
+    if not metas:
         raise NotWhole("does not say what it is of")
-    return meta
+    try:
+        return msgspec.msgpack.decode(metas[-1], type=Meta)
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise NotWhole(f"cannot be understood ({error})") from error
 
 
 def objection(meta: Meta, files: list[SegmentFile]) -> str | None:

@@ -36,8 +36,14 @@ class Spares:
         return self._segment_bytes * ((self.prepared is not None) + self._has_ballast)
 
     def find_ballast(self) -> None:
-        """That of an earlier life."""
-        self._has_ballast = BALLAST in self._disk.listdir(self._folder)
+        """That of an earlier life; one that is not all there would give back nothing."""
+        if BALLAST in self._disk.listdir(self._folder):
+            path = f"{self._folder}/{BALLAST}"
+            handle = self._disk.open(path)
+            self._has_ballast = self._disk.size(handle) >= self._segment_bytes
+            self._disk.close(handle)
+            if not self._has_ballast:
+                self._disk.unlink(path)
 
     def make(self, number: int) -> int | None:
         """A segment's file, allocated and findable after a power cut; None, and full, without space for it.

@@ -81,6 +81,11 @@ def test_ballast_of_an_earlier_life_counts() -> None:
     later = Spares(disk, "/j", BYTES)
     later.find_ballast()
     assert later.bytes == BYTES
+    del disk.live["/j/ballast"].cache[100:]
+    torn = Spares(disk, "/j", BYTES)
+    torn.find_ballast()
+    assert torn.bytes == 0
+    assert "ballast" not in names(disk)
 
 
 def test_what_is_no_want_of_space_is_raised_and_leaves_no_file() -> None:
