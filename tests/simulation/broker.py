@@ -21,6 +21,7 @@ from zbroker.processes.carrier import Carrier
 from zbroker.store.journal import FileJournal
 from zbroker.store.listing import list_segments
 from zbroker.store.recovery import LogScan
+from zbroker.store.restore import given_back
 from zbroker.store.verify import FolderReport, verify_folder
 from zbroker.testing.disk import PowerCut
 
@@ -88,8 +89,8 @@ class BrokerProcess:
         engine = self._make_engine(now)
         report = self._verified()
         opened = inner.open(engine.recover, engine)
-        log, found = self._whole_log()
-        world.opened(opened, log, found, report)
+        log, found, gone = self._whole_log()
+        world.opened(opened, log, found, gone, report)
         engine.opened(opened, str(inner.status().get("uuid", "")), now)
         self._compare(engine, opened, log, now)
         self.engine, self.journal = engine, WatchedJournal(inner, world)
@@ -117,24 +118,27 @@ class BrokerProcess:
         checkpoints, wanted = inner._checkpoints, self.world.checkpoint_records
         return lambda index, size: checkpoints._writer is None and index - checkpoints._counted_from[0] >= wanted
 
-    def _whole_log(self) -> tuple[list[tuple[Record, Position]], list[Damage]]:
-        """Every record that the folder holds now, whatever a checkpoint spares; and the holes. No fault hits this look."""
+    def _whole_log(self) -> tuple[list[tuple[Record, Position]], list[Damage], set[int]]:
+        """Every record that the folder holds now, whatever a checkpoint spares; the holes; segments that are given back.
+
+        No fault hits this look.
+        """
         disk, log = self.world.disk, list[tuple[Record, Position]]()
         faults, disk.faults = disk.faults, []
         try:
-            scan = LogScan(
-                disk, list_segments(disk, FOLDER), lambda record, position: log.append((record, position))
-            ).run()
+            files = list_segments(disk, FOLDER)
+            gone = given_back(disk, FOLDER, files)
+            scan = LogScan(disk, files, lambda record, position: log.append((record, position)), given_back=gone).run()
         finally:
             disk.faults = faults
-        return log, scan.known + scan.fresh
+        return log, scan.known + scan.fresh, gone
 
     def _compare(self, engine: BrokerEngine, opened: Opened, log: list[tuple[Record, Position]], now: int) -> None:
-        """5: checkpoint and replay make the same as a replay of everything."""
+        """5: checkpoint and replay make the same as a replay of everything that was ever in the log."""
         if opened.damage or self.world.truth.is_damaged:
             return
         reference = self._make_engine(now)
-        for record, position in log:
+        for record, position in sorted([*self.world.truth.given_back(), *log], key=lambda found: found[0].index):
             reference.recover(record, position)
         reference.opened(opened, "", now)
         for section in ("streams", "groups"):

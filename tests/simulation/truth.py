@@ -58,6 +58,7 @@ class LogTruth:
         self.last = 0
         self.is_damaged = False
         self._epochs: list[int] = []
+        self._given: dict[int, Entry] = {}
         self._hits: list[tuple[int, int, int]] = []  # since the last open, which writes records of its own
         self._sequences: dict[int, tuple[int, int]] = {}  # producer id -> (epoch, sequence) of its last batch
 
@@ -133,12 +134,17 @@ class LogTruth:
 
     # -- an open --------------------------------------------------------------------------------------------------
 
-    def opened(self, opened: Opened, log: list[tuple[Record, Position]], found: list[Damage]) -> None:
-        """What a life begins with, against all that is known."""
+    def given_back(self) -> list[tuple[Record, Position]]:
+        """Records whose segments were unlinked, in order: checkpoints have what they said."""
+        return [(entry.record, entry.position) for _, entry in sorted(self._given.items())]
+
+    def opened(self, opened: Opened, log: list[tuple[Record, Position]], found: list[Damage], gone: set[int]) -> None:
+        """What a life begins with, against all that is known; `gone` are segments that were given back."""
         require(not self._epochs or opened.epoch > self._epochs[-1], f"3: epoch {opened.epoch} after {self._epochs}")
         self._epochs.append(opened.epoch)
         shown = {record.index: (record, position) for record, position in log}
         require(list(shown) == sorted(shown) and len(shown) == len(log), "4: an open shows records out of order")
+        self._give_back(shown, gone)
         told = self._told(opened, shown, found)
         self._judge_missing(opened, shown, told)
         self._adopt(opened, log)
@@ -147,6 +153,17 @@ class LogTruth:
         for damage in opened.damage:
             self.coverage[f"damage_{damage.reason}".replace(" ", "_")] += 1
 
+    def _give_back(self, shown: dict[int, tuple[Record, Position]], gone: set[int]) -> None:
+        """A segment may go when nobody wants anything of it; a message is wanted as long as nothing deletes it."""
+        for index in [index for index, entry in self.entries.items() if entry.position.segment in gone]:
+            if index in shown:
+                continue
+            entry = self._given[index] = self.entries.pop(index)
+            require(
+                entry.record.kind != RecordKind.APPEND, f"2: record {index} is a batch, and its segment is given back"
+            )
+            self.coverage["record_given_back"] += 1
+
     def _told(self, opened: Opened, shown: dict[int, tuple[Record, Position]], found: list[Damage]) -> set[int]:
         """Indexes that the open says are lost; nothing else may be missing below its end."""
         told: set[int] = set()
@@ -154,7 +171,7 @@ class LogTruth:
             told.update(range(damage.first_index, min(damage.last_index, self.last + 64) + 1))
             require(self.is_damaged or bool(self.damaged), f"2: damage is told of, and there was none: {damage}")
         known = min(opened.next_index, self.last + 1)
-        missing = [index for index in range(1, known) if index not in shown and index not in told]
+        missing = [index for index in range(1, known) if index not in shown and index not in told | self._given.keys()]
         require(not missing, f"4: the log has holes that nobody tells of: {missing[:5]}")
         return told
 
@@ -162,17 +179,15 @@ class LogTruth:
         evidence = self._evidence()
         first_beyond = min((index for index in self.damaged if index > evidence), default=None)
         for index, entry in self.entries.items():
-            if index in shown:
-                found = shown[index][0]
-                is_replaced = (
-                    found.kind == RecordKind.LOST and not entry.is_exposed
-                )  # it was torn off, and that stands there
-                if found != entry.record and not is_replaced:
-                    raise Violation(f"4: record {index} was {entry.record}, an open shows {found}")
+            is_tail = first_beyond is not None and index >= first_beyond  # looks torn: FORMAT.md says so
+            found = shown[index][0] if index in shown else None
+            if found == entry.record:
                 continue
+            is_replaced = found is not None and found.kind == RecordKind.LOST and (is_tail or not entry.is_exposed)
+            if found is not None and not is_replaced:
+                raise Violation(f"4: record {index} was {entry.record}, an open shows {found}")
             if not entry.is_exposed:
                 continue
-            is_tail = first_beyond is not None and index >= first_beyond  # looks torn: FORMAT.md says so
             if index not in self.damaged and not is_tail:
                 raise Violation(f"2: record {index} was durable and undamaged, and is gone; lost: {sorted(told)[:5]}")
             require(is_tail or index in told, f"2: record {index} is gone, and no LOST record says so")
@@ -202,7 +217,7 @@ class LogTruth:
             entry = Entry(record, position, known.known_durable if known and is_same else 0, uids)
             self.entries[record.index] = entry
             self._expose(entry)
-            if known is None and any(_overlaps(position, *hit) for hit in self._hits):
+            if not is_same and any(_overlaps(position, *hit) for hit in self._hits):
                 self.damaged.add(record.index)
                 self.is_damaged = True
         self._hits.clear()
