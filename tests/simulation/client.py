@@ -96,6 +96,11 @@ class Client:
             self._schedule()
             self._act_later(max(1, delay))
 
+    @property
+    def was_stalled(self) -> bool:
+        """Whether the process was stopped lately: what it says is late then."""
+        return self.world.scheduler.now - self.process.stalled_until < 1_000_000
+
     # -- a turn ---------------------------------------------------------------------------------------------------
 
     def turn(self) -> None:

@@ -40,12 +40,13 @@ Key = tuple[str, str]
 class Lease:
     """A DELIVER that was sent; `held` is what nobody has settled of it."""
 
-    __slots__ = ("attempt", "held", "id", "key", "session", "until")
+    __slots__ = ("attempt", "held", "id", "is_doubtful", "key", "session", "until")
 
     def __init__(self, id: int, key: Key, session: Session, header: Deliver, now: int) -> None:
         self.id, self.key, self.session, self.attempt = id, key, session, header.attempt
         self.held = set(range(header.offset, header.offset + header.count))
         self.until = now + LEASE_US
+        self.is_doubtful = False  # its time was over once, and whether a timer or the next SETTLE came first is open
 
 
 class Session:
@@ -147,6 +148,8 @@ class Model:
         return True
 
     def _settle(self, peer: bytes, session: Session, header: Settle, arrived: int, now: int) -> None:
+        for held in session.leases.values():
+            held.is_doubtful = held.is_doubtful or not self._validity(held, arrived, now)
         lease = session.leases.get(header.lease)
         ranges = header.ranges
         asked = {offset for first, last in ranges for offset in range(first, last + 1)}
@@ -154,7 +157,7 @@ class Model:
             self._unknown(peer, header, asked)
             session.progress_at = now
             return
-        is_valid = self._validity(lease, arrived, now)
+        is_valid = not lease.is_doubtful
         session.progress_at = now
         named = (asked or set(lease.held)) & lease.held
         stale = len(asked - named) if asked else 0
@@ -302,7 +305,7 @@ class Model:
     def _take_from(self, message: Message, holder: Lease, offset: int, now: int) -> None:
         """It is lent to another: by now its holder must have lost it."""
         session = holder.session
-        is_over = now >= max(holder.until, session.progress_at + LEASE_US)
+        is_over = holder.is_doubtful or now >= max(holder.until, session.progress_at + LEASE_US)
         silent_since = max(
             (self._heard.get(peer, 0) for peer, other in self._by_peer.items() if other is session), default=0
         )

@@ -25,6 +25,7 @@ class Process:
         self._turn_at: int | None = None
         self._number = 0
         self.is_alive = True
+        self.stalled_until = -(1 << 40)
 
     def wake(self) -> None:
         """Something is there to do."""
@@ -41,7 +42,7 @@ class Process:
 
     def busy(self, us: int) -> None:
         """The process cannot begin a turn for so long: it computes, or somebody has stopped it."""
-        self._busy_until = max(self._busy_until, self._scheduler.now + us)
+        self._busy_until = self.stalled_until = max(self._busy_until, self._scheduler.now + us)
         at, self._turn_at = self._turn_at, None
         if at is not None:
             self.due(at)

@@ -16,6 +16,7 @@ from tests.simulation.client import Client
 from tests.simulation.disks import FaultyDisk
 from tests.simulation.durable_actors import MemberActor, ProducerActor
 from tests.simulation.faults import SECOND, Fault
+from tests.simulation.live_actors import AdminActor, PublisherActor, ReplierActor, RequesterActor, SubscriberActor
 from tests.simulation.model import Model
 from tests.simulation.truth import LogTruth
 from tests.simulation.violation import Violation, require
@@ -60,6 +61,8 @@ class World:
         self.coverage: Counter[str] = Counter()
         self.model = Model(self)
         self.injected: Counter[str] = Counter()
+        self.asked: dict[str, bool] = {}  # request -> whether it is idempotent
+        self.served: dict[str, int] = {}
         self.wall_offset_ms = 0
         self.broker: BrokerProcess | None = None
         self.clients: list[Client] = []
@@ -96,6 +99,24 @@ class World:
             self.clients.append(MemberActor(self, f"member{number}", stream, group))
         if shape.random() < 0.5:
             self.clients.append(MemberActor(self, "reader", shape.choice(streams), ""))
+        if shape.random() < 0.4:
+            self._add_live(shape)
+
+    def _add_live(self, shape: Random) -> None:
+        """Those who need no disk: they go on while it is full or has failed."""
+        for number in range(shape.randint(1, 2)):
+            self.clients.append(RequesterActor(self, f"requester{number}"))
+            self.clients.append(ReplierActor(self, f"replier{number}"))
+        for number in range(shape.randint(1, 2)):
+            self.clients.append(PublisherActor(self, f"publisher{number}"))
+            self.clients.append(SubscriberActor(self, f"subscriber{number}"))
+        self.clients.append(AdminActor(self, "admin"))
+
+    def serve(self, body: str) -> None:
+        """A replier is given a request."""
+        self.served[body] = self.served.get(body, 0) + 1
+        require(body in self.asked, f"11: nobody asked {body}")
+        require(self.asked[body] or self.served[body] == 1, f"11: {body} is run twice, and is not idempotent")
 
     def chance_of_turns(self) -> int:
         """How long a process takes from being woken to its turn."""
@@ -264,17 +285,18 @@ class World:
         opened: Opened,
         log: list[tuple[Record, Position]],
         found: list[Damage],
+        gone: set[int],
         report: FolderReport | None,
     ) -> None:
         """A folder was opened: compare with the truth, and with what verify had said of the image."""
         if report is not None and not self.injected["sync_error"] and not opened.damage:
             require(
-                (report.next_index, report.records) == (opened.next_index, len(log)),
-                f"4: verify says {report.next_index}, {report.records}; the open {opened.next_index}, {len(log)}",
+                report.next_index == opened.next_index,
+                f"4: by verify the next index is {report.next_index}, by the open {opened.next_index}",
             )
         if opened.records < len(log):
             self.coverage["opened_by_checkpoint"] += 1
-        self.truth.opened(opened, log, found)
+        self.truth.opened(opened, log, found, gone)
         self.model.opened(opened, [record for record, _ in log])
 
     def turned(self, broker: BrokerProcess) -> None:
