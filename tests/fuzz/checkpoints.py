@@ -19,6 +19,7 @@ from zbroker.core.streams import Streams
 from zbroker.store.checkpoint import STATE, IndexMeta, Meta, checkpoint_name, index_name
 from zbroker.store.chunks import META, ChunkWriter, NotWhole, read_chunks
 from zbroker.store.listing import list_segments
+from zbroker.store.liveness import Liveness
 from zbroker.store.restore import restore_newest
 
 _TAGS: Final = (STATE, META, 1, 2)
@@ -75,7 +76,7 @@ def files(data: bytes) -> None:
     for name in (checkpoint_name(5), index_name(1), "absent"):
         with contextlib.suppress(NotWhole):
             assert all(isinstance(body, bytes) for _, body in read_chunks(disk, f"{FOLDER}/{name}"))
-    restored = restore_newest(disk, FOLDER, segments, shown)
+    restored = restore_newest(disk, FOLDER, segments, shown, Liveness())
     assert restored.meta is not None or restored.refused
 
 
