@@ -4,7 +4,7 @@ Reads only. The journal decides what to write about it; verify.py shows it to pe
 """
 
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
@@ -45,6 +45,24 @@ class Start(NamedTuple):
     durable: int
 
 
+class GivenBack(msgspec.Struct, frozen=True):
+    """Segments that the log needs no more, as a checkpoint tells: those with a number below, but for the needed."""
+
+    below: int = 0
+    needed: frozenset[int] = frozenset()
+
+    def has(self, number: int) -> bool:
+        """Whether it is one."""
+        return number < self.below and number not in self.needed
+
+    def has_all(self, numbers: range) -> bool:
+        """Whether they all are; there may be billions, if a file has a strange name."""
+        return numbers.stop <= self.below and not any(number in numbers for number in self.needed)
+
+
+NONE_GIVEN_BACK = GivenBack()
+
+
 class SegmentReport(msgspec.Struct):
     """What the scan met in one segment; `state` is whole, torn, damaged, blank, headless, or dead (verify)."""
 
@@ -81,7 +99,7 @@ class LogScan:
         visit: Visit,
         progress: Progress = silent,
         start: Start | None = None,
-        given_back: Collection[int] = (),
+        given_back: GivenBack = NONE_GIVEN_BACK,
     ) -> None:
         self._disk = disk
         self._given_back = given_back
@@ -257,7 +275,7 @@ class LogScan:
         first_number = FIRST_NUMBER if self._start is None else self._start.number
         absent = range(before.number + 1 if before else first_number, header.number - len(headless))
         missing = len(absent)
-        if missing and not headless and all(number in self._given_back for number in absent):
+        if missing and not headless and self._given_back.has_all(absent):
             self.end_index = header.first_index
             return
         lost_bytes = sum(file.size for file in headless) + missing * header.segment_bytes

@@ -14,7 +14,7 @@ from zbroker.store.chunks import META, NotWhole, read_chunks
 from zbroker.store.disk import Disk
 from zbroker.store.listing import SegmentFile
 from zbroker.store.liveness import Liveness
-from zbroker.store.recovery import LogScan, Start
+from zbroker.store.recovery import NONE_GIVEN_BACK, GivenBack, LogScan, Start
 from zbroker.store.run import CHAIN_UNKNOWN, Run, read_run
 from zbroker.store.segment import BLOCK_BYTES, FIRST_NUMBER, FORMAT, SegmentHeader
 from zbroker.store.window import Window, find_header
@@ -103,7 +103,7 @@ def objection(meta: Meta, files: list[SegmentFile]) -> str | None:
     return None
 
 
-def given_back(disk: Disk, folder: str, files: list[SegmentFile]) -> set[int]:
+def given_back(disk: Disk, folder: str, files: list[SegmentFile]) -> GivenBack:
     """Numbers of segments that the newest usable checkpoint needs no more, whether they are there or not."""
     found = (parse_checkpoint_name(name) for name in disk.listdir(folder))
     for index in sorted((index for index in found if index is not None), reverse=True):
@@ -112,8 +112,8 @@ def given_back(disk: Disk, folder: str, files: list[SegmentFile]) -> set[int]:
         except NotWhole:
             continue
         if objection(meta, files) is None:
-            return set(range(FIRST_NUMBER, meta.number)) - {number for number, _ in meta.segments}
-    return set()
+            return GivenBack(meta.number, frozenset(number for number, _ in meta.segments))
+    return NONE_GIVEN_BACK
 
 
 def missing_segments(meta: Meta, files: list[SegmentFile]) -> list[Damage]:

@@ -73,7 +73,7 @@ def verify_folder(disk: Disk, folder: str, progress: Progress = silent) -> Folde
         if lock is not None:
             disk.close(lock)
     for part in scan.reports:
-        part.state = "dead" if part.number in dead else part.state
+        part.state = "dead" if dead.has(part.number) else part.state
     return FolderReport(
         segments=scan.reports,
         damage=scan.found,

@@ -8,6 +8,7 @@ import pytest
 
 from patterns.wire.records import LostRange, Opened, Position, Record, RecordKind, decode_lost
 from zbroker.store.journal import FileJournal
+from zbroker.store.recovery import GivenBack
 from zbroker.store.segment import pack_header, segment_name, unpack_header
 from zbroker.testing.disk import VirtualDisk
 
@@ -288,3 +289,11 @@ def test_a_cut_while_the_loss_is_written_down_changes_nothing() -> None:
         opened = log.reopen()
         assert ranges(opened) == [(3, 3, "body")]
         assert log.reopen().damage == opened.damage
+
+
+def test_what_was_given_back_is_told_by_number_however_strange_the_numbers_are() -> None:
+    gone = GivenBack(below=10, needed=frozenset([3, 7]))
+    assert [number for number in range(12) if gone.has(number)] == [0, 1, 2, 4, 5, 6, 8, 9]
+    assert gone.has_all(range(4, 7))
+    assert not gone.has_all(range(4, 8))
+    assert not gone.has_all(range(8, 9_999_999_999))
