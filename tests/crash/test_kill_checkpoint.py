@@ -77,8 +77,13 @@ def test_kills_amid_checkpoints_undo_nothing(tmp_path: Path) -> None:
             program.wait()
             consumer.close(0.1)
         assert verify_folder(OsDisk(), str(broker.data)).is_whole
+    newest = broker.data / max(checkpoints(broker.data))
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
     with broker.start() as program:
         found = status(broker.url)
+        assert any("the whole log, was read instead" in text for text in found["journal"]["warnings"])
         assert found["streams"]["s"]["next_offset"] == sent
         assert found["groups"]["s/g"]["acked"] == acked
         assert found["groups"]["s/g"]["balanced"]
