@@ -56,6 +56,9 @@ class FaultyDisk(VirtualDisk):
     def pwrite(self, handle: int, data: bytes, offset: int) -> int:
         self.elapsed_us += self._cost_us
         done = super().pwrite(handle, data, offset)
+        bad = self._bad.get(id(self._inode(handle)))
+        if bad:  # a drive puts another sector in the place of a bad one that is written to
+            bad[:] = [(start, end) for start, end in bad if end <= offset or offset + done <= start]
         if done < len(data):
             self.injected["short_write"] += 1
         return done

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 LEASE_US = 30_000_000
 STALL_US = 1_000_000
+ACTIONS = frozenset(("ack", "nack", "reject", "release", "extend"))
 GRACE_US = GRACE_MS * 1_000
 EXPIRY_US = EXPIRY_MS * 1_000
 Key = tuple[str, str]
@@ -124,8 +125,8 @@ class Model:
             return
         self._heard[peer], self._arrived[peer] = now, arrived
         match header:
-            case Settle() if self.world.is_storage_failed:
-                session.progress_at = now  # refused, whatever it is
+            case Settle() if self.world.is_storage_failed or header.action not in ACTIONS:
+                pass  # refused, whatever it names
             case Join():
                 session.key = (header.stream, header.group) if header.group else None
             case Settle():
@@ -189,6 +190,8 @@ class Model:
                 message.comes_back(lease.attempt, lease.attempt + (not is_valid))
             else:
                 message.comes_back(lease.attempt + 1, lease.attempt + 1)
+        if not lease.held:
+            lease.session.leases.pop(lease.id, None)
 
     def _unknown(self, peer: bytes, header: Settle, asked: set[int]) -> None:
         """A lease that is not this session's: stale, but for a claim of before the restart."""

@@ -18,6 +18,7 @@ from tests.simulation.durable_actors import MemberActor, ProducerActor
 from tests.simulation.faults import SECOND, Fault
 from tests.simulation.live_actors import AdminActor, PublisherActor, ReplierActor, RequesterActor, SubscriberActor
 from tests.simulation.model import Model
+from tests.simulation.rogue import RogueMember, RogueProducer
 from tests.simulation.truth import LogTruth
 from tests.simulation.violation import Violation, require
 from zbroker.core.effects import SESSIONS
@@ -101,6 +102,10 @@ class World:
             self.clients.append(MemberActor(self, "reader", shape.choice(streams), ""))
         if shape.random() < 0.4:
             self._add_live(shape)
+        if shape.random() < 0.3:
+            self.clients.append(RogueProducer(self, "rogue-producer"))
+        for number in range(shape.choice([0, 0, 1, 2])):
+            self.clients.append(RogueMember(self, f"rogue{number}", *shape.choice(self.pairs)))
 
     def _add_live(self, shape: Random) -> None:
         """Those who need no disk: they go on while it is full or has failed."""
@@ -159,7 +164,7 @@ class World:
             self.stop_broker(self._fate)
         for client in list(self.clients):
             client.is_quiet = True
-            if isinstance(client, MemberActor):
+            if isinstance(client, MemberActor | RogueMember):
                 client.crash()
                 self.clients.remove(client)
         for number, (stream, group) in enumerate(self.pairs):
@@ -272,6 +277,9 @@ class World:
     def _bury(self, *, silent: bool) -> None:
         broker, self.broker = self.broker, None
         assert broker is not None
+        if broker.engine is not None:
+            for name, count in broker.engine._sessions.refused.items():
+                self.coverage[f"error_{name}"] += count
         broker.process.kill()
         broker.router.close(self._fate, silent=silent)
 
