@@ -132,6 +132,8 @@ class Checkpointing(World):
                 if not self.pieces:
                     self.journal.end_checkpoint(self.next_index - 1)
                     self.taken += 1
+                    for _ in range(self.random.randint(0, 2)):  # at once, whether what it reflects is durable or not
+                        self.journal.handle_timeout(self.now)
 
 
 @pytest.fixture(autouse=True)
@@ -343,3 +345,37 @@ def test_dead_segments_are_given_back_and_nothing_else_whatever_the_plug_interru
         numbers = sorted(int(path.rpartition("/")[2][:10]) for path in world.disk.live if path.endswith(".seg"))
         removed += numbers[-1] - len(numbers)
     assert removed > SEEDS // 3
+
+
+def _judges_the_dead_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    describe = checkpoint.Checkpoints._describe
+
+    def late(self: checkpoint.Checkpoints, headers: Any, damage: Any) -> checkpoint.Meta:
+        anchor = self._anchor
+        assert anchor is not None
+        self._dead = {number for number in headers if number < anchor.number and self._liveness.is_dead(number)}
+        return describe(self, headers, damage)
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "_describe", late)
+
+
+def _does_not_wait_for_what_it_reflects(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint.Checkpoints, "is_complete", lambda self, durable_index: self._last_index is not None)
+
+
+def _unlinks_what_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zbroker.store.liveness.Liveness._covers", lambda self, stream_id, first, last: first < 50)
+
+
+@pytest.mark.parametrize(
+    "plant", [_judges_the_dead_at_the_end, _does_not_wait_for_what_it_reflects, _unlinks_what_is_alive]
+)
+def test_the_checker_catches_checkpoints_of_which_one(plant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+
+    def run() -> None:
+        for seed in range(SEEDS):
+            Forgetting(seed).run(lives=6)
+
+    with pytest.raises((AssertionError, RecordDamaged)):
+        run()
