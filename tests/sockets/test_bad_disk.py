@@ -174,8 +174,9 @@ def test_too_few_file_handles_hold_up_nobody_who_is_connected(tmp_path):
         until(lambda: "open files" not in " ".join(admin.status()["warnings"]), what="taking it back")
 
 
-def test_a_clock_in_1970_is_no_trouble(tmp_path):
-    first = "time.time_ns = lambda: 5_000_000_000 + time.monotonic_ns() % 10**9"
+@pytest.mark.parametrize(("year", "since_1970_s"), [(1970, 5), (2100, 4_102_444_805)])
+def test_a_clock_that_is_wrong_and_then_right_is_no_trouble(tmp_path, year, since_1970_s):
+    first = f"time.time_ns = lambda: {since_1970_s}_000_000_000 + time.monotonic_ns() % 10**9"
     with (
         broker(tmp_path, tmp_path / "data", first) as (_, url),
         Producer(url, "s") as producer,
@@ -184,4 +185,11 @@ def test_a_clock_in_1970_is_no_trouble(tmp_path):
         producer.send(1)
         delivery = consumer.receive(10)
         assert delivery is not None
-        assert (delivery.body, delivery.published_at.year) == (1, 1970)
+        assert (delivery.body, delivery.published_at.year) == (1, year)
+    with broker(tmp_path, tmp_path / "data") as (_, url), Producer(url, "s") as producer, Consumer(url, "s") as reader:
+        producer.send(2)
+        earlier, later = reader.receive(10), reader.receive(10)
+        assert earlier is not None
+        assert later is not None
+        assert (earlier.body, later.body) == (1, 2)
+        assert later.published_at >= earlier.published_at, "it never goes back, whatever the clock does"
