@@ -10,6 +10,7 @@ from tests.simulation.run import run_many, run_seed, shrink
 from tests.simulation.world import World
 
 FOREVER_S = 10.0**9
+SHOWN = 20
 
 
 def main() -> int:
@@ -26,7 +27,7 @@ def main() -> int:
         first, _, last = given.seeds.partition("..")
         tally = run_many(range(int(first), int(last)), given.seconds, kinds=kinds)
         print("\n".join(tally.lines()))
-        for failure in tally.failures:
+        for failure in tally.failures[:SHOWN]:
             print(f"seed {failure.seed}: {failure.error}")
         return 1 if tally.failures else 0
     if given.trace:

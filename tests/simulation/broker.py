@@ -20,7 +20,7 @@ from zbroker.core.streams import Streams
 from zbroker.processes.carrier import Carrier
 from zbroker.store.journal import FileJournal
 from zbroker.store.listing import list_segments
-from zbroker.store.recovery import LogScan
+from zbroker.store.recovery import GivenBack, LogScan
 from zbroker.store.restore import given_back
 from zbroker.store.verify import FolderReport, verify_folder
 from zbroker.testing.disk import PowerCut
@@ -118,7 +118,7 @@ class BrokerProcess:
         checkpoints, wanted = inner._checkpoints, self.world.checkpoint_records
         return lambda index, size: checkpoints._writer is None and index - checkpoints._counted_from[0] >= wanted
 
-    def _whole_log(self) -> tuple[list[tuple[Record, Position]], list[Damage], set[int]]:
+    def _whole_log(self) -> tuple[list[tuple[Record, Position]], list[Damage], GivenBack]:
         """Every record that the folder holds now, whatever a checkpoint spares; the holes; segments that are given back.
 
         No fault hits this look.

@@ -16,6 +16,7 @@ from patterns.wire.records import Damage, Opened, Position, Record, RecordKind
 from tests.simulation.disks import FaultyDisk
 from tests.simulation.violation import Violation, require
 from zbroker.core.tail import stored_of
+from zbroker.store.recovery import GivenBack
 from zbroker.store.segment import parse_name, segment_name
 
 FOLDER = "/journal"
@@ -59,6 +60,7 @@ class LogTruth:
         self.is_damaged = False
         self._epochs: list[int] = []
         self._given: dict[int, Entry] = {}
+        self._told_ever: set[int] = set()
         self._hits: list[tuple[int, int, int]] = []  # since the last open, which writes records of its own
         self._sequences: dict[int, tuple[int, int]] = {}  # producer id -> (epoch, sequence) of its last batch
 
@@ -138,7 +140,7 @@ class LogTruth:
         """Records whose segments were unlinked, in order: checkpoints have what they said."""
         return [(entry.record, entry.position) for _, entry in sorted(self._given.items())]
 
-    def opened(self, opened: Opened, log: list[tuple[Record, Position]], found: list[Damage], gone: set[int]) -> None:
+    def opened(self, opened: Opened, log: list[tuple[Record, Position]], found: list[Damage], gone: GivenBack) -> None:
         """What a life begins with, against all that is known; `gone` are segments that were given back."""
         require(not self._epochs or opened.epoch > self._epochs[-1], f"3: epoch {opened.epoch} after {self._epochs}")
         self._epochs.append(opened.epoch)
@@ -153,9 +155,9 @@ class LogTruth:
         for damage in opened.damage:
             self.coverage[f"damage_{damage.reason}".replace(" ", "_")] += 1
 
-    def _give_back(self, shown: dict[int, tuple[Record, Position]], gone: set[int]) -> None:
+    def _give_back(self, shown: dict[int, tuple[Record, Position]], gone: GivenBack) -> None:
         """A segment may go when nobody wants anything of it; a message is wanted as long as nothing deletes it."""
-        for index in [index for index, entry in self.entries.items() if entry.position.segment in gone]:
+        for index in [index for index, entry in self.entries.items() if gone.has(entry.position.segment)]:
             if index in shown:
                 continue
             entry = self._given[index] = self.entries.pop(index)
@@ -170,8 +172,13 @@ class LogTruth:
         for damage in (*opened.damage, *found):  # what lies before a checkpoint is told when it is read
             told.update(range(damage.first_index, min(damage.last_index, self.last + 64) + 1))
             require(self.is_damaged or bool(self.damaged), f"2: damage is told of, and there was none: {damage}")
+        self._told_ever |= told  # a hole may be forgotten when its whole segment is given back
         known = min(opened.next_index, self.last + 1)
-        missing = [index for index in range(1, known) if index not in shown and index not in told | self._given.keys()]
+        missing = [
+            index
+            for index in range(1, known)
+            if index not in shown and index not in self._told_ever | self._given.keys()
+        ]
         require(not missing, f"4: the log has holes that nobody tells of: {missing[:5]}")
         return told
 

@@ -24,6 +24,7 @@ from tests.simulation.violation import Violation, require
 from zbroker.core.effects import SESSIONS
 from zbroker.store.faults import JournalError
 from zbroker.store.journal import FileJournal
+from zbroker.store.recovery import GivenBack
 from zbroker.store.verify import FolderReport
 from zbroker.testing.disk import PowerCut
 from zbroker.testing.network import Connection, Network
@@ -293,7 +294,7 @@ class World:
         opened: Opened,
         log: list[tuple[Record, Position]],
         found: list[Damage],
-        gone: set[int],
+        gone: GivenBack,
         report: FolderReport | None,
     ) -> None:
         """A folder was opened: compare with the truth, and with what verify had said of the image."""
