@@ -251,7 +251,9 @@ class Guard:
 
     def start(self) -> None:
         if self._poll is not None and self._thread is None:
+            assert self._kernel is not None
             self._poll.register(self._alarm, select.EPOLLIN)
+            self._rss = self._rss_peak = self._kernel.rss_bytes()  # the first report may be asked for at once
             self._thread = threading.Thread(target=self._run, name="zbroker-guard", daemon=True)
             self._thread.start()
 

@@ -307,9 +307,9 @@ def test_over_the_memory_budget_a_subscriber_that_never_reads_is_cut_and_one_tha
     [
         ("xsub", b"PUB", ENDLESS_MULTIPART),
         ("xpub", b"SUB", frame(b"\1" + b"x" * 200, more=True) * 300),
-        ("xpub", b"SUB", b"".join(frame(b"\1%06d" % number, more=False) for number in range(400_000))),
+        ("xpub", b"SUB", b"".join(b"\0\7\1%06d" % number for number in range(1_000_000))),  # never twice before the cut
     ],
-    ids=["xsub endless", "xpub endless", "xpub 400,000 subscriptions"],
+    ids=["xsub endless", "xpub endless", "xpub a million subscriptions"],
 )
 def test_a_flood_is_cut_and_others_do_not_notice(tmp_path, door, kind, chunk):
     with Broker(tmp_path, *BOTH, durable=False) as broker:
@@ -322,7 +322,7 @@ def test_a_flood_is_cut_and_others_do_not_notice(tmp_path, door, kind, chunk):
             until(lambda: len(flood.cut_after_s) == 1)
             assert requester.request("echo", 1, timeout_s=30) == 1
         until(lambda: sum(status(broker)["guard"]["cuts"].values()) == 1)
-        until(lambda: status(broker)["plain"]["prefixes"] == 0)
+        until(lambda: status(broker)["plain"]["prefixes"] == 0, 90)  # libzmq walks all of them at their peer's end
         assert broker.terminate() == 0
 
 
