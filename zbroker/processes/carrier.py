@@ -23,6 +23,11 @@ CROWD: Final = 16  # effects at once; in fewer, to look for what several peers a
 _PASSES_MAX: Final = 8  # effects may cause effects; what is left then goes on in the next turn
 
 
+def has_stalled(due: int, now: int) -> bool:
+    """Whether what was due is late by more than our own pace explains. 0 is no instant: it says at once."""
+    return due > 0 and now - due > STALL_US
+
+
 class Carrier:
     """Between an engine and what it acts on.
 
@@ -102,7 +107,7 @@ class Carrier:
     # -- time ----------------------------------------------------------------------------------------------------
 
     def next_timeout(self) -> int | None:
-        """When expire() is due: the engine's earliest instant, or the journal's."""
+        """When expire() is due: the engine's earliest instant, or the journal's; 0 for at once."""
         due = self._engine.next_timeout()
         if self._journal is not None:
             own = self._journal.next_timeout()
@@ -117,7 +122,7 @@ class Carrier:
             hear: takes in all that waits in the sockets and returns the time afterwards. Called first after a stall:
                 what peers sent meanwhile is heard before their time is held to be over.
         """
-        if now - due > STALL_US:
+        if has_stalled(due, now):
             now = hear()
         self._engine.handle_timeout(now)
         if self._journal is not None:

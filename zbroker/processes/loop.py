@@ -30,7 +30,7 @@ from patterns.wire.frames import PUBLISH_PREFIX
 from patterns.wire.limits import BATCH_BYTES_MAX, COLUMNS_BYTES_MAX, HEADER_BYTES_MAX
 from zbroker.core.broker import BrokerEngine
 from zbroker.core.effects import PLAIN_SUBSCRIBERS, Effect, Offer
-from zbroker.processes.carrier import STALL_US, Carrier
+from zbroker.processes.carrier import Carrier, has_stalled
 from zbroker.processes.logbook import Logbook
 from zbroker.processes.news import news_of
 from zbroker.processes.plain import PlainPorts
@@ -162,7 +162,7 @@ class Loop:
         if ready:
             self._take_in(ready, now)
         if due is not None and due <= now:
-            if now - due > STALL_US:
+            if has_stalled(due, now):
                 self._logbook.write("warning", "stalled", ms=(now - due) // 1_000)
             now = self._carrier.expire(due, now, self._drain_sockets)
             if self._suspects and self._suspects[0][0] <= now:

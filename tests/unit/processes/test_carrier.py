@@ -38,6 +38,12 @@ def test_after_a_stall_what_waits_in_the_sockets_is_heard_before_anything_expire
     assert now == expected[-1][1]
 
 
+def test_what_is_due_at_once_is_no_stall():
+    engine = Engine()
+    carrier_of(engine).expire(0, 5_000_000_000, lambda: engine.told.append(("heard",)))
+    assert engine.told == [("handle_timeout", 5_000_000_000)]
+
+
 def test_what_many_are_sent_is_shown_before_the_first_of_them_leaves():
     engine = Engine()
     engine.wants = [Send(0, b"%d" % number, [b"x"]) for number in range(CROWD)]
