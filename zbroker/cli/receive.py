@@ -40,7 +40,7 @@ def start_of(text: str) -> str | int | datetime:
         instant = datetime.fromisoformat(text)
     except ValueError as error:
         raise click.BadParameter(
-            f"{text!r} is not `first`, `new`, an offset, or a time like 2026-01-31T12:00:00Z"
+            f"{text!r} is not `first`, `new`, an offset, or (not built yet) a time like 2026-01-31T12:00:00Z"
         ) from error
     return instant if instant.tzinfo else instant.astimezone()  # without a zone: the one of this machine
 
@@ -60,7 +60,7 @@ def start_of(text: str) -> str | int | datetime:
     type=start_of,
     default="first",
     metavar="first|new|OFFSET|TIME",
-    help="Where to begin; for a group, when it is made by this.  [first]",
+    help="Where to begin; for a group, when it is made by this. TIME is not built yet.  [first]",
 )
 @count_option("Exit after so many messages.")
 @timeout_option("Exit after so many seconds: with status 75 if --count was not reached, else with 0.")

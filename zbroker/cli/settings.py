@@ -10,7 +10,17 @@ from typing import Any, TypeVar, get_args
 import click
 
 from zbroker.cli.exits import BAD_CONFIGURATION, end
-from zbroker.config import DRAIN_S_MAX, ConfigurationError, LogFormat, LogLevel, Settings, check, file_places, gather
+from zbroker.config import (
+    DRAIN_S_MAX,
+    ConfigurationError,
+    LogFormat,
+    LogLevel,
+    PlainCodec,
+    Settings,
+    check,
+    file_places,
+    gather,
+)
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -24,6 +34,8 @@ def settings_options(command: _F) -> _F:
                      help="Where clients connect; port 0 picks a free one.  [tcp://127.0.0.1:7700]"),
         click.option("--xsub", metavar="ADDRESS|off", help="Where plain ZeroMQ publishers connect.  [tcp://127.0.0.1:7701; off when --bind names another port than 7700]"),
         click.option("--xpub", metavar="ADDRESS|off", help="Where plain ZeroMQ subscribers connect; likewise.  [tcp://127.0.0.1:7702]"),
+        click.option("--plain-codec", type=click.Choice(get_args(PlainCodec)),
+                     help="What bodies of plain publishers are labelled as; json and msgpack are checked.  [raw]"),
         click.option("--mdp", metavar="ADDRESS|off", help="For Majordomo clients and workers; not built yet.  [off]"),
         click.option("--http", metavar="ADDRESS|off", help="Health, metrics and pages; not built yet.  [off]"),
         click.option("--data", metavar="DIR", help="Folder of the journal.  [./zbroker-data]"),

@@ -113,7 +113,7 @@ class BrokerEngine:
         self._services = Services(self._sessions)
         self._plain_subscribers = PlainSubscribers(self._effects)
         self._topics = Topics(self._sessions, self._plain_subscribers)
-        self._plain_publishers = PlainPublishers(self._topics, nonce, plain_codec)
+        self._plain_publishers = PlainPublishers(self._topics, nonce, plain_codec, self._note)
         self._streams = make_streams(self._sessions, self._effects) if make_streams else None
         self._timed: tuple[Timed, ...] = (self._sessions, self._services)
         if self._streams is not None:
@@ -289,6 +289,9 @@ class BrokerEngine:
         effects = self._effects[:]
         self._effects.clear()  # the list itself is shared with sessions and streams
         return effects
+
+    def _note(self, event: Event) -> None:
+        self._events.append(event)
 
     @property
     def has_events(self) -> bool:

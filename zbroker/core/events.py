@@ -46,4 +46,12 @@ class SessionEnded(msgspec.Struct, gc=False, frozen=True):
     reason: str
 
 
-Event = WarningRaised | WarningGone | SessionBegan | SessionRefused | SessionEnded
+class PlainDropped(msgspec.Struct, gc=False, frozen=True):
+    """Messages of plain ZeroMQ publishers are dropped for this fault: `count` since the start. `wanted` is what would pass."""
+
+    fault: str
+    count: int
+    wanted: str
+
+
+Event = WarningRaised | WarningGone | SessionBegan | SessionRefused | SessionEnded | PlainDropped

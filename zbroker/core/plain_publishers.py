@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 from patterns.wire import codec
@@ -12,9 +13,16 @@ from patterns.wire.frames import MSGPACK, Frames, Message, pack, pack_columns
 from patterns.wire.limits import BATCH_BYTES_TARGET, BATCH_MESSAGES_MAX, BODY_BYTES_MAX
 from patterns.wire.messages import Codec, Columns, Publish
 from patterns.wire.names import channel_of, check_topic
+from zbroker.core.events import Event, PlainDropped
 from zbroker.core.topics import Topics
 
 _TOPICS_KNOWN: Final = 65_536
+_WANTED: Final = {
+    "shape": "two frames, topic and body",
+    "topic": "a dotted topic in UTF-8 without spaces or wildcards",
+    "size": f"a body of at most {BODY_BYTES_MAX} bytes",
+    "body": "a body in the codec that plain_codec names",
+}
 
 
 class _Lane:
@@ -37,9 +45,11 @@ class PlainPublishers:
         topics: where batches go.
         nonce: names the broker as a publisher; another one in each life, since its sequences begin anew.
         label: the codec that their bodies are said to be in; json and msgpack are checked.
+        tell: takes what people should hear of.
     """
 
-    def __init__(self, topics: Topics, nonce: bytes, label: Codec) -> None:
+    def __init__(self, topics: Topics, nonce: bytes, label: Codec, tell: Callable[[Event], None]) -> None:
+        self._tell = tell
         self._topics = topics
         self._nonce = nonce
         self._label = label
@@ -63,17 +73,24 @@ class PlainPublishers:
             case [topic, body]:
                 pass
             case _:
-                self.counters["plain_dropped.shape"] += 1
+                self._drop("shape")
                 return
         known = self._known.get(topic) or self._learned(topic)
         if known is None:
-            self.counters["plain_dropped.topic"] += 1
+            self._drop("topic")
         elif len(body) > BODY_BYTES_MAX:
-            self.counters["plain_dropped.size"] += 1
+            self._drop("size")
         elif not self._is_as_labelled(body):
-            self.counters["plain_dropped.body"] += 1
+            self._drop("body")
         else:
             self._take(*known, body)
+
+    def _drop(self, fault: str) -> None:
+        """Count it; tell people at 1, 2, 4, 8, .. of a kind, since its publisher hears nothing."""
+        self.counters[f"plain_dropped.{fault}"] += 1
+        count = self.counters[f"plain_dropped.{fault}"]
+        if count & (count - 1) == 0:
+            self._tell(PlainDropped(fault, count, _WANTED[fault]))
 
     def _learned(self, topic: bytes) -> tuple[str, _Lane] | None:
         """The topic as text and its channel's lane; None if it cannot be one of ours."""

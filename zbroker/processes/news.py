@@ -8,7 +8,15 @@ import msgspec
 
 from patterns.io.guard_account import Cut
 from zbroker.config import LogLevel
-from zbroker.core.events import Event, SessionBegan, SessionEnded, SessionRefused, WarningGone, WarningRaised
+from zbroker.core.events import (
+    Event,
+    PlainDropped,
+    SessionBegan,
+    SessionEnded,
+    SessionRefused,
+    WarningGone,
+    WarningRaised,
+)
 
 News = tuple[LogLevel, str, dict[str, Any]]
 
@@ -32,6 +40,8 @@ def news_of(event: Event) -> News:
             return level, raised, {"warning": key, "text": text}
         case WarningGone(key=key):
             return "info", WARNINGS.get(key, _OTHER)[2], {"warning": key}
+        case PlainDropped():
+            return "warning", "plain_dropped", msgspec.structs.asdict(event)
         case SessionBegan():
             name = "session_began"
         case SessionRefused():

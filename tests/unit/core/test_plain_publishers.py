@@ -8,6 +8,7 @@ from tests.unit.core.serving import JSON, Bench
 from zbroker.core import plain_publishers
 from zbroker.core.broker import BrokerEngine
 from zbroker.core.effects import PLAIN_PUBLISHERS, PLAIN_SUBSCRIBERS, Offer
+from zbroker.core.events import PlainDropped
 
 NONCE = b"n" * 16
 
@@ -168,3 +169,11 @@ def test_status_counts_connections():
     bench.engine.connected(PLAIN_PUBLISHERS, b"21", bench.now)
     bench.engine.disconnected(PLAIN_PUBLISHERS, b"20", bench.now)
     assert bench.engine.status(bench.now)["plain"]["publishers"] == 1
+
+
+def test_people_are_told_of_the_first_message_dropped_for_a_fault_and_then_ever_more_rarely():
+    bench = bench_of()
+    arrive(bench, *([b"orders.eu hello"] for _ in range(9)), [b"not a topic", b""])
+    told = [event for event in bench.engine.events() if isinstance(event, PlainDropped)]
+    assert [(event.fault, event.count) for event in told] == [*(("shape", n) for n in (1, 2, 4, 8)), ("topic", 1)]
+    assert told[0].wanted == "two frames, topic and body"
