@@ -140,6 +140,11 @@ class LogTruth:
         """Records whose segments were unlinked, in order: checkpoints have what they said."""
         return [(entry.record, entry.position) for _, entry in sorted(self._given.items())]
 
+    def was_given_back(self, record: Record, position: Position) -> bool:
+        """Whether the record of this index is another one, whose segment is gone or just going."""
+        entry = self._given.get(record.index) or self.entries.get(record.index)
+        return entry is not None and entry.position != position and entry.record != record
+
     def opened(self, opened: Opened, log: list[tuple[Record, Position]], found: list[Damage], gone: GivenBack) -> None:
         """What a life begins with, against all that is known; `gone` are segments that were given back."""
         require(not self._epochs or opened.epoch > self._epochs[-1], f"3: epoch {opened.epoch} after {self._epochs}")

@@ -180,7 +180,8 @@ class World:
             return False
         groups = broker.streams._catalog.groups.values()
         by_id = broker.streams._catalog.by_id
-        return all(group.pending(by_id[group.stream_id].durable_next) == 0 for group in groups)
+        served = [group for group in groups if (by_id[group.stream_id].name, group.name) in self.pairs]
+        return all(group.pending(by_id[group.stream_id].durable_next) == 0 for group in served)  # damage takes names
 
     def _unsettled(self) -> str:
         clients = [client.name for client in self.clients if not client.settled()]
