@@ -181,7 +181,9 @@ class ProducerRole(Role[D]):
                 unfinished += 1
             if unfinished and batches[unfinished - 1].error is not None:
                 raise (yield from self._stopped(batches, None))
-        yield from self._until(lambda: all(batch.done for batch in batches), None, "")
+        for batch in batches[unfinished:]:  # confirms come in order: each one is progress
+            if not batch.done:
+                yield from self._until(lambda batch=batch: batch.done, self._timeout_s, "some messages have no confirm")  # type: ignore[misc]
         if any(batch.error is not None for batch in batches):
             raise (yield from self._stopped(batches, None))
         return Receipts(batches)

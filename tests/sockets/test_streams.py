@@ -21,6 +21,7 @@ from patterns.wire.errors import (
     Closed,
     NotInThisDeployment,
     StaleLease,
+    TimedOut,
     TooLarge,
     Unavailable,
     ValidationFailed,
@@ -228,6 +229,17 @@ def test_posts_without_room_are_refused(tmp_path: Path) -> None:
         broker.resume()
         assert out.send("last").offset == taken + 1  # the one that was refused is not stored
         out.close()
+
+
+def test_send_many_does_not_wait_longer_than_its_timeout_for_the_next_confirm(tmp_path: Path) -> None:
+    with Broker(tmp_path) as stopped, Producer(stopped.url, "s", timeout_s=0.5) as out:
+        assert len(out.send_many(range(3))) == 3
+        stopped.pause()
+        try:
+            with pytest.raises((TimedOut, Unavailable)):
+                out.send_many(range(3))
+        finally:
+            stopped.resume()
 
 
 def test_send_many_tells_how_far_it_came(broker: Broker) -> None:
