@@ -237,6 +237,8 @@ class ProducerEngine(ClientEngine):
             batch = self._unconfirmed.popleft()
             if batch.error is None:
                 batch.offset = next(offsets, -1)
+                if batch.offset < 0:
+                    batch.error = OutcomeUnknown("the broker confirmed a batch and named no offset for it")
                 batch.duplicate = batch.sequence in duplicates
             self._finish(batch, done)
         if done:
