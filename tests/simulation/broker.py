@@ -135,7 +135,7 @@ class BrokerProcess:
         # The end of a life's last segment stands in the header of the next one. Where that was given back, a look at
         # the whole log shows what is void; the broker itself begins behind it, at its checkpoint.
         log = [found for found in log if not self._is_void(*found, gone)]
-        return log, [hole for hole in holes if not gone.has(hole.segment + 1)], gone
+        return log, holes, gone
 
     def _is_void(self, record: Record, position: Position, gone: GivenBack) -> bool:
         return gone.has(position.segment + 1) and self.world.truth.was_given_back(record, position)
