@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 
-from zbroker.cli.command import ClientCommand, say
+from zbroker.cli.command import ClientCommand
 from zbroker.cli.exits import FAILED, UNAVAILABLE, end
+from zbroker.cli.words import say
 
 if TYPE_CHECKING:
     from zbroker.bench.diff import Diff

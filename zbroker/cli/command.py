@@ -148,8 +148,3 @@ def timeout_option(help: str, default: float | None = None) -> Callable[[_F], _F
 def count_option(help: str) -> Callable[[_F], _F]:
     """--count N."""
     return click.option("--count", type=click.IntRange(min=1), metavar="N", help=help)
-
-
-def say(text: str) -> None:
-    """Words for people."""
-    print(f"zbroker: {text}", file=sys.stderr, flush=True)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zbroker.cli.command import ClientCommand, say
+from zbroker.cli.command import ClientCommand
 from zbroker.cli.exits import BAD_CONFIGURATION, UNAVAILABLE, end
+from zbroker.cli.words import say
 
 if TYPE_CHECKING:
     from zbroker.processes.device import Report
@@ -106,7 +107,7 @@ class _Words:
         if self._as_json:
             print(json.dumps(self._fields(report)), flush=True)
         else:
-            print(f"zbroker: {self._sentence(report)}", file=sys.stderr, flush=True)
+            say(self._sentence(report))
 
     def warn(self, text: str) -> None:
         say(text)

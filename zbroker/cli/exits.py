@@ -7,6 +7,7 @@ from typing import Final, NoReturn
 
 from patterns.wire import errors
 from patterns.wire.errors import ZbrokerError
+from zbroker.cli.words import say
 
 FAILED: Final = 1
 USAGE: Final = 2
@@ -48,5 +49,5 @@ def status_of(error: ZbrokerError) -> int:
 
 def end(status: int, text: str) -> NoReturn:
     """Say why on standard error, and exit."""
-    print(f"zbroker: {text}", file=sys.stderr)
+    say(text)
     sys.exit(status)

@@ -10,18 +10,11 @@ import click
 from patterns.wire.errors import BadBody, TimedOut, TooLarge
 from patterns.wire.names import check_topic
 from zbroker.cli.bodies import codec_for, of_argument
-from zbroker.cli.command import (
-    ClientCommand,
-    client_options,
-    closing,
-    is_brokered,
-    name_checked,
-    say,
-    timeout_option,
-)
+from zbroker.cli.command import ClientCommand, client_options, closing, is_brokered, name_checked, timeout_option
 from zbroker.cli.exits import FAILED, end
 from zbroker.cli.lines import at_line, bodies_of, standard_input
 from zbroker.cli.output import Printer
+from zbroker.cli.words import say
 
 if TYPE_CHECKING:
     from patterns.sync import Publisher

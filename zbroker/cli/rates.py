@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
 from typing import Any, Final
+
+from zbroker.cli.words import cleaned, columns_of, fitted
 
 Status = Mapping[str, Any]
 
@@ -91,7 +91,8 @@ def _lines(frame: Mapping[str, Any], columns: int) -> Iterator[str]:
     memory = frame["memory_bytes"]
     facts = [f"{name} {_figure(value)}/s" for name, value in frame["rates"].items()]
     facts += [
-        f"{count} {role}" if role != "total" else f"{count} sessions" for role, count in frame["sessions"].items()
+        f"{count} {cleaned(role)}" if role != "total" else f"{count} sessions"
+        for role, count in frame["sessions"].items()
     ]
     facts += [f"connections {_figure(frame['connections'])}", f"cuts {frame['cuts']}"]
     facts += [f"memory {memory / _MIB:.0f} MiB"] if memory else []
@@ -132,21 +133,3 @@ def _figure(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:,.1f}" if 0 < value < 10 and isinstance(value, float) else f"{value:,.0f}"
-
-
-def fitted(text: str, columns: int) -> str:
-    """A text without what a terminal would act on, cut to so many columns; a cut shows as an ellipsis."""
-    clean = "".join(character if character.isprintable() else "?" for character in text)
-    if columns_of(clean) <= columns:
-        return clean
-    ends = accumulate(map(columns_of, clean))
-    return clean[: sum(end <= columns - 1 for end in ends)] + "…" if columns > 0 else ""
-
-
-def columns_of(text: str) -> int:
-    """How many columns a text takes on a terminal: wide characters take two, combining ones none."""
-    if text.isascii():
-        return len(text)
-    return sum(
-        0 if unicodedata.combining(one) else 1 + (unicodedata.east_asian_width(one) in "WF") for one in text
-    )  # fmt: skip

@@ -17,11 +17,11 @@ from zbroker.cli.command import (
     count_option,
     name_checked,
     require_broker,
-    say,
     timeout_option,
 )
 from zbroker.cli.output import Printer
 from zbroker.cli.until import Until
+from zbroker.cli.words import say
 
 if TYPE_CHECKING:
     from patterns.sync import Consumer, Delivery

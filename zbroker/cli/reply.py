@@ -21,11 +21,11 @@ from zbroker.cli.command import (
     count_option,
     is_brokered,
     name_checked,
-    say,
     timeout_option,
 )
 from zbroker.cli.output import Printer
 from zbroker.cli.until import Until
+from zbroker.cli.words import say
 
 if TYPE_CHECKING:
     from patterns.sync import IncomingRequest, Replier

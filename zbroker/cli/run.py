@@ -13,6 +13,7 @@ import click
 
 from zbroker.cli.exits import BAD_CONFIGURATION, FAILED, UNAVAILABLE, end
 from zbroker.cli.settings import settings_of, settings_options
+from zbroker.cli.words import say
 
 if TYPE_CHECKING:
     from zbroker.config import Options
@@ -62,7 +63,10 @@ def _serve(options: Options, as_json: bool) -> None:
 def _fail(options: Options, status: int, text: str) -> NoReturn:
     """Say why in the form of the log: whoever reads JSON reads the last line too."""
     if options.log_format == "text":
-        end(status, text)
+        *above, last = text.splitlines() or [""]
+        for line in above:  # of a traceback; a line by itself, because say() says one
+            say(line)
+        end(status, last)
     from zbroker.processes.broker import open_logbook
 
     logbook = open_logbook(options)

@@ -9,6 +9,7 @@ import click
 
 from zbroker.cli.bodies import line_of
 from zbroker.cli.command import ClientCommand, client_options, require_broker, timeout_option
+from zbroker.cli.words import cleaned, columns_of
 
 _COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "streams": ("messages", "bytes", "first_offset", "next_offset", "producers", "groups", "lost"),
@@ -44,12 +45,14 @@ def lines_of(found: Mapping[str, Any]) -> Iterator[str]:
     """The status for people: sections that have something in them."""
     journal = found.get("journal") or {}
     for warning in [*found.get("warnings", ()), *_journal_warnings(journal)]:
-        yield f"warning: {warning}"
+        yield cleaned(f"warning: {warning}")
     seconds = found.get("uptime_ms", 0) // 1_000
     sessions = dict(found.get("sessions", {}))
     total = sessions.pop("total", 0)
     roles = ", ".join(f"{count} {role}" for role, count in sessions.items())
-    yield f"broker of epoch {found.get('epoch', '?')}, up {_duration(seconds)}, {total} sessions{f': {roles}' if roles else ''}"
+    yield cleaned(
+        f"broker of epoch {found.get('epoch', '?')}, up {_duration(seconds)}, {total} sessions{f': {roles}' if roles else ''}"
+    )
     for section, columns in _COLUMNS.items():
         yield from _table(section, columns, found.get(section) or {})
     if subscriptions := found.get("subscriptions"):
@@ -95,13 +98,12 @@ def _table(section: str, columns: Sequence[str], rows: Mapping[str, Mapping[str,
 
 def _rows(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """A blank line, the titles, the rows; the first column to the left, figures to the right."""
-    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    table = [[cleaned(cell) for cell in row] for row in (titles, *rows)]
+    widths = [max(map(columns_of, column)) for column in zip(*table, strict=True)]
     yield ""
-    for row in (titles, *rows):
-        cells = [
-            cell.ljust(width) if not at else cell.rjust(width)
-            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
+    for row in table:
+        gaps = [" " * (width - columns_of(cell)) for cell, width in zip(row, widths, strict=True)]
+        cells = [gap + cell if at else cell + gap for at, (cell, gap) in enumerate(zip(row, gaps, strict=True))]
         yield "  ".join(cells).rstrip()
 
 

@@ -17,9 +17,10 @@ import msgspec
 from patterns.wire.errors import ZbrokerError
 from patterns.wire.messages import Codec
 from zbroker.cli.bodies import is_json, line_of
-from zbroker.cli.command import ClientCommand, say
+from zbroker.cli.command import ClientCommand
 from zbroker.cli.exits import FAILED, UNAVAILABLE, UNHEALTHY, end
 from zbroker.cli.progress import progress_bar
+from zbroker.cli.words import cleaned, say
 
 if TYPE_CHECKING:
     from patterns.wire.records import Damage
@@ -72,7 +73,7 @@ def verify(folder: Path, as_json: bool) -> None:
     total = sum(path.stat().st_size for path in folder.glob("*.seg"))
     with progress_bar("verify", total) as step:
         report = verify_folder(OsDisk(read_only=True), os.fspath(folder), step)
-    click.echo(line_of(fields_of(folder, report)) if as_json else "\n".join(lines_of(folder, report)))
+    click.echo(line_of(fields_of(folder, report)) if as_json else "\n".join(map(cleaned, lines_of(folder, report))))
     if not report.is_whole:
         places = len(report.damage or report.known) + len(report.cut_short)
         places += sum(one.why_not is not None for one in report.checkpoints)

@@ -17,11 +17,11 @@ from zbroker.cli.command import (
     count_option,
     is_brokered,
     name_checked,
-    say,
     timeout_option,
 )
 from zbroker.cli.output import Printer
 from zbroker.cli.until import Until
+from zbroker.cli.words import cleaned, say
 
 if TYPE_CHECKING:
     from patterns.sync import Subscriber
@@ -71,7 +71,7 @@ def _print(subscriber: Subscriber, printer: Printer, until: Until, *, with_topic
         if message is None:
             until.time_is_up("messages")
             return
-        prefix = f"{message.topic} " if with_topic else ""
+        prefix = f"{cleaned(message.topic)} " if with_topic else ""
         try:
             body = message.body
         except ZbrokerError as error:

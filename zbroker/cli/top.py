@@ -25,6 +25,7 @@ from zbroker.cli.command import (
     timeout_option,
 )
 from zbroker.cli.exits import UNAVAILABLE, end
+from zbroker.cli.words import fitted
 
 if TYPE_CHECKING:
     from patterns.sync import Admin
@@ -118,7 +119,7 @@ class _Screen:
 
     def show(self, frame: dict[str, Any]) -> None:
         """A refresh."""
-        from zbroker.cli.rates import fitted, lines_of
+        from zbroker.cli.rates import lines_of
 
         if self._as_json:
             self._write_json(frame)
@@ -130,8 +131,6 @@ class _Screen:
 
     def gone(self, error: ZbrokerError, for_s: float) -> None:
         """No answer came; it is asked again."""
-        from zbroker.cli.rates import fitted
-
         if self._as_json:
             self._write_json({"error": error.name, "detail": error.detail, "gone_s": round(for_s, 1)})
             return

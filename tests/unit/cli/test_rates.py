@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from zbroker.cli.rates import columns_of, fitted, frame_of, lines_of
+from zbroker.cli.rates import frame_of, lines_of
+from zbroker.cli.words import columns_of
 
 
 def status(uptime_ms: int = 10_000, scale: int = 1, epoch: int = 1, **more: Any) -> dict[str, Any]:
@@ -72,9 +73,3 @@ def test_the_busiest_stream_comes_first_and_40_columns_show_its_rates():
     header = next(at for at, line in enumerate(lines) if line.startswith("streams"))
     assert lines[header].split() == ["streams", "append/s", "ack/s"]
     assert lines[header + 1].split() == ["a", "1,000", "500"]
-
-
-def test_what_a_terminal_would_act_on_is_not_printed():
-    assert fitted("a\x1b[2Jb\n", 20) == "a?[2Jb?"
-    assert fitted("漢字漢字", 5) == "漢字…"
-    assert fitted("abc", 0) == ""

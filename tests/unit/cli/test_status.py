@@ -5,6 +5,14 @@ from zbroker.cli.status import lines_of
 EMPTY = {"epoch": 3, "uptime_ms": 90_061_000, "sessions": {"total": 1, "admin": 1}, "streams": {}, "warnings": []}
 
 
+def test_names_of_others_reach_no_terminal_raw_and_stay_in_line() -> None:
+    evil = {"\x1b[2J\nbroker of epoch 9": {"messages": 1}, "漢字": {"messages": 2}}
+    found = {**EMPTY, "streams": evil, "warnings": ["\x9b5m\nforged"], "sessions": {"total": 1, "\u202eadmin": 1}}
+    lines = list(lines_of({**found, "subscriptions": {"\x1b]0;x\x07": 1}, "counters": {"\u200b": 1}}))
+    assert all(line.isprintable() for line in lines)
+    assert lines[0] == r"warning: \x9b5m\nforged"
+
+
 def test_empty_sections_are_left_out() -> None:
     assert list(lines_of(EMPTY)) == ["broker of epoch 3, up 1 d 1 h 1 min 1 s, 1 sessions: 1 admin"]
 
