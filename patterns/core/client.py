@@ -154,8 +154,9 @@ class ClientSession:
         """The connection, or what it led to, is gone; try the next address in a while."""
         self._step(event, ours=False)
         self._effects.append(Close(self.link))
-        self.outbox.clear()  # what was queued for the old connection is void (SPEC.md 5); the role sends again
-        self.outbox_bytes = 0
+        if self.ready is not None:  # else it was queued for whoever greets first, at whichever address
+            self.outbox.clear()  # what was queued for the old connection is void (SPEC.md 5); the role sends again
+            self.outbox_bytes = 0
         self.link = 0
         self._due = now + (self._backoff.next() if retry_us is None else retry_us)
         if self.leaving:

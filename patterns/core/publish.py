@@ -14,7 +14,7 @@ from patterns.wire.address import Address
 from patterns.wire.codec import encode
 from patterns.wire.engine import Effect, Link, Open, PeerId, Send, Unreachable
 from patterns.wire.errors import BadBody, TooLarge, ZbrokerError
-from patterns.wire.frames import ECHO_PREFIX, MSGPACK, Frames, Message, pack, pack_columns
+from patterns.wire.frames import ECHO_PREFIX, MSGPACK, Frames, Message, columns_of, pack, pack_columns, parse
 from patterns.wire.limits import BATCH_BYTES_TARGET, BODY_BYTES_MAX, CREDIT_BYTES
 from patterns.wire.messages import Audience, Codec, Columns, Echo, Hello, Publish, Ready, Resume, Role
 from patterns.wire.names import channel_of, check_topic
@@ -86,7 +86,11 @@ class Lanes:
 
     @property
     def is_empty(self) -> bool:
-        return not any(lane.items for lane in self._by_channel.values())
+        return not any(lane.items for lane in list(self._by_channel.values()))
+
+    def held(self) -> list[str]:
+        """The topics of the messages that are in no batch yet."""
+        return [topic for lane in list(self._by_channel.values()) for topic in lane.items[::FIELDS]]
 
     def sequences(self) -> dict[str, int]:
         """The next sequence of each channel, for ECHO."""
@@ -194,8 +198,21 @@ class PublisherEngine(ClientEngine):
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait for the broker."""
+        """Bytes of batches that wait for the broker."""
         return self.sessions[0].outbox_bytes
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether nothing waits for the broker, in lanes or in batches."""
+        return self.lanes.is_empty and not self.sessions[0].outbox
+
+    def held(self) -> tuple[int, str]:
+        """How many messages wait for the broker, in lanes and in batches, and a topic of theirs; 0 and "": none."""
+        outbox, topics = self.sessions[0].outbox, self.lanes.held()
+        count = sum(messages for messages, _size, _frames in outbox) + len(topics)
+        if outbox:
+            topics = [_topic_of(parse(outbox[0][2]))]
+        return count, topics[0] if topics else ""
 
     def on_ready(self, session: ClientSession, ready: Ready, now: int) -> None:
         self.lanes.body_bytes_max = ready.limits.body_bytes_max
@@ -210,6 +227,17 @@ class PublisherEngine(ClientEngine):
                 self._events.append(AudienceChanged(subscribers))
             case _:
                 self.counters["unexpected"] += 1
+
+
+def _topic_of(batch: Message) -> str:
+    """The topic of the first message of a batch of ours."""
+    assert isinstance(batch.header, Publish)
+    if batch.header.topic is not None:
+        return batch.header.topic
+    columns = columns_of(batch, batch.header.count)
+    assert columns.topics
+    assert columns.topic
+    return columns.topics[columns.topic[0]]
 
 
 class PeerPublisherEngine:
@@ -257,6 +285,15 @@ class PeerPublisherEngine:
     def publish(self, batches: list[tuple[int, int, Frames]], now: int) -> None:
         """Send batches in order."""
         self._effects.extend(Send(1, b"", frames) for _messages, _size, frames in batches)
+
+    @property
+    def is_drained(self) -> bool:
+        return self.lanes.is_empty
+
+    def held(self) -> tuple[int, str]:
+        """As PublisherEngine.held(); only lanes hold any."""
+        topics = self.lanes.held()
+        return len(topics), topics[0] if topics else ""
 
     room = True
     unsent = 0

@@ -28,6 +28,7 @@ from patterns.roles.role import (
 from patterns.wire.errors import BadAddress, Overloaded, TimedOut
 
 _log = logging.getLogger("zbroker.publisher")
+_GREETING_S = 2.0  # for a first answer of a broker, when we close; one that is up greets within milliseconds
 _LANES_REMEMBERED = 65_536  # topics whose lane is found without a check; then the table starts over
 
 
@@ -40,6 +41,7 @@ class PublisherRole(Role[D]):
         refuse_security(security)
         addresses = resolve(address)
         self._timeout_s = timeout_s
+        self._where = ", ".join(map(str, addresses))
         self._engine: PublisherEngine | PeerPublisherEngine
         if addresses[0].brokered:
             self._engine = PublisherEngine(addresses, new_nonce(), codec_of(codec), jitter)
@@ -127,7 +129,7 @@ class PublisherRole(Role[D]):
 
     def _has_left(self) -> bool:
         engine = self._engine
-        return engine.error is not None or (engine.is_ready and self._lanes.is_empty and engine.unsent == 0)
+        return engine.error is not None or (engine.is_ready and engine.is_drained)
 
     @property
     def batches(self) -> int:
@@ -151,12 +153,27 @@ class PublisherRole(Role[D]):
         raise_error(engine)
 
     def _last(self, timeout_s: float) -> Steps[None]:
-        engine = self._engine
-        if engine.error is None:
-            yield Wait(lambda: self._has_left() or not engine.is_ready, deadline_of(timeout_s))
+        """Wait until all has left; for a broker that nobody has ever heard of, a moment only."""
+        engine, deadline = self._engine, deadline_of(timeout_s)
+        if not self._is_done() and not engine.was_ready:
+            yield Wait(lambda: engine.was_ready or self._is_done(), deadline_of(min(timeout_s, _GREETING_S)))
+        if not self._is_done() and engine.was_ready:
+            yield Wait(self._is_done, deadline)
         if self._lanes.errors:
             _log.warning(
                 "%d published messages were left out; the first: %s", len(self._lanes.errors), self._lanes.errors[0]
             )
-        if engine.unsent or not self._lanes.is_empty:
-            _log.warning("closed while %d published bytes had not left; their messages are lost", engine.unsent)
+        count, topic = engine.held()
+        if count:
+            _log.warning(
+                "closed while %d published messages, the first on topic %r, had not left for %s; they are lost%s",
+                count,
+                topic,
+                self._where,
+                "" if engine.is_ready else f": {engine.unavailable()}",
+            )
+
+    def _is_done(self) -> bool:
+        """Whether nothing is held that could still leave."""
+        engine = self._engine
+        return engine.error is not None or engine.is_drained

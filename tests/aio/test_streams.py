@@ -218,6 +218,19 @@ async def test_close_says_that_published_messages_have_not_left(broker: Broker, 
 
 
 @in_a_loop
+async def test_closing_at_once_loses_nothing_of_what_was_published(broker: Broker) -> None:
+    async with Subscriber(broker.url, ">") as subscriber:
+        await subscriber.ready(30)
+        for number in range(20):
+            publisher = Publisher(broker.url)
+            await publisher.publish("a", number)
+            await publisher.close(30)
+            message = await subscriber.receive(30)
+            assert message is not None
+            assert message.body == number
+
+
+@in_a_loop
 async def test_a_slow_consumer_holds_no_more_than_its_credit(broker: Broker) -> None:
     async with Producer(broker.url, "work") as out, Consumer(broker.url, "work", group="g", credit=10) as consumer:
         await out.send_many(range(1_000))

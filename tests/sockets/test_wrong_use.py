@@ -95,6 +95,31 @@ def test_closing_says_what_was_left_out(broker: Broker, caplog: pytest.LogCaptur
     assert "closed while 1 batches had no confirm; no broker answers" in said
 
 
+def test_closing_at_once_loses_nothing_of_what_was_published(broker: Broker, tmp_path: Path) -> None:
+    free = f"zb+ipc://{tmp_path}/nobody"  # the first address is a dead one
+    with Subscriber(broker.url, ">") as subscriber:
+        subscriber.ready(30)
+        for number, address in enumerate([broker.url] * 20 + [f"{free},{broker.url}"] * 3):
+            with Publisher(address) as publisher:
+                publisher.publish("a", number)
+                publisher.close(30)
+            message = subscriber.receive(30)
+            assert message is not None
+            assert message.body == number
+
+
+@pytest.mark.parametrize("codec", ["msgpack", "raw"])
+def test_closing_without_a_broker_says_how_many_messages_are_lost(codec: str, caplog: pytest.LogCaptureFixture) -> None:
+    publisher = Publisher(NOBODY, codec=codec)
+    for topic in ("a.first", "a.second", "b"):
+        publisher.publish(topic, b"")
+    with caplog.at_level(logging.WARNING):
+        publisher.close(0.3)
+    (said,) = [record.getMessage() for record in caplog.records if record.name == "zbroker.publisher"]
+    assert "closed while 3 published messages, the first on topic 'a.first', had not left" in said
+    assert NOBODY in said
+
+
 def test_wrong_types_are_refused_in_words() -> None:
     with pytest.raises(BadAddress, match="type int"):
         Requester(5)  # type: ignore[arg-type]
