@@ -69,7 +69,8 @@ class Requester(RequesterRole[AioDriver], AioRole):
             service: the name that repliers offer.
             body: what the codec can express.
             timeout_s: the deadline of the whole, seconds.
-            wait_s: how long to wait for a first replier of the service.
+            wait_s: how long to wait for a first replier of the service; at most nine tenths of timeout_s, so that NoReplier
+                is told before the deadline.
             idempotent: it may be done twice; then a lost replier or broker leads to another try, not to an error.
             headers: str to str.
             type: what the reply is decoded into and validated as.
@@ -108,7 +109,8 @@ class Requester(RequesterRole[AioDriver], AioRole):
             body: what the codec can express.
             timeout_s: the deadline of the whole, as in request(); None: as long as parts come.
             part_timeout_s: how long to wait for each part, seconds.
-            wait_s: how long to wait for a first replier of the service.
+            wait_s: how long to wait for a first replier of the service; at most nine tenths of timeout_s, so that NoReplier
+                is told before the deadline.
             idempotent: it may be done twice; asked again when a replier or broker is lost before the first part came.
             headers: str to str.
             type: what each part is decoded into and validated as.

@@ -41,6 +41,9 @@ from patterns.wire.messages import Credit as CreditHeader
 from patterns.wire.session import ClientEvent, Credit
 
 _MS: Final = 1_000
+_WAIT_TENTHS: Final = (
+    9  # of the time left; the last tenth is for NO_REPLIER's way back, or only TimedOut would be heard
+)
 _REPLIES_WINDOW: Final = 4_096  # replies on their way to one requester; their bytes are the closer bound
 _REPLY_BYTES_WINDOW: Final = 2 * CREDIT_BYTES
 _LEFT_MIN: Final = _REPLIES_WINDOW // 2
@@ -136,14 +139,16 @@ class RequesterEngine(ClientEngine):
     ) -> int:
         """Ask, now or as soon as somebody can be asked; the id that the Outcome will have.
 
-        With `parts`, messages and bytes, the reply may come in parts: as many as that, and what widen() adds.
+        `wait_ms` ends when a tenth of the time is left at the latest. With `parts`, messages and bytes, the reply may come in parts: as many as that, and what widen() adds.
         """
         number = next(self._ids)
         header = Request(
             id=number, service=service, timeout_ms=0, wait_ms=wait_ms, idempotent=idempotent, codec=codec
         )  # fmt: skip
         deadline = now + timeout_us
-        pending = _Pending(header, columns, payload, deadline, now + wait_ms * _MS)
+        pending = _Pending(
+            header, columns, payload, deadline, now + min(wait_ms * _MS, timeout_us * _WAIT_TENTHS // 10)
+        )
         if parts is not None:
             header.credit_messages, header.credit_bytes = parts
             pending.parts = Credit(*parts)
@@ -186,6 +191,7 @@ class RequesterEngine(ClientEngine):
             return False
         header = pending.header
         header.timeout_ms = max(1, (pending.deadline - now) // _MS)
+        header.wait_ms = min(header.wait_ms, header.timeout_ms * _WAIT_TENTHS // 10)
         pending.asked = session
         frames = pack(header, columns=pending.columns, payload=pending.payload)
         session.post(1, pending.size, frames, now)

@@ -118,6 +118,13 @@ def test_no_replier_is_an_error_after_the_wait(place: Place) -> None:
         assert asker.request("here", 1) == 1
 
 
+def test_no_replier_is_told_though_the_wait_is_as_long_as_the_deadline(place: Place) -> None:
+    with serving(place.bind, "here", lambda body: body) as replier, Requester(place.of(replier)) as asker:
+        assert asker.request("here", 1, timeout_s=30) == 1
+        with pytest.raises(NoReplier, match="elsewhere"):
+            asker.request("elsewhere", 1, timeout_s=10, wait_s=10)
+
+
 def test_a_replier_that_comes_within_the_wait_is_asked(tmp_path: Path) -> None:
     with Broker(tmp_path, durable=False) as broker, Requester(broker.url) as asker:
         answers: list[object] = []

@@ -203,6 +203,23 @@ def test_a_service_that_nobody_offers_is_no_replier_after_the_wait(peers):
     assert "tcp://a:1, tcp://b:2" in error.detail
 
 
+def test_the_wait_for_a_replier_ends_before_the_deadline(wire, peers):
+    ask(wire, wait_ms=60_000, timeout_us=S)
+    assert wire.sent(Request)[0].wait_ms == 900
+    ask(peers, "weather", wait_ms=60_000, timeout_us=S)
+    peers.wait(900)
+    assert isinstance(outcome(peers).error, NoReplier)
+
+
+def test_a_request_that_waited_for_the_broker_leaves_that_one_time_to_say_no(wire):
+    wire = wired()
+    ask(wire, wait_ms=1_000, timeout_us=S)
+    wire.wait(500)
+    wire.greet()
+    (request,) = wire.sent(Request)
+    assert request.wait_ms <= request.timeout_ms * 9 // 10 <= 450
+
+
 def test_no_replier_from_one_peer_leads_to_the_next(peers):
     number = ask(peers)
     peers.sent(Request)
