@@ -14,7 +14,7 @@ from patterns.wire.address import Address
 from patterns.wire.engine import Effect, Link, Open, PeerId, Unreachable
 from patterns.wire.errors import CreditExceeded, NoReplier, Overloaded, ProtocolError, WrongRole, ZbrokerError
 from patterns.wire.frames import MSGPACK, Frames, Message, columns_of, pack, reform
-from patterns.wire.limits import BATCH_BYTES_MAX, BODY_BYTES_MAX, CREDIT_BYTES
+from patterns.wire.limits import BATCH_BYTES_MAX, BODY_BYTES_MAX, CREDIT_BYTES, REPLIES_HELD_BYTES_MAX
 from patterns.wire.messages import (
     Cancel,
     Codec,
@@ -39,7 +39,9 @@ from patterns.wire.session import Credit
 _MS: Final = 1_000
 _REQUESTS_WINDOW: Final = 1_024  # requests that one requester may have outstanding here
 _PARTING_MS: Final = 500  # for proof that the last replies were read; libzmq drops what is unread when we close
-_REPLY_BYTES_HELD: Final = 8 * 1024 * 1024  # for a requester that does not read; then an error takes a reply's place
+_REPLY_BYTES_HELD: Final = (
+    REPLIES_HELD_BYTES_MAX  # for a requester that does not read; then an error takes a reply's place
+)
 
 
 class Requested(msgspec.Struct, gc=False):
@@ -475,8 +477,8 @@ class PeerReplierEngine:
         session.into.renew(1, asked.size)
         if isinstance(answer, Reply):
             self._post(session, answer, columns, payload)
-        elif asked.takes_parts and session.outbox:  # not before the parts that came before it
-            self._sessions.post(session, 0, 0, pack(answer, form=session.form))
+        elif asked.takes_parts:  # not before the parts that came before it
+            self._sessions.answer_in_turn(session, answer, _REPLY_BYTES_HELD)
         else:
             self._sessions.answer(session, answer)
 

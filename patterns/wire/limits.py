@@ -35,6 +35,7 @@ PARTS_AHEAD_MAX: Final = 1_024  # what a requester may ask for: a broker's guard
 PART_BYTES_AHEAD_MAX: Final = 1 * MIB
 REPLIES_UNREAD_MAX: Final = 256  # answers to a peer that shows no sign of reading
 REPLIES_UNREAD_CUT: Final = 1_024
+REPLIES_HELD_BYTES_MAX: Final = 8 * MIB  # replies and parts that one requester has given no credit for
 UNREAD_BYTES_MAX: Final = 8 * MIB  # under way to a peer that has not proven to read: twice what our own clients grant
 PRODUCER_BATCHES_REMEMBERED: Final = 64
 PLAIN_WAITING_MESSAGES_MAX: Final = 32  # of one plain publisher, up to 1 MiB each; zbroker/processes/DECISIONS.md

@@ -251,6 +251,19 @@ class Sessions:
         if session.unread >= REPLIES_UNREAD_MAX and not session.probe:
             self._probe(session)
 
+    def answer_in_turn(self, session: Session, header: Header, held_bytes_max: int) -> None:
+        """As answer(), but behind the batches that wait for credit: no more, once more bytes than that wait."""
+        if not session.outbox:
+            self.answer(session, header)
+            return
+        session.unread += 1
+        if session.unread > REPLIES_UNREAD_CUT or session.outbox_bytes > held_bytes_max:
+            self.counters["answers_withheld"] += 1
+            return
+        self.post(session, 0, 0, pack(header, form=session.form))
+        if session.unread >= REPLIES_UNREAD_MAX and not session.probe:
+            self._probe(session)
+
     def prove(self, session: Session) -> None:
         """Ask for proof that all was read that was sent, if there is any: `probe` is 0 then."""
         if not session.probe and (session.unread or session.out.sent > session.out.proven):

@@ -9,12 +9,12 @@ import msgspec
 from patterns.wire import codec
 from patterns.wire.errors import BadBody, Overloaded, TooLarge
 from patterns.wire.frames import Message, columns_of, pack, reform
-from patterns.wire.limits import BODY_BYTES_MAX, MIB
+from patterns.wire.limits import BODY_BYTES_MAX, REPLIES_HELD_BYTES_MAX
 from patterns.wire.messages import Codec, Partial, Reply
 from patterns.wire.server import Session
 from zbroker.core import translate
 
-OUTBOX_BYTES_MAX: Final = 8 * MIB  # replies or batches that one client has given no credit for
+OUTBOX_BYTES_MAX: Final = REPLIES_HELD_BYTES_MAX
 _ARRAY_BYTES: Final = 2  # what makes one body an array: "[]" in JSON, one byte in msgpack
 
 

@@ -336,17 +336,17 @@ class Services:
     def _fail_with(self, pending: Pending, header: ErrorHeader) -> None:
         requester = pending.requester
         assert requester is not None
-        if (
-            requester.session.unread >= REPLIES_UNREAD_CUT
-        ):  # SPEC.md 11: it reads nothing; its own clock has the last word
-            self._silent(pending)
+        session, has_parts = requester.session, pending.flow is not None
+        if session.unread >= REPLIES_UNREAD_CUT or (has_parts and session.outbox_bytes > OUTBOX_BYTES_MAX):
+            self._sessions.counters["answers_withheld"] += 1
+            self._silent(pending)  # SPEC.md 11: it reads nothing; its own clock has the last word
             return
         self._forget(pending)
-        requester.session.into.renew(1, pending.asked_bytes)
-        if pending.flow is not None and requester.session.outbox:  # not before the parts that came before it
-            self._sessions.post(requester.session, 0, 0, pack(header, form=requester.session.form))
+        session.into.renew(1, pending.asked_bytes)
+        if has_parts:  # not before the parts that came before it
+            self._sessions.answer_in_turn(session, header, OUTBOX_BYTES_MAX)
         else:
-            self._sessions.answer(requester.session, header)
+            self._sessions.answer(session, header)
 
     def _silent(self, pending: Pending) -> None:
         """Nothing is sent for this request any more. The requester's CANCEL, come or to come, renews its credit."""

@@ -5,6 +5,7 @@ import pytest
 
 from patterns.wire.messages import Cancel, Codec, Credit, ErrorHeader, Goodbye, Partial, Reply, Request
 from tests.unit.core.serving import JSON, MSGPACK, Bench
+from zbroker.core import services
 
 
 @pytest.fixture
@@ -150,6 +151,23 @@ def test_credit_waits_while_the_requester_does_not_read_and_an_error_stays_behin
     requester.inbox.clear()
     requester.send(Credit(100, 1 << 20))
     assert [type(message.header) for message in requester.inbox] == [Partial, Partial, ErrorHeader]
+
+
+def test_errors_behind_parts_that_nobody_reads_are_bounded(bench, monkeypatch):
+    monkeypatch.setattr(services, "OUTBOX_BYTES_MAX", 20_000)
+    reader = bench.client("requester", messages=1)
+    requester, replier, request = asked(bench, requester=reader)
+    part(replier, request.id, 0)
+    part(replier, request.id, 1)
+    for id in range(2, 1_000):  # they fail at once, and the PONGs of this requester come
+        requester.request(id, service="nobody", wait_ms=0, credit_messages=1, credit_bytes=1)
+        bench.wait(0)
+    (session,) = (one for one in bench.engine._sessions if one.outbox)
+    assert 20_000 < session.outbox_bytes < 20_500
+    assert bench.engine.status(bench.now)["counters"]["answers_withheld"] == 1_000 - 1 - len(session.outbox)
+    requester.send(Credit(100, 1 << 20))
+    outcomes = [one.id for one in requester.take(ErrorHeader)]
+    assert outcomes == list(range(2, 2 + len(outcomes)))
 
 
 def test_credit_that_waited_goes_on_when_the_requester_reads(bench):

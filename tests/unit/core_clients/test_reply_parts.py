@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import pytest
 
+from patterns.core import reply
 from patterns.core.reply import ReplierEngine, RequestCancelled, Requested
 from patterns.wire.errors import ApplicationError
-from patterns.wire.messages import Cancel, Codec, Credit, ErrorHeader, Goodbye, Partial, Reply, Request, Withdraw
+from patterns.wire.messages import (
+    Cancel,
+    Codec,
+    Credit,
+    ErrorHeader,
+    Goodbye,
+    Partial,
+    Ping,
+    Pong,
+    Reply,
+    Request,
+    Withdraw,
+)
 from tests.unit.core_clients.test_reply import Bound
 from tests.unit.core_clients.wire import BROKER, NONCE, Wire, calm
 
@@ -157,3 +170,18 @@ def test_behind_a_broker_a_lost_connection_stops_all_streams_and_leaving_withdra
     behind.wire.back()
     assert behind.heard(RequestCancelled) == [RequestCancelled(event.token)]
     assert not behind.engine.has_room(event.token)
+
+
+def test_a_bound_repliers_errors_to_who_gives_no_credit_are_bounded(monkeypatch):
+    monkeypatch.setattr(reply, "_REPLY_BYTES_HELD", 20_000)
+    bound = Bound()
+    bound.hello(messages=1, size=1)
+    send(bound, asked(bound, id=1).token)
+    send(bound, asked(bound, id=2).token)
+    for id in range(3, 1_000):
+        bound.engine.fail(asked(bound, id=id).token, ApplicationError("x" * 100), bound.now)
+        for ping in headers(bound, Ping):
+            bound.say(Pong(ping.token))
+    (session,) = bound.engine._sessions
+    assert 20_000 < session.outbox_bytes < 20_500
+    assert bound.engine.counters["answers_withheld"] == 998 - len(session.outbox)

@@ -18,6 +18,7 @@ from patterns.wire.messages import (
     Ping,
     Pong,
     Ready,
+    Reply,
     Result,
     Resume,
     Role,
@@ -276,6 +277,37 @@ def test_answers_stop_when_the_peer_shows_no_sign_of_reading(house):
     assert len(told) == REPLIES_UNREAD_CUT + 1
     assert isinstance(told[REPLIES_UNREAD_MAX], Ping)
     assert house.sessions.counters["answers_withheld"] == REPLIES_UNREAD_CUT
+
+
+def post(house, session):
+    house.sessions.post(session, 1, 1, pack(Reply(id=1), payload=b"x"))
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_answers_behind_batches_that_wait_are_bounded_in_number_and_in_bytes(house, reads):
+    session = house.hello(credit_messages=1, credit_bytes=1)
+    post(house, session)
+    post(house, session)
+    house.told()
+    for number in range(4 * REPLIES_UNREAD_CUT):
+        house.sessions.answer_in_turn(session, Result(id=number), 40_000)
+        for ping in house.headers():  # nothing else leaves: it would overtake the batch
+            if reads:
+                house.say(b"p1", Pong(ping.token))
+    held = len(session.outbox) - 1
+    assert held + house.sessions.counters["answers_withheld"] == 4 * REPLIES_UNREAD_CUT
+    assert session.outbox_bytes <= 40_100
+    assert (held > REPLIES_UNREAD_CUT) if reads else (held == REPLIES_UNREAD_CUT)
+
+
+def test_answers_in_turn_come_after_the_batches(house):
+    session = house.hello(credit_messages=1, credit_bytes=1)
+    post(house, session)
+    post(house, session)
+    house.sessions.answer_in_turn(session, Result(id=5), 1_000)
+    house.told()
+    house.say(b"p1", Credit(9, 9))
+    assert [type(header) for header in house.headers()] == [Reply, Result]
 
 
 def probe_of(house):
