@@ -106,7 +106,10 @@ class Replier(ReplierRole[AioDriver], AioRole):
         return await self._arrivals.receive(timeout_s)
 
     async def serve_forever(self) -> None:
-        """Answer requests with the handler until close(). An exception of the handler is an error reply, never the end.
+        """Answer requests with the handler until close(). An Exception of the handler is an error reply, never the end.
+
+        Another one, such as SystemExit, is an error reply and goes on to the caller. When this ends by an exception, nothing is
+        offered any more, so that others answer, until it is called again.
 
         close() lets those under way finish while its timeout lasts, and cancels them then; cancelling this cancels them at once.
 
@@ -114,11 +117,12 @@ class Replier(ReplierRole[AioDriver], AioRole):
             BadArgument: there is no handler.
         """
         handler = self._must_have_handler()
-        if self._concurrency > 1:
-            await self._serve_at_once(handler)
-            return
-        async for request in self:
-            await self._serve(request, handler)
+        with self._in_service(asyncio.CancelledError, GeneratorExit):
+            if self._concurrency > 1:
+                await self._serve_at_once(handler)
+                return
+            async for request in self:
+                await self._serve(request, handler)
 
     async def _serve_at_once(self, handler: Handler) -> None:
         tasks: set[asyncio.Task[None]] = set()
@@ -128,14 +132,26 @@ class Replier(ReplierRole[AioDriver], AioRole):
                 self._serving[request._token] = task  # so that close() waits for it though it has not begun
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
+                task.add_done_callback(self._task_ended)
                 while len(tasks) >= self._concurrency:
                     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            failure, self._failure = self._failure, None
+            if failure is not None:
+                raise failure
             if tasks and not self.closed:  # idle, or close() waits for them
                 await asyncio.wait(tasks)
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        """What is more than an error reply ends serve_forever(); the loop itself hands on SystemExit and Ctrl-C."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, (SystemExit, KeyboardInterrupt)):
+            self._failure = error
+            if not self._driver.is_closed and not self._driver.forked:
+                self._driver.run()  # wakes who waits for the next request
 
     async def _serve(self, request: IncomingRequest, handler: Handler) -> None:
         token, task = request._token, asyncio.current_task()
@@ -178,6 +194,11 @@ class Replier(ReplierRole[AioDriver], AioRole):
                 request.reply(found)
         except Exception as error:  # noqa: BLE001  around a user's handler: an error reply, not the end of the service
             self._answer_failure(request, error)
+        except (KeyboardInterrupt, GeneratorExit, asyncio.CancelledError):  # of whoever interrupts us
+            raise
+        except BaseException as error:
+            self._answer_end(request, error)
+            raise
 
     async def _call(self, handler: Handler, request: IncomingRequest) -> Any:
         arguments = (request.body, request) if self._wants_request else (request.body,)

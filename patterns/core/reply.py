@@ -124,6 +124,11 @@ class ReplierEngine(ClientEngine):
         return self._codec
 
     def on_ready(self, session: ClientSession, ready: Ready, now: int) -> None:
+        self.offer(now)
+
+    def offer(self, now: int) -> None:
+        """Offer the services; again, after withdraw(). The session is READY."""
+        session = self.sessions[0]
         self.offered.clear()
         for number, service in enumerate(self._services, start=1):
             session.send(Offer(number, service), now)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
 
-from patterns.core.reply import PeerReplierEngine, ReplierEngine, RequestCancelled, Requested
+from patterns.core.reply import PeerReplierEngine, ReplierEngine, RequestCancelled, Requested, ServiceReady
 from patterns.io.clock import clock
 from patterns.io.links import SocketKind
 from patterns.io.waiting import Steps, Wait
@@ -159,6 +159,9 @@ class ReplierRole(Role[D]):
         self._serving: dict[int, Any] = {}  # by token, the task in which a handler works on it; in the asyncio shell
         self._in_hand: dict[int, Any] = {}  # by token, the thread or task that has taken it and has not answered yet
         self._is_leaving = False
+        self._failure: BaseException | None = None  # what a handler's task has ended with; serve_forever() raises it
+        self._servers = 0  # calls of serve_forever() that have not ended
+        self._is_idle = False  # the last of them ended by an exception: nothing is offered until somebody serves again
         self._looked_at = 0
         self._engine: ReplierEngine | PeerReplierEngine
         if addresses[0].brokered:
@@ -184,14 +187,19 @@ class ReplierRole(Role[D]):
 
     def _wants_keeper(self) -> bool:
         """A bound replier greets requesters at any time; behind a broker only until the session stands."""
-        return not self._engine.closed and (isinstance(self._engine, PeerReplierEngine) or not self._engine.is_offered)
+        engine = self._engine
+        return not engine.closed and (
+            isinstance(engine, PeerReplierEngine) or not engine.is_offered or self._is_idle
+        )  # fmt: skip
 
     def _take(self, events: list[Any]) -> None:
         for event in events:
             if isinstance(event, Requested):
                 self._requests[event.token] = event
-                if self._is_leaving:
+                if self._is_leaving or self._is_idle:
                     self._driver.defer(self._refuse_waiting)
+            elif self._is_idle and isinstance(event, ServiceReady):  # the broker has come back
+                self._driver.defer(lambda: self._driver.run(self._engine.withdraw))
             elif isinstance(event, RequestCancelled):
                 self._cancel(event.token)
 
@@ -243,8 +251,10 @@ class ReplierRole(Role[D]):
         """The next request; None when none came in time, or after close()."""
         driver, requests = self._driver, self._requests
         deadline = deadline_of(timeout_s)
+        if self._is_idle:
+            self._offer_again()
         while True:
-            if self._is_leaving or driver.is_over():
+            if self._is_leaving or self._failure is not None or driver.is_over():
                 return None
             is_new = not requests
             if is_new:
@@ -279,6 +289,7 @@ class ReplierRole(Role[D]):
         return (
             bool(self._requests)
             or self._is_leaving
+            or self._failure is not None
             or self._driver.is_closed
             or self._engine.closed
             or self._engine.error is not None
@@ -288,6 +299,41 @@ class ReplierRole(Role[D]):
         if self._handler is None:
             raise BadArgument("serve_forever() needs the handler that Replier(address, service, handler) takes")
         return self._handler
+
+    @contextmanager
+    def _in_service(self, *harmless: type[BaseException]) -> Iterator[None]:
+        """Around serve_forever(): when the last one ends by an exception, but for harmless ones, others answer from now on."""
+        self._servers += 1
+        try:
+            yield
+        except harmless:
+            self._servers -= 1
+            raise
+        except BaseException:
+            self._servers -= 1
+            self._stop_offering()
+            raise
+        else:
+            self._servers -= 1
+
+    def _stop_offering(self) -> None:
+        """Nobody serves any more: a broker is told so, and what comes all the same is refused."""
+        driver = self._driver
+        if self._servers == 0 and not driver.is_closed and not driver.forked and self._engine.error is None:
+            self._is_idle = True
+            driver.run(self._engine.withdraw)
+            self._refuse_waiting()
+
+    def _offer_again(self) -> None:
+        """Somebody serves again."""
+        self._is_idle = False
+        engine = self._engine
+        if isinstance(engine, ReplierEngine):
+            self._driver.run(lambda now: engine.offer(now) if engine.is_ready else None)
+
+    def _answer_end(self, request: IncomingRequestRole, error: BaseException) -> None:
+        """The handler has raised what ends more than itself, such as SystemExit: its request is answered first."""
+        self._refuse(request._token, HandlerFailed(f"{type(error).__name__}: {error}"))
 
     def _answer_failure(self, request: IncomingRequestRole, error: Exception) -> None:
         """What the handler, or the encoding of what it returned, has raised: an error reply."""
@@ -369,9 +415,10 @@ class ReplierRole(Role[D]):
 
     def _refuse_waiting(self) -> None:
         """What no handler has begun with is certainly not done. A broker must not be taken for who is leaving."""
-        kind = NoReplier if isinstance(self._engine, ReplierEngine) else ShuttingDown
+        kind = NoReplier if self._is_idle or isinstance(self._engine, ReplierEngine) else ShuttingDown
+        does = "has stopped serving" if self._is_idle else "is leaving"
         while (event := self._oldest()) is not None:
-            self._refuse(event.token, kind(f"the replier of service {event.service!r} is leaving; it was not begun"))
+            self._refuse(event.token, kind(f"the replier of service {event.service!r} {does}; it was not begun"))
 
 
 def at_once() -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from types import GeneratorType
 from typing import Any
 
@@ -81,7 +81,10 @@ class Replier(ReplierRole[Driver], SyncRole):
         return found
 
     def serve_forever(self) -> None:
-        """Answer requests with the handler until close(). An exception of the handler is an error reply, never the end.
+        """Answer requests with the handler until close(). An Exception of the handler is an error reply, never the end.
+
+        Another one, such as SystemExit, is an error reply and goes on to the caller. When this ends by an exception, nothing is
+        offered any more, so that others answer, until it is called again.
 
         close(), from another thread, lets the request under way finish while its timeout lasts.
 
@@ -89,11 +92,9 @@ class Replier(ReplierRole[Driver], SyncRole):
             BadArgument: there is no handler.
         """
         handler = self._must_have_handler()
-        try:
+        with suppress(Closed), self._in_service(Closed):
             for request in self:
                 self._serve(request, handler)
-        except Closed:
-            pass
 
     def _serve(self, request: IncomingRequest, handler: Handler) -> None:
         try:
@@ -104,6 +105,11 @@ class Replier(ReplierRole[Driver], SyncRole):
                 request.reply(found)
         except Exception as error:  # noqa: BLE001  around a user's handler: an error reply, not the end of the service
             self._answer_failure(request, error)
+        except (KeyboardInterrupt, GeneratorExit):  # of whoever interrupts us, not of the handler
+            raise
+        except BaseException as error:
+            self._answer_end(request, error)
+            raise
 
     def _serve_parts(self, request: IncomingRequest, parts: Generator[Any, None, None]) -> None:
         """As far as the requester lets them come; a generator is closed where it stands when nobody waits any more."""
