@@ -49,6 +49,15 @@ class Flow:
             return 1, 1
         return self.allow()
 
+    @property
+    def is_due(self) -> bool:
+        """Whether the replier is to hear of more: it has no more than half left of what it may have. So what it is told
+        doubles each time, and CREDITs that grant part by part, or nothing, cost it none."""
+        asked, given = self.asked, self.given
+        return _halved(given.messages_left, asked.messages_left) or _halved(
+            given.bytes_max - given.bytes_used, asked.bytes_max - asked.bytes_used
+        )
+
     def allow(self) -> tuple[int, int]:
         """The replier's totals, now that the requester's have changed."""
         asked, given = self.asked, self.given
@@ -68,3 +77,8 @@ class Flow:
     def passed(self, size: int) -> None:
         """It left for the requester, as so many bytes."""
         self.asked.spend(1, size)
+
+
+def _halved(left: int, may_have: int) -> bool:
+    """Also when nothing is left, or less than nothing; but not as long as the new total would admit nothing either."""
+    return max(0, 2 * left) <= may_have > 0

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from patterns.wire.errors import CreditExceeded, RemoteProtocolError, ZbrokerError
 from patterns.wire.frames import Message
+from patterns.wire.limits import REPLIES_UNREAD_CUT
 from patterns.wire.messages import Credit, Partial
 from patterns.wire.server import Session, Sessions
 from zbroker.core.flow import Flow
@@ -71,16 +72,23 @@ class Parts:
         for pending in held.values():
             self._allow(pending)
 
+    def proven(self, replier: Replier) -> None:
+        """A replier may have read what it was told: it hears of credit that waited for that."""
+        while replier.held and replier.session.unread < REPLIES_UNREAD_CUT:
+            self._allow(replier.held.popitem()[1])
+
     def _allow(self, pending: Pending) -> None:
-        """Pass the requester's credit on to its replier: later, as long as replies wait for the requester to read."""
+        """Pass the requester's credit on to its replier: later, while replies wait for the requester, or while it reads nothing."""
         requester, replier, flow = pending.requester, pending.replier, pending.flow
-        if requester is None or replier is None or flow is None:
+        if requester is None or replier is None or flow is None or not flow.is_due:
             return
         if requester.session.outbox:
             requester.held[pending.own_id] = pending
+        elif replier.session.unread >= REPLIES_UNREAD_CUT:
+            replier.held[pending.own_id] = pending
         else:
             messages, size = flow.allow()
-            self._sessions.tell(replier.session, Credit(messages, size, pending.own_id))
+            self._sessions.answer(replier.session, Credit(messages, size, pending.own_id))
 
     def partial(self, session: Session, message: Message, now: int) -> None:
         """PARTIAL from a replier: the next part of a reply. Raises CreditExceeded, which ends the session."""
@@ -113,3 +121,4 @@ class Parts:
         flow.passed(size)
         self._counters["parts"] += 1
         self._sessions.post(requester, 1, size, frames)
+        self._allow(pending)  # credit that was too little for a CREDIT of its own may be worth one now

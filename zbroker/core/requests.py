@@ -56,14 +56,19 @@ class Requester:
 
 
 class Replier:
-    """What a replier offers and works on. `changed` names its last change; entries of older ones in a Schedule are void."""
+    """What a replier offers and works on. `changed` names its last change; entries of older ones in a Schedule are void.
 
-    __slots__ = ("changed", "services", "session", "working")
+    Attributes:
+        held: what it works on and has more credit for, of which it hears when it has proven to read.
+    """
+
+    __slots__ = ("changed", "held", "services", "session", "working")
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.services: dict[str, Service] = {}
         self.working: dict[int, Pending] = {}
+        self.held: dict[int, Pending] = {}
         self.changed = 0
 
 

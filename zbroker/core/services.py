@@ -105,6 +105,7 @@ class Services:
         """CREDIT, or a PONG, has widened what may be sent to a replier, or to a requester."""
         replier = self._repliers.get(session)
         if replier is not None:
+            self._parts.proven(replier)
             self._freed(replier, now)
             return
         self._parts.read(session)
@@ -322,9 +323,10 @@ class Services:
         """The replier, and the request that it has answered; the answer grants us the request's credit again."""
         replier = self._repliers.get(session)
         pending = replier.working.pop(own_id, None) if replier else None
-        if pending is None:
+        if replier is None or pending is None:
             self.counters["late_replies"] += 1
         else:
+            replier.held.pop(own_id, None)
             session.out.renew(1, pending.given_bytes)
             pending.replier = None
         return replier, pending

@@ -69,3 +69,26 @@ def test_another_replier_begins_with_what_is_left():
     assert not flow.has_begun
     flow.widen(9, 1_100)
     assert flow.begin(slowly=False) == (9, 1_100)
+
+
+def test_a_replier_is_due_to_hear_when_it_has_at_most_half_of_what_it_may_have():
+    flow = Flow(8, 1_000)
+    flow.begin(slowly=False)
+    assert not flow.is_due
+    flow.widen(15, 1_999)
+    assert not flow.is_due
+    come(flow, 0)  # 7 left of 14
+    assert flow.is_due
+    assert flow.allow() == (15, 1_999)
+    assert not flow.is_due
+
+
+def test_a_replier_without_credit_is_due_to_hear_of_the_least():
+    flow = Flow(8, 15)
+    flow.begin(slowly=False)
+    come(flow, 0)
+    come(flow, 1)
+    flow.widen(8, 20)
+    assert not flow.is_due  # as much as was overrun: still nothing may be sent
+    flow.widen(8, 21)
+    assert flow.is_due

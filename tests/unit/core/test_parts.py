@@ -3,7 +3,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from patterns.wire.messages import Cancel, Codec, Credit, ErrorHeader, Goodbye, Partial, Reply, Request
+from patterns.wire.limits import REPLIES_UNREAD_CUT
+from patterns.wire.messages import Cancel, Codec, Credit, ErrorHeader, Goodbye, Partial, Ping, Pong, Reply, Request
 from tests.unit.core.serving import JSON, MSGPACK, Bench
 from zbroker.core import services
 
@@ -151,6 +152,42 @@ def test_credit_waits_while_the_requester_does_not_read_and_an_error_stays_behin
     requester.inbox.clear()
     requester.send(Credit(100, 1 << 20))
     assert [type(message.header) for message in requester.inbox] == [Partial, Partial, ErrorHeader]
+
+
+def test_credit_that_grows_in_small_steps_is_told_in_large_ones_and_none_is_lost(bench):
+    requester, replier, request = asked(bench, credit=1, size=1)
+    for step in range(1, 1_000):
+        requester.send(Credit(step, step * 1_000, 1))
+        requester.send(Credit(step, step * 1_000, 1))
+    told = replier.take(Credit)
+    assert len(told) < 20
+    for sequence in range(999):  # it uses all that it was told, and is told the rest in time
+        part(replier, request.id, sequence)
+    assert len(requester.take(Partial)) == 999
+    assert len(replier.take(Credit)) < 20
+
+
+def test_a_replier_that_does_not_read_is_owed_one_credit_a_request(bench):
+    reader = bench.client("requester", messages=10_000)
+    requester, replier, request = asked(bench, requester=reader, credit=1, size=1_000)
+    requester.request(2, credit_messages=1, credit_bytes=1_000)
+    (second,) = replier.take(Request)
+    replier.reads = False
+    sequence = 0
+    while not sequence or replier.take(Credit):
+        part(replier, request.id, sequence)
+        sequence += 1
+        requester.send(Credit(sequence + 1, 1_000_000, 1))
+    assert REPLIES_UNREAD_CUT - 5 < sequence <= REPLIES_UNREAD_CUT
+    requester.send(Credit(500, 10_000, 2))
+    requester.send(Credit(900, 20_000, 2))
+    assert not replier.take(Credit)
+    replier.reads = True
+    for ping in replier.take(Ping):
+        replier.send(Pong(ping.token))
+    told = replier.take(Credit)
+    assert [credit.messages for credit in told if credit.id == second.id] == [900]
+    assert len(told) <= 2
 
 
 def test_errors_behind_parts_that_nobody_reads_are_bounded(bench, monkeypatch):
