@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from zbroker.cli.answer import Group, Guard, Status
 from zbroker.cli.words import cleaned, columns_of, fitted
-
-Status = Mapping[str, Any]
 
 _GAP: Final = 2
 _NAME_COLUMNS_MIN: Final = 12
@@ -21,57 +20,57 @@ def frame_of(before: Status, after: Status) -> dict[str, Any]:
 
     A broker that was started again has forgotten what it counted: then all rates are None.
     """
-    elapsed_ms = after["uptime_ms"] - before["uptime_ms"]
-    is_same = before["epoch"] == after["epoch"] and elapsed_ms > 0
+    elapsed_ms = after.uptime_ms - before.uptime_ms
+    is_same = before.epoch == after.epoch and elapsed_ms > 0
     old, new = _totals(before), _totals(after)
 
     def rate(now: int, then: int | None) -> float | None:
         return round((now - (then or 0)) * 1_000 / elapsed_ms, 1) if is_same else None
 
     streams: dict[str, dict[str, Any]] = {}
-    was, acked, acked_before = before.get("streams", {}), _acked(after), _acked(before)
-    for name, stream in after.get("streams", {}).items():
-        members = _groups_of(after, name)
+    acked, acked_before = _acked(after), _acked(before)
+    for name, stream in after.streams.items():
+        members, was = _groups_of(after, name), before.streams.get(name)
         streams[name] = {
-            "append": rate(stream["next_offset"], was.get(name, {}).get("next_offset")),
+            "append": rate(stream.next_offset, was.next_offset if was else None),
             "ack": rate(acked[name], acked_before.get(name)) if members else None,
-            "lag": max((group["lag"] for group in members), default=None),
-            "pending": sum(group["pending"] for group in members) if members else None,
-            "messages": stream["messages"],
+            "lag": max((group.lag for group in members), default=None),
+            "pending": sum(group.pending for group in members) if members else None,
+            "messages": stream.messages,
         }
-    guard = after.get("guard") or {}
+    guard = after.guard or Guard()
     return {
-        "epoch": after["epoch"],
-        "uptime_ms": after["uptime_ms"],
+        "epoch": after.epoch,
+        "uptime_ms": after.uptime_ms,
         "interval_ms": elapsed_ms if is_same else None,
         "rates": {name: rate(count, old[name]) for name, count in new.items()},
         "streams": streams,
-        "sessions": dict(after.get("sessions", {})),
-        "connections": guard.get("connections"),
-        "cuts": sum(guard.get("cuts", {}).values()),
-        "memory_bytes": guard.get("rss_bytes"),
-        "warnings": list(after.get("warnings", ())),
+        "sessions": after.sessions,
+        "connections": guard.connections,
+        "cuts": sum(guard.cuts.values()),
+        "memory_bytes": guard.rss_bytes,
+        "warnings": after.warnings,
     }
 
 
 def _totals(status: Status) -> dict[str, int]:
-    counters = status.get("counters", {})
+    counters = status.counters
     plain = sum(count for name, count in counters.items() if name.startswith("plain_dropped"))
     return {
         "requests": counters.get("requests", 0),
         "published": counters.get("published", 0),
         "dropped": counters.get("live_dropped", 0) + plain,
-        "refused": sum(status.get("refused", {}).values()),
+        "refused": sum(status.refused.values()),
     }
 
 
-def _groups_of(status: Status, stream: str) -> list[Mapping[str, Any]]:
-    return [group for name, group in status.get("groups", {}).items() if name.rpartition("/")[0] == stream]
+def _groups_of(status: Status, stream: str) -> list[Group]:
+    return [group for name, group in status.groups.items() if name.rpartition("/")[0] == stream]
 
 
 def _acked(status: Status) -> dict[str, int]:
     """Messages acked by all groups of each stream."""
-    return {name: sum(group["acked"] for group in _groups_of(status, name)) for name in status.get("streams", {})}
+    return {name: sum(group.acked for group in _groups_of(status, name)) for name in status.streams}
 
 
 # -- for people --------------------------------------------------------------------------------------------------
@@ -117,7 +116,7 @@ def _table(streams: Mapping[str, Mapping[str, Any]], columns: int) -> Iterator[s
     """The busiest first; columns that have no room are left out, and a long name is cut."""
     room = max(columns - _NAME_COLUMNS_MIN, _GAP + _FIGURE_COLUMNS)
     shown = _STREAM_COLUMNS[: room // (_GAP + _FIGURE_COLUMNS)]
-    longest = max(map(columns_of, ("streams", *streams)))
+    longest = max(map(columns_of, map(cleaned, ("streams", *streams))))
     width = min(longest, max(_NAME_COLUMNS_MIN, columns - len(shown) * (_GAP + _FIGURE_COLUMNS)))
     yield _row("streams", shown, width)
     for name, stream in sorted(streams.items(), key=lambda item: (-(item[1]["append"] or 0), item[0])):

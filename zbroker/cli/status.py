@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import click
 
+from zbroker.cli.answer import Fact, Guard, Journal, Status, as_told, understood
 from zbroker.cli.bodies import line_of
 from zbroker.cli.command import ClientCommand, client_options, require_broker, timeout_option
 from zbroker.cli.words import cleaned, columns_of
@@ -38,62 +39,61 @@ def status(url: str, as_json: bool, raw: bool, timeout_s: float) -> None:
         raise click.UsageError("status has no bodies: leave --raw out")
     with Admin(url, timeout_s=timeout_s) as admin:
         found = admin.status()
-    click.echo(line_of(found) if as_json else "\n".join(lines_of(found)))
+    click.echo(line_of(as_told(found, url)) if as_json else "\n".join(lines_of(understood(found, url))))
 
 
-def lines_of(found: Mapping[str, Any]) -> Iterator[str]:
+def lines_of(found: Status) -> Iterator[str]:
     """The status for people: sections that have something in them."""
-    journal = found.get("journal") or {}
-    for warning in [*found.get("warnings", ()), *_journal_warnings(journal)]:
+    for warning in [*found.warnings, *(_journal_warnings(found.journal) if found.journal else ())]:
         yield cleaned(f"warning: {warning}")
-    seconds = found.get("uptime_ms", 0) // 1_000
-    sessions = dict(found.get("sessions", {}))
+    sessions = dict(found.sessions)
     total = sessions.pop("total", 0)
-    roles = ", ".join(f"{count} {role}" for role, count in sessions.items())
-    yield cleaned(
-        f"broker of epoch {found.get('epoch', '?')}, up {_duration(seconds)}, {total} sessions{f': {roles}' if roles else ''}"
-    )
+    roles = "".join(f"{', ' if at else ': '}{count} {role}" for at, (role, count) in enumerate(sessions.items()))
+    yield cleaned(f"broker of epoch {found.epoch}, up {_duration(found.uptime_ms // 1_000)}, {total} sessions{roles}")
     for section, columns in _COLUMNS.items():
-        yield from _table(section, columns, found.get(section) or {})
-    if subscriptions := found.get("subscriptions"):
-        yield from _rows(["subscriptions", "sessions"], [[name, str(n)] for name, n in subscriptions.items()])
-    if any((plain := found.get("plain") or {}).values()):
-        yield from _rows(["plain ZeroMQ", ""], [[name, str(n)] for name, n in plain.items()])
-    if journal:
-        yield from _rows(["journal", ""], [[key, str(journal[key])] for key in _JOURNAL if key in journal])
-    if refused := found.get("refused"):
-        yield from _rows(["refused", ""], [[name, str(n)] for name, n in refused.items()])
-    if guard := {name: count for name, count in _connections(found.get("guard") or {}) if count}:
-        yield from _rows(["connections", ""], [[name, str(n)] for name, n in guard.items()])
-    if counters := found.get("counters"):
-        yield from _rows(["counters", ""], [[name, str(n)] for name, n in counters.items()])
+        yield from _table(section, columns, getattr(found, section))
+    yield from _list("subscriptions", found.subscriptions, "sessions")
+    yield from _list("plain ZeroMQ", found.plain if any(found.plain.values()) else {})
+    if found.journal:
+        facts = {name: getattr(found.journal, name) for name in _JOURNAL}
+        yield from _list("journal", {name: fact for name, fact in facts.items() if fact is not None})
+    yield from _list("refused", found.refused)
+    yield from _list("connections", {name: count for name, count in _connections(found.guard or Guard()) if count})
+    yield from _list("counters", found.counters)
 
 
-def _connections(guard: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+def _connections(guard: Guard) -> Iterator[tuple[str, int]]:
     """What became of connections; a cut and a failed handshake by kind."""
-    for name in ("connections", "accepted", "handshakes", "disconnected"):
-        yield name.replace("connections", "open"), guard.get(name, 0)
-    for section, prefix in (("handshakes_failed", "handshake failed"), ("cuts", "cut")):
-        for kind, count in (guard.get(section) or {}).items():
+    yield "open", guard.connections or 0
+    for name in ("accepted", "handshakes", "disconnected"):
+        yield name, getattr(guard, name)
+    for kinds, prefix in ((guard.handshakes_failed, "handshake failed"), (guard.cuts, "cut")):
+        for kind, count in kinds.items():
             yield f"{prefix}: {kind.replace('_', ' ')}", count
 
 
-def _journal_warnings(journal: Mapping[str, Any]) -> Iterator[str]:
-    if journal.get("failed"):
-        yield f"the journal has failed: {journal['failed']}"
-    if journal.get("full"):
+def _journal_warnings(journal: Journal) -> Iterator[str]:
+    if journal.failed:
+        yield f"the journal has failed: {journal.failed}"
+    if journal.full:
         yield "the journal is full: producers are refused until there is space"
-    if journal.get("damage"):
-        yield f"the journal is damaged: {len(journal['damage'])} places; see --json"
-    yield from journal.get("warnings", ())
+    if journal.damage:
+        yield f"the journal is damaged: {len(journal.damage)} places; see --json"
+    yield from journal.warnings
 
 
-def _table(section: str, columns: Sequence[str], rows: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _table(section: str, columns: Sequence[str], rows: Mapping[str, object]) -> Iterator[str]:
+    """What a broker does not tell is left blank."""
     if rows:
+        cells = ([getattr(row, column) for column in columns] for row in rows.values())
+        shown = [["" if cell is None else str(cell) for cell in row] for row in cells]
         titles = [section, *(column.replace("_", " ") for column in columns)]
-        yield from _rows(
-            titles, [[name, *(str(row.get(column, "")) for column in columns)] for name, row in rows.items()]
-        )
+        yield from _rows(titles, [[name, *row] for name, row in zip(rows, shown, strict=True)])
+
+
+def _list(title: str, rows: Mapping[str, Fact], other: str = "") -> Iterator[str]:
+    if rows:
+        yield from _rows([title, other], [[name, str(fact)] for name, fact in rows.items()])
 
 
 def _rows(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

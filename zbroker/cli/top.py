@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from patterns.wire.errors import LoadError, OutcomeError, Unavailable, ZbrokerError
+from zbroker.cli.answer import understood
 from zbroker.cli.bodies import line_of
 from zbroker.cli.command import (
     ClientCommand,
@@ -64,6 +65,7 @@ def top(url: str, as_json: bool, raw: bool, interval_s: float, count: int | None
 
     On a terminal it redraws the screen; in a pipe each refresh is a block of lines, and with --json one object a line.
     Exit status 69: no broker answered at first, or at the last of N refreshes; in between it goes on trying.
+    1: a broker answered with a status that this version does not understand, at first or later.
 
     \b
     zbroker top --url zb://localhost --interval 1
@@ -89,13 +91,13 @@ def _refreshes(admin: Admin, screen: _Screen, interval_s: float) -> Iterator[Zbr
     """Show one after the other; each time, why there was nothing to show."""
     from zbroker.cli.rates import frame_of
 
-    before = admin.status()
+    before = understood(admin.status(), screen.url)
     time.sleep(min(_FIRST_S, interval_s))
     gone_since: float | None = None
     while True:
         began = time.monotonic()
         try:
-            after = admin.status()
+            after = understood(admin.status(), screen.url)
         except _GONE as error:
             gone_since = began if gone_since is None else gone_since
             screen.gone(error, began - gone_since)
@@ -112,7 +114,7 @@ class _Screen:
     """A terminal that is drawn over, or a pipe that is written to. One write a refresh: no flicker, no half lines."""
 
     def __init__(self, url: str, *, as_json: bool) -> None:
-        self._url = url
+        self.url = url
         self._as_json = as_json
         self._is_terminal = sys.stdout.isatty() and not as_json and os.environ.get("TERM", "dumb") != "dumb"
         self._draws = 0
@@ -126,7 +128,7 @@ class _Screen:
             return
         columns = shutil.get_terminal_size().columns if self._is_terminal else 80
         up_s = frame["uptime_ms"] // 1_000
-        head = f"{self._url}  epoch {frame['epoch']}, up {up_s:,} s  {time.strftime('%H:%M:%S')}"
+        head = f"{self.url}  epoch {frame['epoch']}, up {up_s:,} s  {time.strftime('%H:%M:%S')}"
         self._draw([fitted(head, columns), *lines_of(frame, columns)])
 
     def gone(self, error: ZbrokerError, for_s: float) -> None:
@@ -136,7 +138,7 @@ class _Screen:
             return
         columns = shutil.get_terminal_size().columns if self._is_terminal else 10_000
         text = f"gone for {for_s:,.0f} s, still trying: {error}"
-        self._draw([fitted(line, columns) for line in (f"{self._url}  {time.strftime('%H:%M:%S')}", text)])
+        self._draw([fitted(line, columns) for line in (f"{self.url}  {time.strftime('%H:%M:%S')}", text)])
 
     def leave(self) -> None:
         """After Ctrl-C: what comes next begins on a line of its own."""

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
+from zbroker.cli.answer import Status, understood
 from zbroker.cli.rates import frame_of, lines_of
 from zbroker.cli.words import columns_of
 
 
-def status(uptime_ms: int = 10_000, scale: int = 1, epoch: int = 1, **more: Any) -> dict[str, Any]:
-    return {
+def status(uptime_ms: int = 10_000, scale: int = 1, epoch: int = 1, **more: Any) -> Status:
+    found = {
         "epoch": epoch,
         "uptime_ms": uptime_ms,
         "counters": {"requests": 100 * scale, "published": 200 * scale, "live_dropped": 3 * scale, "plain_dropped.size": scale},
@@ -26,6 +27,7 @@ def status(uptime_ms: int = 10_000, scale: int = 1, epoch: int = 1, **more: Any)
         "warnings": [],
         **more,
     }  # fmt: skip
+    return understood(found, "zb://a")
 
 
 def test_rates_are_by_the_brokers_own_clock():
@@ -52,7 +54,7 @@ def test_a_broker_that_was_started_again_has_no_rates_yet(after):
 
 def test_a_broker_without_journal_and_guard_has_a_frame_too():
     bare = {"epoch": 1, "uptime_ms": 1, "sessions": {"total": 0}}
-    frame = frame_of(bare, {**bare, "uptime_ms": 1_001})
+    frame = frame_of(understood(bare, "zb://a"), understood({**bare, "uptime_ms": 1_001}, "zb://a"))
     assert frame["memory_bytes"] is None
     assert list(lines_of(frame, 40))
 

@@ -1,12 +1,21 @@
 """The table of `zbroker status`: what is there, warnings first."""
 
-from zbroker.cli.status import lines_of
+from collections.abc import Iterator
+from typing import Any
+
+from zbroker.cli import status
+from zbroker.cli.answer import understood
 
 EMPTY = {"epoch": 3, "uptime_ms": 90_061_000, "sessions": {"total": 1, "admin": 1}, "streams": {}, "warnings": []}
+STREAM = {"messages": 1, "next_offset": 1}
+
+
+def lines_of(found: dict[str, Any]) -> Iterator[str]:
+    return status.lines_of(understood(found, "zb://a"))
 
 
 def test_names_of_others_reach_no_terminal_raw_and_stay_in_line() -> None:
-    evil = {"\x1b[2J\nbroker of epoch 9": {"messages": 1}, "漢字": {"messages": 2}}
+    evil = {"\x1b[2J\nbroker of epoch 9": STREAM, "漢字": STREAM}
     found = {**EMPTY, "streams": evil, "warnings": ["\x9b5m\nforged"], "sessions": {"total": 1, "\u202eadmin": 1}}
     lines = list(lines_of({**found, "subscriptions": {"\x1b]0;x\x07": 1}, "counters": {"\u200b": 1}}))
     assert all(line.isprintable() for line in lines)
@@ -25,7 +34,7 @@ def test_warnings_come_first() -> None:
 
 
 def test_columns_are_aligned_and_unknown_keys_ignored() -> None:
-    streams = {"a": {"messages": 1, "new": 2}, "longer": {"messages": 1_000_000}}
+    streams = {"a": {**STREAM, "new": 2}, "longer": {**STREAM, "messages": 1_000_000}}
     lines = list(lines_of({**EMPTY, "streams": streams, "more": 1}))
     titles, first, second = lines[2:5]
     assert titles.startswith("streams  messages")
@@ -59,3 +68,10 @@ def test_plain_programs_are_shown_when_there_are_any() -> None:
     nobody = {"publishers": 0, "subscribers": 0, "prefixes": 0}
     assert list(lines_of({**EMPTY, "plain": nobody})) == list(lines_of(EMPTY))
     assert "subscribers   2" in list(lines_of({**EMPTY, "plain": {**nobody, "subscribers": 2}}))
+
+
+def test_a_fact_that_the_broker_does_not_have_is_left_out() -> None:
+    journal = {"folder": "/d", "checkpoint_age_ms": None, "segments": 0}
+    text = "\n".join(lines_of({**EMPTY, "journal": journal}))
+    assert "checkpoint_age_ms" not in text
+    assert "segments" in text
