@@ -149,6 +149,8 @@ class ReplierRole(Role[D]):
         services = [check_name(name, "service") for name in ([service] if isinstance(service, str) else service)]
         if not services:
             raise BadArgument("a Replier needs at least one service")
+        if handler is not None and not callable(handler):
+            raise BadArgument(f"handler={handler!r}: a function that takes a body and returns one")
         self._handler = handler
         self._wants_request = handler is not None and _takes_two(handler)
         self._codec = codec_of(codec)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
+from inspect import isasyncgenfunction, iscoroutinefunction
 from types import GeneratorType
 from typing import Any
 
 from patterns.io.driver import Driver
 from patterns.roles.replier import Handler, IncomingRequestRole, ReplierRole, at_once
 from patterns.sync.role import SyncRole
-from patterns.wire.errors import Closed
+from patterns.wire.errors import BadArgument, Closed
 
 __all__ = ["Handler", "IncomingRequest", "Replier"]
 
@@ -61,6 +62,8 @@ class Replier(ReplierRole[Driver], SyncRole):
         idle_timeout_s: float | None = None,
         security: object = None,
     ) -> None:
+        if _is_async(handler):
+            raise BadArgument(f"handler={handler!r} is asynchronous: a plain function, or Replier from patterns.aio")
         super().__init__(
             Driver, address, service, handler, codec=codec, type=type, idle_timeout_s=idle_timeout_s, security=security
         )
@@ -128,3 +131,9 @@ class Replier(ReplierRole[Driver], SyncRole):
 
     def _me(self) -> int:
         return threading.get_ident()
+
+
+def _is_async(handler: Any) -> bool:
+    """Whether calling it gives something to await, as far as can be told without calling it."""
+    called = getattr(handler, "__call__", None)  # noqa: B004  its own: an object's may be a coroutine function
+    return any(is_one(one) for is_one in (iscoroutinefunction, isasyncgenfunction) for one in (handler, called))

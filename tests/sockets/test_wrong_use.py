@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 from pathlib import Path
 
 import pytest
 
-from patterns.sync import Consumer, Producer, Publisher, Requester, Subscriber
+import patterns.aio
+from patterns.sync import Consumer, Producer, Publisher, Replier, Requester, Subscriber
 from patterns.wire.errors import BadAddress, BadArgument, BadName, Closed, LocalProtocolError, Unavailable
 from tests.processes import Broker, until
 
@@ -118,6 +120,30 @@ def test_closing_without_a_broker_says_how_many_messages_are_lost(codec: str, ca
     (said,) = [record.getMessage() for record in caplog.records if record.name == "zbroker.publisher"]
     assert "closed while 3 published messages, the first on topic 'a.first', had not left" in said
     assert NOBODY in said
+
+
+def test_a_handler_that_cannot_serve_is_refused_at_once() -> None:
+    async def later(body: object) -> object:
+        return body
+
+    async def parts(body: object):
+        yield body
+
+    for make in (Replier, patterns.aio.Replier):
+        with pytest.raises(BadArgument, match=r"handler='echo'.*a function"):
+            make(NOBODY, "x", "echo")  # type: ignore[arg-type]
+    for handler in (later, parts, functools.partial(later), Later()):
+        with pytest.raises(BadArgument, match=r"patterns\.aio"):
+            Replier(NOBODY, "x", handler)
+    for handler in (print, dict, functools.partial(print), max):  # some have no signature that could be read
+        Replier(NOBODY, "x", handler).close()
+
+
+class Later:
+    """A coroutine function in disguise."""
+
+    async def __call__(self, body: object) -> object:
+        return body
 
 
 def test_wrong_types_are_refused_in_words() -> None:
