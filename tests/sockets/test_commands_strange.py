@@ -12,6 +12,7 @@ import pytest
 import zmq
 from click.testing import CliRunner, Result
 
+from patterns.io import driver
 from zbroker.cli.main import main
 
 _encode = msgspec.msgpack.encode
@@ -130,3 +131,12 @@ def test_an_error_of_a_broker_is_one_printable_line_of_a_thousand() -> None:
     (line,) = result.stderr.splitlines()
     assert line.isprintable()
     assert len(line) < 1_100
+
+
+def test_that_nobody_answers_is_said_early_and_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "_PATIENCE_US", 200_000)
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        url = f"zb://127.0.0.1:{router.bind_to_random_port('tcp://127.0.0.1')}"
+    result = CliRunner().invoke(main, ["status", "--url", url, "--timeout", "1"])
+    assert result.exit_code == 69
+    assert result.stderr == f"zbroker: no broker answers at {url}: nobody listens at {url}; is it running?\n"

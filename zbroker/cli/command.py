@@ -26,13 +26,18 @@ class ClientCommand(click.Command):
 
     def invoke(self, context: click.Context) -> Any:
         """Run it; the one place where errors become exit statuses."""
-        before = signal.signal(signal.SIGTERM, _terminated)
+        from zbroker.cli.library_log import LibraryLog  # not for --help
+
+        before, log = signal.signal(signal.SIGTERM, _terminated), LibraryLog()
         try:
-            return super().invoke(context)
+            with log:
+                return super().invoke(context)
         except _Terminated:
             _end_quietly(TERMINATED)
         except ZbrokerError as error:  # before OSError, which some of them are too
             code = f"{error.code}: " if error.code and error.code != error.detail else ""
+            if f"{code}{error}" == log.last:
+                sys.exit(status_of(error))
             end(status_of(error), f"{code}{error}")
         except KeyboardInterrupt:
             _end_quietly(INTERRUPTED)
