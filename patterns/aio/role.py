@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from patterns.aio.driver import AioDriver
-from patterns.roles.role import CLOSE_TIMEOUT_S, Role
+from patterns.roles.role import CLOSE_TIMEOUT_S, Role, check_limit
 
 _T = TypeVar("_T")
 
@@ -26,6 +26,7 @@ class AioRole(Role[AioDriver]):
 
     async def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Send what was posted, say goodbye and let go of the sockets; cancelled, let go at once. More than once is fine."""
+        check_limit(timeout_s)
         driver = self._driver
         if driver.is_closed or driver.forked:
             return

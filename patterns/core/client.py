@@ -423,7 +423,8 @@ class ClientEngine:
             return self.error
         listed = ", ".join(map(str, self.addresses))
         what = "broker" if self.brokered else "peer"
-        return Unavailable(f"no {what} answers at {listed}: {self.detail or 'no connection yet'}; is it running?")
+        detail = self.detail or "no connection yet"
+        return Unavailable(f"no {what} answers at {listed}: {detail}; {advice_on(detail)}")
 
     def _session_at(self, link: Link) -> ClientSession | None:
         for session in self.sessions:
@@ -454,6 +455,11 @@ class ClientEngine:
     def role_timeout(self) -> int | None:
         """When on_timeout() is due."""
         return None
+
+
+def advice_on(detail: str) -> str:
+    """What to do about why nobody answers."""
+    return "is it spelled right?" if detail.endswith("does not resolve") else "is it running?"
 
 
 def _met_a_broker(address: Address) -> BadAddress:

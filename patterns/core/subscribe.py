@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from patterns.core.backoff import Jitter
-from patterns.core.client import ClientEngine, ClientSession, error_of
+from patterns.core.client import ClientEngine, ClientSession, advice_on, error_of
 from patterns.wire.address import Address
 from patterns.wire.engine import Close, Effect, Link, Listen, Open, PeerId, Unreachable
 from patterns.wire.errors import BadBody, ProtocolError, TooLarge, Unavailable, ZbrokerError
@@ -365,4 +365,4 @@ class PeerSubscriberEngine:
 
     def unavailable(self) -> ZbrokerError:
         details = "".join(f": {detail}" for link, detail in self._details.items() if not self._heard[link])
-        return Unavailable(f"no publisher answers at {self.missing}{details}; is it running?")
+        return Unavailable(f"no publisher answers at {self.missing}{details}; {advice_on(details)}")

@@ -5,6 +5,7 @@ Each option has its reason in SPEC.md 2 or beside it. Every maker leaves no sock
 
 from __future__ import annotations
 
+import errno
 import itertools
 import socket as unix_sockets
 import struct
@@ -38,6 +39,14 @@ _KEEPALIVE_IDLE_S: Final = 30
 _KEEPALIVE_INTERVAL_S: Final = 10
 _KEEPALIVE_COUNT: Final = 3
 _PROBE_S: Final = 0.5  # a local connect answers at once
+# pyzmq's own text ends in the address once more, and says nothing of what to do.
+_ADVICE: Final = {
+    errno.EADDRINUSE: "; another program listens there: stop it, or choose another port or path",
+    errno.EADDRNOTAVAIL: "; it is not an address of this machine: 127.0.0.1 is, and 0.0.0.0 stands for all of them",
+    errno.ENODEV: "; no network interface has that name: write one of this machine's IP addresses",
+    errno.EINVAL: "; write tcp://HOST:PORT with a port from 1 to 65535, ipc://PATH or inproc://NAME",
+}
+_NOT_NOW: Final = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
 _monitor_names: Final = itertools.count(1)
 
 PUBLISHER_HIGH_WATER_MARK: Final = 1_000  # batches per subscriber, direct publish-subscribe; libzmq's own default
@@ -202,16 +211,21 @@ def bind(socket: zmq.Socket[bytes], endpoint: str) -> str:
     socket.ipv6 = _needs_ipv6(endpoint)
     if endpoint.startswith("ipc://") and _is_live(endpoint[len("ipc://") :]):
         socket.close()
-        raise Unavailable(f"cannot bind {endpoint}: another program listens there")
+        raise Unavailable(f"cannot bind {endpoint}{_ADVICE[errno.EADDRINUSE]}")
     wanted = endpoint[:-2] + ":*" if endpoint.startswith("tcp://") and endpoint.endswith(":0") else endpoint
     try:
         socket.bind(wanted)
     except zmq.ZMQError as error:
         socket.close()
-        if error.errno in (zmq.EADDRINUSE, zmq.EADDRNOTAVAIL):
-            raise Unavailable(f"cannot bind {endpoint}: {error.strerror}") from error
-        raise BadAddress(f"cannot bind {endpoint}: {error.strerror}") from error
+        told = _refusal("bind", endpoint, error)
+        raise (Unavailable if error.errno in _NOT_NOW else BadAddress)(told) from error
     return last_endpoint(socket)
+
+
+def _refusal(what: str, endpoint: str, error: zmq.ZMQError) -> str:
+    """Why libzmq refuses an endpoint, which its text names once, and what to do."""
+    number = error.errno or 0
+    return f"cannot {what} {endpoint}: {zmq.strerror(number)}{_ADVICE.get(number, '')}"
 
 
 def _is_live(path: str) -> bool:
@@ -238,7 +252,7 @@ def connect(socket: zmq.Socket[bytes], endpoint: str) -> None:
     try:
         socket.connect(endpoint)
     except zmq.ZMQError as error:
-        raise BadAddress(f"cannot connect to {endpoint}: {error.strerror}") from error
+        raise BadAddress(_refusal("connect to", endpoint, error)) from error
 
 
 def _needs_ipv6(endpoint: str) -> bool:

@@ -19,6 +19,7 @@ from patterns.roles.role import (
     codec_of,
     jitter,
     new_nonce,
+    no_time,
     refuse_security,
     resolve,
 )
@@ -88,7 +89,7 @@ class RequesterRole(Role[D]):
         type: Any,
     ) -> Steps[Any]:
         driver, engine, outcomes = self._driver, self._engine, self._outcomes
-        payload, columns = self._written(service, body, timeout_s, headers)
+        payload, columns = self._written(service, body, timeout_s, wait_s, headers)
         timeout_us = int(min(timeout_s, _FOREVER_S) * 1e6)
         wait_ms = int(min(wait_s, timeout_s) * 1_000)
         with driver.lock:
@@ -119,14 +120,19 @@ class RequesterRole(Role[D]):
         return self._decoder(type).only(outcome.codec, outcome.payload)
 
     def _written(
-        self, service: str, body: Any, timeout_s: float, headers: dict[str, str] | None
+        self, service: str, body: Any, timeout_s: float, wait_s: float, headers: dict[str, str] | None
     ) -> tuple[bytes, bytes]:
         """Payload and columns of a request that passed every check of ours."""
         self._driver.check()
         if service not in self._known:
             self._remember(service)
-        if not timeout_s > 0:
-            raise BadArgument(f"timeout_s={timeout_s!r}: a request needs a number of seconds above 0")
+        try:
+            if not timeout_s > 0:
+                raise no_time("timeout_s", timeout_s)
+            if not wait_s >= 0:
+                raise BadArgument(f"wait_s={wait_s!r}: a number of seconds, 0 or more")
+        except TypeError as error:
+            raise BadArgument(f"timeout_s={timeout_s!r}, wait_s={wait_s!r}: each a number of seconds") from error
         payload = encode_only(self._codec, body)
         if len(payload) > self._engine.sessions[0].limits.batch_bytes_max:
             raise too_large(len(payload), self._codec, self._engine.sessions[0].limits.batch_bytes_max)
@@ -147,9 +153,9 @@ class RequesterRole(Role[D]):
     ) -> _S:
         """Ask at once; what comes is waited for by whoever takes it."""
         limit_s = _FOREVER_S if timeout_s is None else timeout_s
-        if not part_timeout_s > 0:
-            raise BadArgument(f"part_timeout_s={part_timeout_s!r}: a number of seconds above 0")
-        payload, columns = self._written(service, body, limit_s, headers)
+        if not isinstance(part_timeout_s, int | float) or not part_timeout_s > 0:
+            raise no_time("part_timeout_s", part_timeout_s)
+        payload, columns = self._written(service, body, limit_s, wait_s, headers)
         timeout_us = int(min(limit_s, _FOREVER_S) * 1e6)
         decoder = self._decoder(type)
         made: list[_S] = []

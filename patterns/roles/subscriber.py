@@ -24,7 +24,7 @@ from patterns.roles.role import (
     refuse_security,
     resolve,
 )
-from patterns.wire.errors import BadArgument, BadBody, NotInThisDeployment
+from patterns.wire.errors import BadArgument, BadBody, BadName, NotInThisDeployment
 from patterns.wire.messages import Overflow
 
 
@@ -55,6 +55,11 @@ class SubscriberRole(Role[D]):
         addresses = resolve(address)
         if not patterns:
             raise BadArgument("a Subscriber needs at least one pattern; '>' is everything")
+        for pattern in patterns:
+            if isinstance(pattern, list | tuple | set | frozenset):
+                raise BadName(
+                    f"a pattern of type {pattern.__class__.__name__}: patterns are arguments of their own, 'a.>', 'b.>'"
+                )
         policy = _overflow_of(overflow)
         self._engine: SubscriberEngine | PeerSubscriberEngine
         if addresses[0].brokered:

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from patterns.io.driver import Driver
-from patterns.roles.role import CLOSE_TIMEOUT_S, Role
+from patterns.roles.role import CLOSE_TIMEOUT_S, Role, check_limit
 
 
 class SyncRole(Role[Driver]):
@@ -22,6 +22,7 @@ class SyncRole(Role[Driver]):
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
         """Send what was posted, say goodbye and let go of the sockets. Any thread may call it, more than once."""
+        check_limit(timeout_s)
         driver = self._driver
         if not driver.is_closed and not driver.forked:
             driver.drive(self._last(timeout_s))

@@ -47,7 +47,7 @@ def test_a_name_that_does_not_resolve_is_said_to_be_that(scheme: str) -> None:
         pytest.skip("here every name resolves, .invalid too")
     address = f"{scheme}://nosuch.invalid:7700"
     with Requester(address) as requester:
-        until(lambda: f"the name in {address} does not resolve" in complaint(requester))
+        until(lambda: f"the name in {address} does not resolve; is it spelled right?" in complaint(requester))
 
 
 def test_a_subscriber_whose_publisher_comes_back_is_not_told_of_names() -> None:
@@ -89,3 +89,13 @@ def test_a_broker_address_at_another_kind_of_socket_is_said_to_be_that() -> None
         address = publisher.address.replace("tcp://", "zb://")
         with Requester(address) as requester:
             until(lambda: f"whoever listens at {address} hangs up" in complaint(requester))
+
+
+def test_an_address_that_is_refused_is_named_once_with_what_to_do() -> None:
+    with Replier("tcp://127.0.0.1:0", "x") as first, pytest.raises(Unavailable) as taken:
+        Replier(first.address, "x")
+    assert str(taken.value).count("tcp://") == 1
+    assert "another program listens there: stop it, or choose another port" in str(taken.value)
+    with pytest.raises(BadAddress, match=r"tcp://\*:7000: Invalid argument; write tcp://HOST:PORT") as odd:
+        Requester("tcp://*:7000")
+    assert "addr=" not in str(odd.value)

@@ -149,11 +149,18 @@ class Later:
 def test_wrong_types_are_refused_in_words() -> None:
     with pytest.raises(BadAddress, match="type int"):
         Requester(5)  # type: ignore[arg-type]
-    with pytest.raises(BadName, match="type list"):
+    with pytest.raises(BadName, match=r"type list: patterns are arguments of their own"):
         Subscriber(NOBODY, ["a", "b"])  # type: ignore[arg-type]
     with Requester(NOBODY) as requester:
         with pytest.raises(BadName, match="type int"):
             requester.request(7, 1)  # type: ignore[arg-type]
+        for more in ({"timeout_s": None}, {"timeout_s": "5"}, {"wait_s": "1"}):
+            with pytest.raises(BadArgument, match=f"{next(iter(more))}={next(iter(more.values()))!r}"):
+                requester.request("x", 1, **more)
+        with pytest.raises(BadArgument, match="part_timeout_s"):
+            requester.stream("x", 1, part_timeout_s="5")  # type: ignore[arg-type]
+        with pytest.raises(BadArgument, match="timeout_s=None"):
+            requester.close(None)  # type: ignore[arg-type]
         with pytest.raises(BadArgument, match="header 'a'"):
             requester.request("x", 1, headers={"a": 1})  # type: ignore[dict-item]
     with Publisher(NOBODY) as publisher, pytest.raises(BadArgument, match="header 'a'"):
