@@ -10,10 +10,19 @@ import msgspec
 
 from patterns.core.backoff import Jitter
 from patterns.core.client import ClientEngine, ClientSession, Failed, SessionReady
+from patterns.core.requested import Asked, Book, RequestCancelled, Requested, requested
 from patterns.wire.address import Address
 from patterns.wire.engine import Effect, Link, Open, PeerId, Unreachable
-from patterns.wire.errors import CreditExceeded, NoReplier, Overloaded, ProtocolError, WrongRole, ZbrokerError
-from patterns.wire.frames import MSGPACK, Frames, Message, columns_of, pack, reform
+from patterns.wire.errors import (
+    CreditExceeded,
+    NoReplier,
+    Overloaded,
+    ProtocolError,
+    RemoteProtocolError,
+    WrongRole,
+    ZbrokerError,
+)
+from patterns.wire.frames import MSGPACK, Frames, Message, pack, reform
 from patterns.wire.limits import BATCH_BYTES_MAX, BODY_BYTES_MAX, CREDIT_BYTES, REPLIES_HELD_BYTES_MAX
 from patterns.wire.messages import (
     Cancel,
@@ -34,53 +43,18 @@ from patterns.wire.messages import (
 )
 from patterns.wire.messages import Credit as CreditHeader
 from patterns.wire.server import Session, Sessions, error_header
-from patterns.wire.session import Credit
+from patterns.wire.session import Credit, raise_for_parts
 
 _MS: Final = 1_000
 _REQUESTS_WINDOW: Final = 1_024  # requests that one requester may have outstanding here
 _PARTING_MS: Final = 500  # for proof that the last replies were read; libzmq drops what is unread when we close
-_REPLY_BYTES_HELD: Final = (
-    REPLIES_HELD_BYTES_MAX  # for a requester that does not read; then an error takes a reply's place
-)
-
-
-class Requested(msgspec.Struct, gc=False):
-    """A request to answer.
-
-    Attributes:
-        token: names it towards reply() and fail().
-        deadline: on the engine's clock.
-        takes_parts: whether part() and end() may be used.
-    """
-
-    token: int
-    service: str
-    codec: Codec
-    payload: bytes
-    headers: dict[str, str] | None
-    deadline: int
-    takes_parts: bool = False
-
-
-class RequestCancelled(msgspec.Struct, gc=False):
-    """Nobody waits for this request's answer any more."""
-
-    token: int
+_REPLY_BYTES_HELD: Final = REPLIES_HELD_BYTES_MAX  # then an error takes a reply's place
 
 
 class ServiceReady(msgspec.Struct, gc=False):
     """The broker has registered the service."""
 
     service: str
-
-
-def _requested(token: int, header: Request, message: Message, now: int) -> Requested:
-    headers = columns_of(message, 1).headers if message.columns else None
-    first = headers[0] if isinstance(headers, list) else None
-    deadline = now + header.timeout_ms * _MS
-    return Requested(
-        token, header.service, header.codec, message.payload, first, deadline, header.credit_messages > 0
-    )  # fmt: skip
 
 
 class ReplierEngine(ClientEngine):
@@ -101,6 +75,7 @@ class ReplierEngine(ClientEngine):
         self._codec = codec
         self._concurrency = concurrency
         self._open: dict[int, int] = {}  # token -> the request's id of this session
+        self._numbers: dict[int, int] = {}  # and back
         self._parts: dict[int, Credit] = {}  # token -> what the requester lets come, and how much went
         self._tokens = count(1)
         self.offered: set[str] = set()
@@ -137,6 +112,7 @@ class ReplierEngine(ClientEngine):
         self.offered.clear()
         self._events.extend(RequestCancelled(token) for token in self._open)
         self._open.clear()
+        self._numbers.clear()
         self._parts.clear()
 
     def on_message(self, session: ClientSession, message: Message, now: int) -> None:
@@ -150,9 +126,9 @@ class ReplierEngine(ClientEngine):
             case Cancel(id=number):
                 self._cancel(number)
             case CreditHeader(id=number, messages=messages, bytes=size):
-                token = self._token_of(number)
-                if token in self._parts:
-                    self._parts[token].raise_to(messages, size)
+                credit = self._parts.get(self._numbers.get(number, 0))
+                if credit is not None:
+                    credit.raise_to(messages, size)
             case _:
                 self.counters["unexpected"] += 1
 
@@ -161,22 +137,19 @@ class ReplierEngine(ClientEngine):
         session.into.renew(1, message.size)  # by the reply, which always follows (SPEC.md 6)
         token = next(self._tokens)
         try:
-            event = _requested(token, header, message, now)
+            event = requested(token, header, message, now)
         except ProtocolError as error:
             self.counters["malformed"] += 1
             session.send(error_header(error, "request", header.id), now)
             return
         self._open[token] = header.id
+        self._numbers[header.id] = token
         if header.credit_messages:
             self._parts[token] = Credit(header.credit_messages, header.credit_bytes)
         self._events.append(event)
 
-    def _token_of(self, number: int) -> int:
-        """Of a request that is open; 0: of none."""
-        return next((token for token, held in self._open.items() if held == number), 0)
-
     def _cancel(self, number: int) -> None:
-        token = self._token_of(number)
+        token = self._numbers.get(number, 0)
         if token:
             self._parts.pop(token, None)
             self._events.append(RequestCancelled(token))
@@ -222,6 +195,8 @@ class ReplierEngine(ClientEngine):
 
     def _send(self, token: int, header: object, now: int, *, columns: bytes = b"", payload: bytes = b"") -> None:
         number = self._open.pop(token, None)
+        if number is not None:
+            self._numbers.pop(number, None)
         session = self.sessions[0]
         if number is None or not session.is_ready:
             self.counters["late_replies"] += 1
@@ -236,13 +211,6 @@ def _sent(streams: dict[int, Credit], token: int) -> int:
     return credit.messages_used if credit is not None else 0
 
 
-class _Asked(msgspec.Struct, gc=False):
-    session: Session
-    number: int
-    size: int
-    takes_parts: bool
-
-
 class PeerReplierEngine:
     """A replier that binds: requesters are its sessions, the caller's handler its only worker."""
 
@@ -254,7 +222,7 @@ class PeerReplierEngine:
         self._effects: list[Effect] = []
         self._events: list[object] = []
         self._sessions = Sessions(self, self._effects, epoch)
-        self._open: dict[int, _Asked] = {}
+        self._open = Book()
         self._parts: dict[int, Credit] = {}  # token -> what the requester lets come, and how much went
         self._tokens = count(1)
         self._closed = False
@@ -296,9 +264,7 @@ class PeerReplierEngine:
             case Cancel(id=number):
                 self._cancel(session, number)
             case CreditHeader(id=number, messages=messages, bytes=size):
-                token = self._token_of(session, number) if number else 0
-                if token in self._parts:
-                    self._parts[token].raise_to(messages, size)
+                self._widen(session, number, messages, size, now)
             case _:
                 error = WrongRole(f"kind {message.kind!r} is not for a {session.role} to send to a replier")
                 self._sessions.refuse(session, error)
@@ -371,6 +337,7 @@ class PeerReplierEngine:
     def admit(self, session: Session, hello: Hello, now: int) -> Ready:
         if hello.role is not Role.REQUESTER:
             raise WrongRole(f"a {hello.role} cannot talk to a replier; only requesters connect here")
+        self.ended(session, "resumed", now)  # what it asked on its last connection, it has given up, or asks again
         return Ready(
             version=1,
             epoch=self._epoch,
@@ -381,9 +348,8 @@ class PeerReplierEngine:
         )
 
     def ended(self, session: Session, reason: str, now: int) -> None:
-        for token, asked in list(self._open.items()):
-            if asked.session is session:
-                self._gone(token)
+        for token in self._open.tokens(session):
+            self._gone(token)
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -394,38 +360,52 @@ class PeerReplierEngine:
             self._sessions.end(session, CreditExceeded(f"request beyond the credit of {window}"), now)
             return
         session.into.spend(1, size)
-        if header.service not in self._services:
-            session.into.renew(1, size)
-            error = NoReplier(f"service {header.service!r} is not offered here; offered: {', '.join(self._services)}")
-            self._sessions.refuse(session, error, "request", header.id)
+        if self._open.token(session, header.id):
+            session.into.renew(1, size)  # no outcome of its own: that id's outcome is the older request's
+            in_use = RemoteProtocolError(f"request id {header.id} is in use by a request without an outcome")
+            self._sessions.refuse(session, in_use)
             return
         token = next(self._tokens)
         try:
-            event = _requested(token, header, message, now)
-        except ProtocolError as error:
+            event = self._admit(token, header, message, now)
+        except ZbrokerError as error:
             session.into.renew(1, size)
             self._sessions.refuse(session, error, "request", header.id)
             return
-        self._open[token] = _Asked(session, header.id, size, header.credit_messages > 0)
-        if header.credit_messages:
-            self._parts[token] = Credit(header.credit_messages, header.credit_bytes)
+        self._open.add(token, Asked(session, header.id, size, header.credit_messages > 0))
         self._events.append(event)
 
-    def _token_of(self, session: Session, number: int) -> int:
-        """Of a request that is open; 0: of none."""
-        for token, asked in self._open.items():
-            if asked.session is session and asked.number == number:
-                return token
-        return 0
+    def _admit(self, token: int, header: Request, message: Message, now: int) -> Requested:
+        """A request that passed every check at the door, with its credit for parts."""
+        if header.service not in self._services:
+            raise NoReplier(f"service {header.service!r} is not offered here; offered: {', '.join(self._services)}")
+        event = requested(token, header, message, now)
+        if header.credit_messages:
+            credit = Credit()
+            raise_for_parts(credit, header.credit_messages, header.credit_bytes)
+            self._parts[token] = credit
+        return event
+
+    def _widen(self, session: Session, number: int, messages: int, size: int, now: int) -> None:
+        """CREDIT for the parts of one reply; of none, if it has had its outcome or takes no parts."""
+        token = self._open.token(session, number)
+        credit = self._parts.get(token)
+        if credit is None:
+            return
+        try:
+            raise_for_parts(credit, messages, size)
+        except ZbrokerError as error:
+            self.fail(token, error, now)
+            self._events.append(RequestCancelled(token))
 
     def _cancel(self, session: Session, number: int) -> None:
-        token = self._token_of(session, number)
+        token = self._open.token(session, number)
         if token:
             session.into.renew(1, self._open[token].size)  # CANCEL gives the credit back at both ends (SPEC.md 6)
             self._gone(token)
 
     def _gone(self, token: int) -> None:
-        del self._open[token]
+        self._open.pop(token)
         self._parts.pop(token, None)
         self._events.append(RequestCancelled(token))
 
@@ -470,7 +450,7 @@ class PeerReplierEngine:
         self._answer(token, error_header(error, "request", 0), b"", b"")
 
     def _answer(self, token: int, header: Reply | ErrorHeader, columns: bytes, payload: bytes) -> None:
-        asked = self._open.pop(token, None)
+        asked = self._open.pop(token)
         if asked is None:
             self.counters["late_replies"] += 1
             return

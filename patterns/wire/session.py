@@ -5,8 +5,8 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import Final
 
-from patterns.wire.errors import LocalProtocolError, RemoteProtocolError
-from patterns.wire.limits import UNREAD_BYTES_MAX
+from patterns.wire.errors import BadArgument, LocalProtocolError, RemoteProtocolError
+from patterns.wire.limits import PART_BYTES_AHEAD_MAX, PARTS_AHEAD_MAX, UNREAD_BYTES_MAX
 
 
 class ClientState(Enum):
@@ -151,6 +151,17 @@ class Credit:
         """A CREDIT came; totals never fall."""
         self.messages_max = max(self.messages_max, messages_max)
         self.bytes_max = max(self.bytes_max, bytes_max)
+
+
+def raise_for_parts(credit: Credit, messages_max: int, bytes_max: int) -> None:
+    """A requester's totals for the parts of one reply. Raises BadArgument: further ahead than SPEC.md 7.1 allows."""
+    ahead, bytes_ahead = messages_max - credit.messages_used, bytes_max - credit.bytes_used
+    if ahead > PARTS_AHEAD_MAX or bytes_ahead > PART_BYTES_AHEAD_MAX:
+        raise BadArgument(
+            f"credit for {ahead} parts and {bytes_ahead} bytes at once, at most {PARTS_AHEAD_MAX} and "
+            f"{PART_BYTES_AHEAD_MAX}; grant more as parts are taken"
+        )
+    credit.raise_to(messages_max, bytes_max)
 
 
 _BATCH_OVERHEAD: Final = 512  # what a batch costs in queues besides its bytes: frames, header, pointers

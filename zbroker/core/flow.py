@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from patterns.wire.errors import BadArgument, CreditExceeded, RemoteProtocolError
-from patterns.wire.limits import PART_BYTES_AHEAD_MAX, PARTS_AHEAD_MAX
+from patterns.wire.errors import CreditExceeded, RemoteProtocolError
 from patterns.wire.messages import Partial
-from patterns.wire.session import Credit
+from patterns.wire.session import Credit, raise_for_parts
 
 
 class Flow:
@@ -33,13 +32,7 @@ class Flow:
 
     def widen(self, messages: int, size: int) -> None:
         """The requester's totals. Raises BadArgument."""
-        ahead, bytes_ahead = messages - self.asked.messages_used, size - self.asked.bytes_used
-        if ahead > PARTS_AHEAD_MAX or bytes_ahead > PART_BYTES_AHEAD_MAX:
-            raise BadArgument(
-                f"credit for {ahead} parts and {bytes_ahead} bytes at once, at most {PARTS_AHEAD_MAX} and "
-                f"{PART_BYTES_AHEAD_MAX}; grant more as parts are taken"
-            )
-        self.asked.raise_to(messages, size)
+        raise_for_parts(self.asked, messages, size)
 
     def begin(self, *, slowly: bool) -> tuple[int, int]:
         """What a replier that begins is told; `slowly`: one part, until the requester has read what waits for it."""

@@ -20,6 +20,7 @@ from patterns.wire.messages import (
     Ready,
     Reply,
     Request,
+    Resume,
     Role,
     Subscribe,
 )
@@ -210,6 +211,46 @@ def test_cancelled_requests_give_their_credit_back(bound):
     assert bound.told() == []
     events = bound.engine.events()
     assert sum(isinstance(event, RequestCancelled) for event in events) == 3_000
+
+
+def test_an_id_in_use_is_refused_and_the_older_request_keeps_its_outcome(bound):
+    bound.say(request(5))
+    bound.say(request(5))
+    (asked,) = bound.heard(Requested)
+    (message,) = bound.told()
+    assert (message.header.name, message.header.scope) == ("PROTOCOL_ERROR", "command")
+    bound.engine.reply(asked.token, Codec.MSGPACK, b"\x91\x01", b"", bound.now)
+    assert [message.header.id for message in bound.told()] == [5]
+    bound.say(request(5))
+    assert len(bound.heard(Requested)) == 1
+
+
+def test_the_same_id_may_be_open_for_two_requesters(bound):
+    bound.hello(b"p2")
+    bound.say(request(5))
+    bound.say(request(5), b"p2")
+    first, second = bound.heard(Requested)
+    bound.say(Cancel(5), b"p2")
+    assert bound.heard(RequestCancelled) == [RequestCancelled(second.token)]
+    bound.engine.reply(first.token, Codec.MSGPACK, b"\x91\x01", b"", bound.now)
+    assert [message.header.id for message in bound.told()] == [5]
+
+
+def test_what_a_requester_asked_before_it_came_back_is_cancelled_and_its_ids_are_free(bound):
+    bound.say(request(5))
+    bound.say(Hello(role=Role.REQUESTER, nonce=b"p1" * 8, credit_messages=9, credit_bytes=MIB, resume=Resume(7)), b"px")
+    bound.say(request(5), b"px")
+    events = bound.engine.events()
+    assert [type(event) for event in events][-3:] == [Requested, RequestCancelled, Requested]
+
+
+def test_nothing_is_kept_of_requests_that_are_over(bound):
+    for number in range(3):
+        bound.say(request(number))
+    bound.say(Cancel(0))
+    bound.engine.reply(bound.heard(Requested)[1].token, Codec.MSGPACK, b"\x91\x01", b"", bound.now)
+    bound.say(Goodbye())
+    assert not len(bound.engine._open)
 
 
 def test_a_requester_that_leaves_cancels_what_it_asked(bound):

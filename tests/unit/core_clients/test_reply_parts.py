@@ -185,3 +185,18 @@ def test_a_bound_repliers_errors_to_who_gives_no_credit_are_bounded(monkeypatch)
     (session,) = bound.engine._sessions
     assert 20_000 < session.outbox_bytes < 20_500
     assert bound.engine.counters["answers_withheld"] == 998 - len(session.outbox)
+
+
+@pytest.mark.parametrize("credit", [(1_025, 1), (1, (1 << 20) + 1), ((1 << 53) - 1, (1 << 53) - 1)])
+def test_a_bound_replier_refuses_too_much_credit_at_once(credit):
+    bound = Bound()
+    bound.hello()
+    bound.say(Request(id=5, service="price", timeout_ms=5_000, credit_messages=credit[0], credit_bytes=credit[1]))
+    assert [(error.name, error.id) for error in headers(bound, ErrorHeader)] == [("BAD_ARGUMENT", 5)]
+    assert not bound.engine._parts
+    event = asked(bound, id=6)
+    bound.say(Credit(*credit, 6))
+    assert [(error.name, error.id) for error in headers(bound, ErrorHeader)] == [("BAD_ARGUMENT", 6)]
+    assert bound.heard(RequestCancelled) == [RequestCancelled(event.token)]
+    send(bound, event.token)
+    assert not headers(bound, Partial)
