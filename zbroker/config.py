@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import stat
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ DEFAULT_DATA: Final = "./zbroker-data"
 DRAIN_S_MAX: Final = 3_600  # whoever waits longer for a broker to stop has a deadline of his own
 _PLAIN_PORTS: Final = {"xsub": 7701, "xpub": 7702}
 _NOT_BUILT: Final = ("mdp", "http")
+_FILE_BYTES_MAX: Final = MIB  # a thousand times what all settings with their comments take
 _PREFIX: Final = "ZBROKER_"
 # a client's; the file itself; the test suite's
 _FOREIGN: Final = frozenset(("url", "config", "test_long", "fuzz_s", "fuzz_folder"))
@@ -161,16 +163,30 @@ def file_places(environment: Mapping[str, str]) -> list[Path]:
 
 def _from_file(file: Path, *, must_exist: bool) -> dict[str, Any]:
     try:
-        found = tomllib.loads(file.read_text(encoding="utf-8"))
+        found = tomllib.loads(_content_of(file).decode())
     except (FileNotFoundError, NotADirectoryError) as error:
         if must_exist:
             raise ConfigurationError(f"configuration file {file} does not exist") from error
         return {}
     except OSError as error:
         raise ConfigurationError(f"configuration file {file} cannot be read: {error.strerror or error}") from error
-    except (UnicodeError, tomllib.TOMLDecodeError) as error:
+    except RecursionError as error:
+        raise ConfigurationError(f"configuration file {file} is no TOML of settings: nested too deep") from error
+    except ValueError as error:  # no UTF-8, no TOML, or a number of thousands of digits
         raise ConfigurationError(f"configuration file {file} is no TOML: {error}") from error
     return {key: _convert(key, value, f"{file}: {key}") for key, value in found.items()}
+
+
+def _content_of(file: Path) -> bytes:
+    """All of a regular file, of at most 1 MiB: a pipe may never end, and a device such as /dev/zero never does."""
+    mode = file.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # to open a folder is an error of its own
+        raise ConfigurationError(f"configuration file {file} is no regular file; copy what it holds into one")
+    with file.open("rb") as source:
+        content = source.read(_FILE_BYTES_MAX + 1)
+    if len(content) > _FILE_BYTES_MAX:
+        raise ConfigurationError(f"configuration file {file} has more than {_FILE_BYTES_MAX} bytes, so it is none")
+    return content
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, Any]]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,27 @@ def test_an_unreadable_file_is_named_with_the_reason(tmp_path):
     with pytest.raises(ConfigurationError, match="no TOML"):
         load({}, {}, [tmp_path / "bytes.toml"])
     assert load({}, {}, [tmp_path / "bytes.toml" / "below"]) == Options()  # what cannot be there is not there
+
+
+def test_what_never_ends_is_no_configuration_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for place in ("/dev/zero", tmp_path / "pipe"):
+        with pytest.raises(ConfigurationError, match="no regular file"):
+            load({}, {}, [], Path(place))
+
+
+def test_a_configuration_file_has_a_mebibyte_at_most(tmp_path):
+    whole = 'data = "x"\n'
+    comment = "#" * ((1 << 20) - len(whole))
+    assert load({}, {}, [write(tmp_path, whole + comment)]).data == "x"
+    with pytest.raises(ConfigurationError, match="more than 1048576 bytes"):
+        load({}, {}, [write(tmp_path, whole + comment + "#")])
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 50_000, "drain_s = " + "9" * 5_000])
+def test_toml_that_python_cannot_hold_is_refused(tmp_path, text):
+    with pytest.raises(ConfigurationError, match="no TOML"):
+        load({}, {}, [write(tmp_path, text)])
 
 
 def test_without_a_home_there_is_no_file_of_the_user():

@@ -18,6 +18,7 @@ from patterns.wire.errors import BadAddress, BadName, ZbrokerError
 from zbroker.cli.exits import BAD_CONFIGURATION, BROKEN_PIPE, INTERRUPTED, TERMINATED, end, status_of
 
 _HURRY_S: Final = 0.3  # for the goodbye after Ctrl-C: leases go back at once, and a dead broker holds nobody up
+COUNT_MAX: Final = 10**12  # a message a microsecond for eleven days; far below what islice() takes
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -152,4 +153,4 @@ def timeout_option(help: str, default: float | None = None) -> Callable[[_F], _F
 
 def count_option(help: str) -> Callable[[_F], _F]:
     """--count N."""
-    return click.option("--count", type=click.IntRange(min=1), metavar="N", help=help)
+    return click.option("--count", type=click.IntRange(1, COUNT_MAX), metavar="N", help=help)

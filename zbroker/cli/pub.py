@@ -10,7 +10,15 @@ import click
 from patterns.wire.errors import BadBody, TimedOut, TooLarge
 from patterns.wire.names import check_topic
 from zbroker.cli.bodies import codec_for, of_argument
-from zbroker.cli.command import ClientCommand, client_options, closing, is_brokered, name_checked, timeout_option
+from zbroker.cli.command import (
+    COUNT_MAX,
+    ClientCommand,
+    client_options,
+    closing,
+    is_brokered,
+    name_checked,
+    timeout_option,
+)
 from zbroker.cli.exits import FAILED, end
 from zbroker.cli.lines import at_line, bodies_of, standard_input
 from zbroker.cli.output import Printer
@@ -29,7 +37,7 @@ _GATHER_S = 1.0  # peer to peer subscribers come by themselves every 0.1 s or so
 @click.option(
     "--wait-for-subscribers",
     "audience",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0, COUNT_MAX),
     metavar="N",
     help="Wait for N subscribers before publishing; if they do not come in time, nothing is published and the exit "
     "status is 75. Without it, peer to peer, one is waited for up to a second, and it is published all the same.",
