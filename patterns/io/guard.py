@@ -32,7 +32,9 @@ from patterns.io.guard_account import (
     memory_cuts,
 )
 from patterns.io.guard_backlog import Backlog
+from patterns.io.guard_gate import Gate
 from patterns.io.guard_kernel import Kernel, available, borrow, cookie_of, queued_bytes
+from patterns.io.guard_monitor import CONNECTIONS, HANDSHAKE_FAILURES, MONITORED, Monitor, port_of
 
 INTERVAL_S: Final = 0.05
 """A flood enters libzmq at 0.3 to 1 GB/s on loopback: at most 50 MB per interval."""
@@ -72,15 +74,6 @@ to read; that the connection is writable makes it report the mark all the same."
 SWEEP_US: Final = 5_000_000
 """A connection whose send buffer is full may still slip by: all are measured this often."""
 
-CONNECTIONS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
-"""Events that carry an fd; those of handshakes carry an errno or a number of libzmq's, and are only counted."""
-
-HANDSHAKE_FAILURES: Final = {
-    int(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL): HandshakeFailure.PROTOCOL,
-    int(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL): HandshakeFailure.BROKEN_OFF,
-    int(zmq.EVENT_HANDSHAKE_FAILED_AUTH): HandshakeFailure.AUTH,
-}
-MONITORED: Final = CONNECTIONS | zmq.EVENT_HANDSHAKE_SUCCEEDED | sum(HANDSHAKE_FAILURES)
 MONITOR_NUMBERS: Final = itertools.count(1)
 
 
@@ -91,24 +84,6 @@ class Notice:
     fd: int
     connected: bool
     bound: zmq.Socket[bytes]  # whose connection it is
-
-
-@dataclass(frozen=True, slots=True)
-class Monitor:
-    """A watched socket, the other end of its monitor, and what its connections may have undelivered."""
-
-    bound: zmq.Socket[bytes]
-    pair: zmq.Socket[bytes]
-    connection_bytes_max: int
-    has_backpressure: bool
-    has_readers: bool  # who may not read, while what waits for them is bounded by nothing that we count
-
-
-def port_of(endpoint: bytes) -> int | None:
-    """Return the port of a monitor's endpoint; None for ipc and the like."""
-    scheme, _, address = endpoint.partition(b"://")
-    port = address.rpartition(b":")[2]
-    return int(port) if scheme == b"tcp" and port.isdigit() else None
 
 
 class Guard:
@@ -147,6 +122,7 @@ class Guard:
         self._hot: set[int] = set()
         self._leaving: dict[int, int] = {}  # fd -> looks left
         self._monitors: list[Monitor] = []
+        self._gates: list[Gate] = []
         self._notices: deque[Notice] = deque(maxlen=NOTICES_MAX if tells else 0)
         self._lock = threading.RLock()
         self._stop = threading.Event()
@@ -173,7 +149,9 @@ class Guard:
         counts = self._delivered
         counts[fd] = counts.get(fd, 0) + byte_count + frame_count * header
 
-    def watch(self, bound: zmq.Socket[bytes], connection_bytes_max: int | None = None) -> None:
+    def watch(
+        self, bound: zmq.Socket[bytes], connection_bytes_max: int | None = None, gate: Gate | None = None
+    ) -> None:
         """Guard a socket's connections; before its bind, in the thread that owns it.
 
         The guard reads the monitor, not the loop: a stalled loop would not tell it of a new flooder. And
@@ -182,6 +160,7 @@ class Guard:
         Args:
             bound: a ROUTER, XPUB or XSUB. With a finite RCVHWM, bytes left in the kernel don't count.
             connection_bytes_max: for this socket's connections; default: the guard's.
+            gate: to close while the loop is behind with connections that came and went.
         """
         address = f"inproc://zbroker-guard-{next(MONITOR_NUMBERS)}"
         pair = bound.context.socket(zmq.PAIR)
@@ -191,7 +170,9 @@ class Guard:
         pair.connect(address)
         bytes_max = self._connection_bytes_max if connection_bytes_max is None else connection_bytes_max
         with self._lock:
-            self._monitors.append(Monitor(bound, pair, bytes_max, bound.rcvhwm > 0, bound.type == zmq.XPUB))
+            self._monitors.append(Monitor(bound, pair, bytes_max, bound.rcvhwm > 0, bound.type == zmq.XPUB, gate))
+            if gate is not None:
+                self._gates.append(gate)
         if self._poll is not None:
             self._poll.register(pair.fileno(), select.EPOLLIN)
             os.eventfd_write(self._alarm, 1)
@@ -247,6 +228,8 @@ class Guard:
                 undelivered_bytes_peak=self._undelivered_peak,
                 rss_bytes=self._rss,
                 rss_bytes_peak=self._rss_peak,
+                closings=sum(gate.closings for gate in self._gates),
+                is_closed=any(gate.is_closed for gate in self._gates),
             )
 
     def start(self) -> None:
@@ -291,7 +274,7 @@ class Guard:
 
     def _patience_s(self) -> float | None:
         """How long to wait for bytes: not at all with somebody to watch, for good with nobody connected."""
-        if self._hot or self._leaving:
+        if self._hot or self._leaving or any(gate.is_behind for gate in self._gates):
             return 0
         is_pressed = 0 < self._memory_bytes_max < self._rss
         if is_pressed or self._trim_at:
@@ -304,6 +287,8 @@ class Guard:
         with self._lock:
             self._see_off()
             self._hear()
+            for gate in self._gates:
+                gate.look(now)
             looked_at = self._hot.union(ready)
             if now >= self._swept_at + SWEEP_US:
                 self._swept_at = now
@@ -340,6 +325,8 @@ class Guard:
                     break
                 kind, fd = struct.unpack("=HI", event)
                 self._tally(kind)
+                if monitor.gate is not None:
+                    monitor.gate.hear(kind, fd)
                 if kind & CONNECTIONS == 0:
                     continue
                 self._notices.append(Notice(fd, kind == zmq.EVENT_ACCEPTED, monitor.bound))

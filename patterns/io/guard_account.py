@@ -84,6 +84,8 @@ class GuardReport:
     undelivered_bytes_peak: int
     rss_bytes: int
     rss_bytes_peak: int
+    closings: int  # how often a gate has closed
+    is_closed: bool  # one is
 
 
 def wire_allowance(

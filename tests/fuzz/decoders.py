@@ -15,8 +15,8 @@ from typing import Any, Final
 import msgspec
 
 from patterns.core.message import Bodies
-from patterns.io.guard import port_of
 from patterns.io.guard_account import Account, wire_allowance
+from patterns.io.guard_monitor import port_of
 from patterns.wire import portable
 from patterns.wire.address import is_loopback, parse_addresses
 from patterns.wire.codec import BodyDecoder, check, decode, encode, items_of, join

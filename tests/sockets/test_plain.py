@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +19,7 @@ from patterns import aio
 from patterns.io.guard_kernel import available
 from patterns.sync import Admin, Publisher, Requester, Subscriber
 from tests.processes import Broker, until
-from tests.sockets.flood import ENDLESS_MULTIPART, Flood, frame, raw_peer
+from tests.sockets.flood import ENDLESS_MULTIPART, GREETING, MIB, Flood, frame, raw_peer, ready
 from tests.sockets.places import serving
 
 BOTH = ("--xsub", "tcp://127.0.0.1:0", "--xpub", "tcp://127.0.0.1:0")
@@ -197,8 +199,8 @@ def test_status_shows_how_many_are_connected(context, shared):
         return status(shared)["plain"][name] - before[name]
 
     until(lambda: more("subscribers") >= 1 and more("publishers") >= 1)
-    for socket in (listening, sending):
-        socket.close()
+    for end in (listening, sending):
+        end.close()
     until(lambda: more("subscribers") <= 0 and more("publishers") <= 0)
 
 
@@ -324,6 +326,66 @@ def test_a_flood_is_cut_and_others_do_not_notice(tmp_path, door, kind, chunk):
         until(lambda: sum(status(broker)["guard"]["cuts"].values()) == 1)
         until(lambda: status(broker)["plain"]["prefixes"] == 0, 90)  # libzmq walks all of them at their peer's end
         assert broker.terminate() == 0
+
+
+@guarded
+def test_a_storm_of_short_connections_is_held_back_and_who_listens_hears(context, tmp_path):
+    """2,000 a second came in before, each with 200 subscriptions that outlived it: 40 MiB a second, and minutes to work them off."""
+    settings = tmp_path / "zbroker.toml"
+    settings.write_text(f"memory_bytes = {128 * MIB}\n")
+    subscriptions = b"".join(b"\0\x09\1%08d" % number for number in range(0, 99_999_999, 500_003))
+    with Broker(tmp_path, *BOTH, "--config", str(settings), durable=False) as broker:
+        port = int(broker.addresses["xpub"].rpartition(":")[2])
+        early = subscriber(context, broker, b"a")
+        with (
+            storm(port, GREETING + ready(b"SUB") + subscriptions),
+            Subscriber(broker.url, "a", codec="raw") as native,
+            Publisher(broker.url, codec="raw") as ours,
+        ):
+            native.ready(30)
+            until(lambda: status(broker)["guard"]["closings"] >= 3)
+            for number in range(100):
+                ours.publish("a", b"%d" % number)
+            ours.flush()
+            assert [native.receive(30).body for _ in range(100)] == [b"%d" % number for number in range(100)]
+            assert native.lost == 0
+            assert heard(early, 100)[-1] == [b"a", b"99"]
+        late = context.socket(zmq.SUB)
+        late.connect(broker.addresses["xpub"])
+        late.subscribe(b"b")
+        with Publisher(broker.url, codec="raw") as ours:
+            until(lambda: is_heard_by(late, ours))
+        found = status(broker)["guard"]
+        assert found["rss_bytes_peak"] < 128 * MIB
+        until(lambda: not any("plain subscribers" in text for text in status(broker)["warnings"]))
+
+
+def is_heard_by(listening: zmq.Socket, ours: Publisher) -> bool:
+    ours.publish("b", b"x")
+    ours.flush()
+    return bool(listening.poll(50))
+
+
+@contextlib.contextmanager
+def storm(port: int, said: bytes) -> Iterator[None]:
+    """From eight threads: connect, say it, leave; until the end of the block."""
+    is_over = threading.Event()
+
+    def come_and_go() -> None:
+        while not is_over.is_set():
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=0.2) as peer:
+                peer.sendall(said)
+                peer.shutdown(socket.SHUT_WR)
+
+    threads = [threading.Thread(target=come_and_go, daemon=True) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join(30)
 
 
 def test_a_prefix_of_a_megabyte_ends_its_connection_and_is_never_held(shared):

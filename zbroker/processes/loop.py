@@ -100,6 +100,7 @@ class Loop:
         send = partial(turn.send_routed, router)
         self._carrier = Carrier(engine, journal, send, self._do_other, turn.share)
         self._informed_at = 0
+        self._closings = 0  # of the guard's gates, as last told
         self._files_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._signals = 0
         self._stop_at: int | None = None
@@ -301,12 +302,19 @@ class Loop:
         is_close = report["connections"] + _FILES_SPARE > self._files_max
         text = f"{report['connections']} connections, at most {self._files_max} open files: raise the limit (ulimit -n)"
         self._engine.warn("files", text if is_close else "")
+        self._inform_of_gate(report["closings"], report.pop("is_closed"))
         for section in ("cuts", "handshakes_failed"):
             report[section] = {kind.value: count for kind, count in report[section].items()}
         for cut in report["recent"]:
             cut["reason"] = cut["reason"].value
         self._engine.inform("guard", report)
         self._inform_of_log()
+
+    def _inform_of_gate(self, closings: int, is_closed: bool) -> None:
+        is_closing = is_closed or closings > self._closings
+        self._closings = closings
+        text = "plain subscribers: new connections wait for a moment, more come and go than can be worked off; see who connects to --xpub"
+        self._engine.warn("gate", text if is_closing else "")
 
     def _inform_of_log(self) -> None:
         self._logbook.tell_suppressed()

@@ -28,6 +28,7 @@ WARNINGS: Final[dict[str, tuple[LogLevel, str, str]]] = {
     "damage": ("error", "journal_damaged", "journal_damage_gone"),
     "unreadable": ("warning", "journal_unreadable", "journal_readable"),
     "guard": ("error", "guard_died", "guard_lives"),
+    "gate": ("warning", "plain_subscribers_held_back", "plain_subscribers_let_in"),
 }
 _OTHER: Final[tuple[LogLevel, str, str]] = ("warning", "warning", "warning_gone")
 

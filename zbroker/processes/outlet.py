@@ -7,13 +7,14 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import zmq
 from zmq.backend import zmq_poll
 
 from patterns.io import sockets, turn
 from patterns.io.guard import Guard
+from patterns.io.guard_gate import Gate
 from patterns.wire.frames import Frames
 from patterns.wire.limits import MIB
 
@@ -25,6 +26,7 @@ _BURST: Final = 256
 _STOP_S: Final = 3.0  # 16 MiB of messages take a fraction of it
 _STOP: Final = [b""]  # one frame: messages have two
 _POLLIN: Final = int(zmq.POLLIN)
+_ASKED_AGAIN_MS: Final = 10  # the loop is behind with our reports: nothing tells us when it is not
 _numbers: Final = itertools.count(1)
 
 
@@ -40,6 +42,7 @@ class Outlet:
         bound: the XPUB; the thread's as long as it lives.
         endpoint: where it is bound.
         inside: the loop's end; readable when there are reports.
+        gate: in front of the XPUB; closed while this thread or the loop is behind.
 
     Raises:
         Unavailable: the address is in use.
@@ -49,7 +52,8 @@ class Outlet:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], guard: Guard, address: str) -> None:
         self._guard = guard
         self.bound = sockets.bare_xpub(context)
-        guard.watch(self.bound)
+        self.gate = Gate()
+        guard.watch(self.bound, gate=self.gate)
         self.endpoint = sockets.bind(self.bound, address)
         self.inside, self._far = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
         for end in (self.inside, self._far):
@@ -59,6 +63,8 @@ class Outlet:
         self.inside.connect(name)
         self._given_bytes = 0  # by the loop
         self._taken_bytes = 0  # by the thread
+        self._reported = 0  # by the thread
+        self._heard = 0  # by the loop
         self._thread = threading.Thread(target=self._run, name="zbroker-outlet", daemon=True)
 
     def start(self) -> None:
@@ -76,7 +82,9 @@ class Outlet:
 
     def reports(self) -> list[tuple[bytes, Frames]]:
         """What the XPUB has said of its connections, oldest first: the number of the fd, or nothing, and the frames."""
-        return [(peer, frames) for peer, *frames in turn.receive_many(self.inside, _BURST)]
+        found = [(peer, frames) for peer, *frames in turn.receive_many(self.inside, _BURST)]
+        self._heard += len(found)
+        return found
 
     def stop(self) -> bool:
         """What was handed over leaves for the XPUB, and the thread ends.
@@ -95,20 +103,36 @@ class Outlet:
         if not self._thread.is_alive():
             self.bound.close(linger_ms)
             self._far.close(0)
+            self.gate.close()
 
     def _run(self) -> None:
-        ends = [(self.bound, _POLLIN), (self._far, _POLLIN)]
+        bell = self.gate.fileno()
+        ends: list[tuple[Any, int]] = [(self.bound, _POLLIN), (self._far, _POLLIN)]
+        if bell >= 0:
+            ends.append((bell, _POLLIN))
+        is_asked = False
         while True:
-            zmq_poll(ends, -1)
-            self._report()
+            ready = zmq_poll(ends, _ASKED_AGAIN_MS if is_asked else -1)
+            if (bell, _POLLIN) in ready:
+                self.gate.hush()
+                is_asked = True
+            stirred = self.gate.stirred
+            is_read = self._report()
+            if is_asked and is_read and self._reported - self._heard <= _BURST:
+                self.gate.settle(stirred)
+                is_asked = False
             for message in turn.receive_many(self._far, _BURST):
                 if len(message) == 1:
                     return
                 turn.send(self.bound, message)  # never waits: for a subscriber whose pipe is full it drops
                 self._taken_bytes += len(message[0]) + len(message[1]) + _EACH_BYTES
 
-    def _report(self) -> None:
-        for _, frames, fd in turn.receive_from_many(self.bound, _BURST):
+    def _report(self) -> bool:
+        """Pass on what the XPUB says. Returns whether that was all."""
+        burst = turn.receive_from_many(self.bound, _BURST)
+        for _, frames, fd in burst:
             if fd >= 0:
                 self._guard.delivered(fd, sum(map(len, frames)), len(frames))
             turn.send(self._far, (b"%d" % fd if fd >= 0 else b"", *frames))
+        self._reported += len(burst)
+        return len(burst) < _BURST

@@ -5,22 +5,8 @@ from __future__ import annotations
 import pytest
 
 from patterns.io import guard as guard_module
-from patterns.io.guard import Guard, port_of
+from patterns.io.guard import Guard
 from patterns.io.guard_account import CURVE_OVERHEAD_BYTES, CutReason, HandshakeFailure
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "port"),
-    [
-        (b"tcp://127.0.0.1:7700", 7700),
-        (b"tcp://[::1]:7700", 7700),
-        (b"ipc:///run/zbroker.sock", None),
-        (b"tcp://", None),
-        (b"", None),
-    ],
-)
-def test_only_tcp_endpoints_have_a_port(endpoint: bytes, port: int | None) -> None:
-    assert port_of(endpoint) == port
 
 
 @pytest.mark.parametrize(
