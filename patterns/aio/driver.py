@@ -57,6 +57,7 @@ class AioDriver:
                 f"{type(self._loop).__name__} has no add_reader(), so it cannot watch sockets; use a selector event loop"
             )
         self.engine = engine
+        self.owner = "object"  # the role's class, for people
         self.lock: AbstractContextManager[None] = nullcontext()
         self._links = Links(
             engine,
@@ -98,7 +99,7 @@ class AioDriver:
         if self.forked:
             raise Forked("this object belongs to the process that made it; make another one after the fork")
         if self.is_closed:
-            raise Closed("this object is closed")
+            raise Closed(f"this {self.owner} is closed")
         if self.engine.error is not None:
             raise self.engine.error
 

@@ -101,6 +101,7 @@ class Driver:
         linger_ms: int = 0,
     ) -> None:
         self.engine = engine
+        self.owner = "object"  # the role's class, for people
         self.lock = threading.Lock()
         self.in_background = in_background
         self._poll = select.poll()
@@ -151,7 +152,7 @@ class Driver:
         if self.forked:
             raise Forked("this object belongs to the process that made it; make another one after the fork")
         if self.is_closed:
-            raise Closed("this object is closed")
+            raise Closed(f"this {self.owner} is closed")
         if self.engine.error is not None:
             raise self.engine.error
 

@@ -31,7 +31,7 @@ class AdminRole(Role[D]):
         self._engine = AdminEngine(addresses, new_nonce(), jitter)
         self._answers: dict[int, Answered] = {}
         self._driver = make(self._engine, SocketKind.DEALER, self._take, in_background=self._wants_keeper)
-        self._driver.start()
+        self._start()
 
     def _wants_keeper(self) -> bool:
         return not self._engine.is_ready and not self._engine.closed

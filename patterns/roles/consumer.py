@@ -87,7 +87,7 @@ class ConsumerRole(Role[D]):
             before_turn=self._drain,
             in_background=self._wants_keeper,
         )
-        self._driver.start()
+        self._start()
 
     def _wants_keeper(self) -> bool:
         return not self._engine.closed and self._engine.error is None and not self._engine.joined

@@ -92,7 +92,7 @@ class ProducerRole(Role[D]):
             before_turn=self._drain,
             in_background=self._wants_keeper,
         )
-        self._driver.start()
+        self._start()
 
     def _wants_keeper(self) -> bool:
         engine = self._engine

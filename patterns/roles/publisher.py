@@ -62,7 +62,7 @@ class PublisherRole(Role[D]):
             in_background=self._wants_keeper,
             linger_ms=linger_ms,
         )
-        self._driver.start()
+        self._start()
 
     def _wants_keeper(self) -> bool:
         """On an XPUB of our own subscribers arrive at any time; behind a broker, until all has left."""

@@ -179,7 +179,7 @@ class ReplierRole(Role[D]):
                 in_background=self._wants_keeper,
                 linger_ms=LINGER_MS,
             )
-        self._driver.start()
+        self._start()
 
     def _peer_engine(self, addresses: Sequence[Any], services: list[str]) -> PeerReplierEngine:
         if len(addresses) != 1 or not binds(addresses[0], default=True):

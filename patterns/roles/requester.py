@@ -53,7 +53,7 @@ class RequesterRole(Role[D]):
         self._known: set[str] = set()  # names that were checked
         self._decoders: dict[Any, BodyDecoder] = {}
         self._driver = make(self._engine, SocketKind.DEALER, self._take, in_background=self._wants_keeper)
-        self._driver.start()
+        self._start()
 
     def _wants_keeper(self) -> bool:
         return not self._engine.is_ready and not self._engine.closed

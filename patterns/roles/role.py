@@ -26,6 +26,7 @@ jitter = random.random
 class RoleDriver(Protocol):
     """What roles need of a driver; how it waits is between it and its shell."""
 
+    owner: str
     kicked: bool
     forked: bool
     is_closed: bool
@@ -87,6 +88,11 @@ class Role(Generic[D]):
     """Around a driver; see the roles."""
 
     _driver: D
+
+    def _start(self) -> None:
+        """Make the sockets and begin to connect; errors name the class of who drives. Raises BadAddress, Unavailable."""
+        self._driver.owner = type(self).__name__
+        self._driver.start()
 
     @property
     def closed(self) -> bool:

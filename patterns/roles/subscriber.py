@@ -84,7 +84,7 @@ class SubscriberRole(Role[D]):
             before_turn=self._grant,
             in_background=self._wants_keeper,
         )
-        self._driver.start()
+        self._start()
 
     def _wants_keeper(self) -> bool:
         return not self._engine.closed and not self._engine.is_listening

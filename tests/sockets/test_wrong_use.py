@@ -146,6 +146,16 @@ class Later:
         return body
 
 
+def test_what_is_closed_says_which_class_it_is() -> None:
+    requester, publisher = Requester(NOBODY), Publisher(NOBODY)
+    requester.close()
+    publisher.close()
+    with pytest.raises(Closed, match="this Requester is closed"):
+        requester.request("x", 1)
+    with pytest.raises(Closed, match="this Publisher is closed"):
+        publisher.publish("x", 1)
+
+
 def test_wrong_types_are_refused_in_words() -> None:
     with pytest.raises(BadAddress, match="type int"):
         Requester(5)  # type: ignore[arg-type]
