@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import stat
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,9 @@ DRAIN_S_MAX: Final = 3_600  # whoever waits longer for a broker to stop has a de
 _PLAIN_PORTS: Final = {"xsub": 7701, "xpub": 7702}
 _NOT_BUILT: Final = ("mdp", "http")
 _FILE_BYTES_MAX: Final = MIB  # a thousand times what all settings with their comments take
+BYTE_COUNT_MAX: Final = 2**63 - 1  # what the kernel counts in
+_BYTE_COUNT: Final = re.compile(r"([0-9]{1,19})([KMG]?)", re.IGNORECASE | re.ASCII)
+_SHIFTS: Final = {"": 0, "K": 10, "M": 20, "G": 30}
 _PREFIX: Final = "ZBROKER_"
 # a client's; the file itself; the test suite's
 _FOREIGN: Final = frozenset(("url", "config", "test_long", "fuzz_s", "fuzz_folder"))
@@ -195,31 +199,66 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, An
     for name, text in environment.items():
         key = name.removeprefix(_PREFIX).lower()
         if name.startswith(_PREFIX) and key not in _FOREIGN:
-            found[name] = key, _convert(key, text, name)
+            found[name] = key, _convert_text(key, text, name)
     return found
 
 
 def _convert(key: str, value: Any, where: str) -> Any:
-    """A value of the type that its field has; text from the environment is read as that type."""
+    """A value that has the type of its field already, as a file's and a flag's must."""
+    kind = _kind_of(key, where)
+    if isinstance(value, str) and not value.isprintable():  # a byte that is not UTF-8, or what a terminal acts on
+        raise ConfigurationError(f"{where}: {value!r} holds characters that cannot be printed")
+    choices = get_args(kind)
+    if choices and value not in choices:
+        raise ConfigurationError(f"{where}: {value!r} is none of {', '.join(choices)}")
+    if kind in (int, bool) and isinstance(value, str):
+        wanted = "a number" if kind is int else "true or false"
+        raise ConfigurationError(f"{where}: {value!r} is a string; write {wanted}, without quotes")
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"{where}: {error}") from error
+
+
+def _convert_text(key: str, text: str, where: str) -> Any:
+    """A value from the environment, where everything is text: it is read as the type of its field."""
+    kind = _kind_of(key, where)
+    if kind is bool:
+        if text.lower() not in _TRUE | _FALSE:
+            raise ConfigurationError(f"{where}: {text!r} is neither true nor false")
+        return text.lower() in _TRUE
+    if kind is int:
+        try:
+            return byte_count(text) if key == "memory_bytes" else msgspec.convert(text, int, strict=False)
+        except msgspec.ValidationError as error:
+            raise ConfigurationError(f"{where}: {text!r} is no whole number") from error
+        except ValueError as error:
+            raise ConfigurationError(f"{where}: {text!r}: {error}") from error
+    return _convert(key, text, where)
+
+
+def _kind_of(key: str, where: str) -> Any:
+    """The type of a setting. Raises ConfigurationError: there is none of that name."""
     kinds = {field.name: field.type for field in msgspec.structs.fields(Options)}
     kind = kinds.get(key)
     if kind is None:
         near = difflib.get_close_matches(key, kinds, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(kinds)}"
         raise ConfigurationError(f"{where}: unknown setting {key!r}{hint}")
-    if kind is bool and isinstance(value, str):
-        if value.lower() not in _TRUE | _FALSE:
-            raise ConfigurationError(f"{where}: {value!r} is neither true nor false")
-        return value.lower() in _TRUE
-    if isinstance(value, str) and not value.isprintable():  # a byte that is not UTF-8, or what a terminal acts on
-        raise ConfigurationError(f"{where}: {value!r} holds characters that cannot be printed")
-    choices = get_args(kind)
-    if choices and value not in choices:
-        raise ConfigurationError(f"{where}: {value!r} is none of {', '.join(choices)}")
-    try:
-        return msgspec.convert(value, kind, strict=not isinstance(value, str))
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{where}: {error}") from error
+    return kind
+
+
+def byte_count(text: str) -> int:
+    """A number of bytes as people write it: 1073741824, 1048576K, 1024M or 1G, all of them powers of 1024.
+
+    Raises:
+        ValueError: it is none, or more than 63 bits hold.
+    """
+    found = _BYTE_COUNT.fullmatch(text)
+    count = int(found[1]) << _SHIFTS[found[2].upper()] if found else BYTE_COUNT_MAX + 1
+    if count > BYTE_COUNT_MAX:
+        raise ValueError("a number of bytes, such as 1073741824, or with K, M or G behind it: 1G")
+    return count
 
 
 def check(settings: Settings) -> None:
@@ -243,8 +282,8 @@ def _complaints(options: Options) -> Iterator[tuple[str, str]]:
             yield from _complaints_of_address(name, value, options.insecure, " or off")
     if not options.data:
         yield "data", "a folder, or off"
-    if options.memory_bytes < 0:
-        yield "memory_bytes", "0 (no bound) or more"
+    if not 0 <= options.memory_bytes <= BYTE_COUNT_MAX:
+        yield "memory_bytes", f"0 (no bound) to {BYTE_COUNT_MAX} bytes"
     if not 0 <= options.drain_s <= DRAIN_S_MAX:
         yield "drain_s", f"0 to {DRAIN_S_MAX} seconds"
 

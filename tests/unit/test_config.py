@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from zbroker.config import ConfigurationError, Options, Origin, file_places
+from zbroker.config import ConfigurationError, Options, Origin, byte_count, file_places
 from zbroker.config import load as load_settings
 
 
@@ -59,6 +59,7 @@ def test_a_setting_that_cannot_hold_is_refused_with_its_origin(tmp_path):
     [
         ({"ZBROKER_LOG_FORMAT": "xml"}, "ZBROKER_LOG_FORMAT: 'xml' is none of text, json"),
         ({"ZBROKER_LOG_LEVEL": "5"}, "none of debug, info, warning, error"),
+        ({"ZBROKER_DRAIN_S": "5s"}, "'5s' is no whole number"),
         ({"ZBROKER_DATA": "\udcff"}, "cannot be printed"),
         ({"ZBROKER_DATA": "a\x1b[2J"}, "cannot be printed"),
     ],
@@ -123,6 +124,14 @@ def test_an_unknown_key_is_refused_with_a_suggestion(tmp_path):
     [
         ("memory_bytes = 'x'", "memory_bytes"),
         ("insecure = 1", "insecure"),
+        ("insecure = 'true'", "insecure: 'true' is a string; write true or false, without quotes"),
+        ("drain_s = '5'", "drain_s: '5' is a string; write a number, without quotes"),
+        ("memory_bytes = '1G'", "memory_bytes: '1G' is a string"),
+        ("memory_bytes = 9223372036854775808", "memory_bytes"),
+        ("drain_s = 5.0", "drain_s"),
+        ("drain_s = true", "drain_s"),
+        ("log_level = 3", "log_level"),
+        ("bind = 7700", "bind"),
         ("data = 3", "data"),
         ("bind =", "zbroker.toml"),
     ],
@@ -130,6 +139,22 @@ def test_an_unknown_key_is_refused_with_a_suggestion(tmp_path):
 def test_a_bad_value_is_refused_with_its_place(tmp_path, text, complaint):
     with pytest.raises(ConfigurationError, match=complaint):
         load({}, {}, [write(tmp_path, text)])
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("0", 0), ("5", 5), ("512K", 512 << 10), ("3m", 3 << 20), ("1G", 1 << 30), ("8589934591G", (2**33 - 1) << 30)],
+)
+def test_bytes_may_have_a_suffix_in_the_environment(text, count):
+    assert load({}, {"ZBROKER_MEMORY_BYTES": text}, []).memory_bytes == byte_count(text) == count
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-1", "1.5G", "1T", "G", "1 G", "1GB", "\u0661", "9" * 19, "8589934592G", "9" * 9_999]
+)
+def test_what_is_no_number_of_bytes_is_refused(text):
+    with pytest.raises(ConfigurationError, match=r"ZBROKER_MEMORY_BYTES: .*with K, M or G"):
+        load({}, {"ZBROKER_MEMORY_BYTES": text}, [])
 
 
 @pytest.mark.parametrize(("text", "value"), [("1", True), ("off", False), ("TRUE", True)])

@@ -17,12 +17,20 @@ from zbroker.config import (
     LogLevel,
     PlainCodec,
     Settings,
+    byte_count,
     check,
     file_places,
     gather,
 )
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def _bytes(text: str) -> int:
+    try:
+        return byte_count(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r}: {error}") from error
 
 
 def settings_options(command: _F) -> _F:
@@ -41,8 +49,8 @@ def settings_options(command: _F) -> _F:
         click.option("--data", metavar="DIR", help="Folder of the journal.  [./zbroker-data]"),
         click.option("--no-data", is_flag=True, help="No journal: requests and live topics only."),
         click.option("--insecure", is_flag=True, default=None, help="Allow an address that other machines reach."),
-        click.option("--memory-bytes", type=click.IntRange(min=0), metavar="N",
-                     help="Resident memory above which the worst peers are cut; 0: never.  [1073741824]"),
+        click.option("--memory-bytes", type=_bytes, metavar="N[K|M|G]",
+                     help="Resident memory above which the worst peers are cut; 0: never.  [1G]"),
         click.option("--drain-s", type=click.IntRange(0, DRAIN_S_MAX), metavar="S",
                      help="How long requests under way may finish after SIGTERM.  [5]"),
         click.option("--log-format", type=click.Choice(get_args(LogFormat)),

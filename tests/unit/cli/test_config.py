@@ -52,6 +52,10 @@ def test_as_json_with_and_without_origins() -> None:
     assert found["bind"] == {"value": Options().bind, "source": "default", "name": None}
 
 
+def test_bytes_may_have_a_suffix() -> None:
+    assert json.loads(show("--json", "--memory-bytes", "512M").stdout)["memory_bytes"] == 512 << 20
+
+
 def test_a_setting_that_cannot_hold_is_shown_and_then_refused() -> None:
     result = show("--origin", ZBROKER_MDP="tcp://127.0.0.1:1")
     assert result.exit_code == BAD_CONFIGURATION
@@ -71,4 +75,5 @@ def test_an_unknown_key_and_a_missing_file_are_refused(tmp_path: Path) -> None:
 def test_wrong_usage_is_told() -> None:
     assert show("--log-level", "loud").exit_code == USAGE
     assert show("--memory-bytes", "-1").exit_code == USAGE
+    assert "with K, M or G" in show("--memory-bytes", "1T").stderr
     assert show("--data", "x", "--no-data").exit_code == USAGE
