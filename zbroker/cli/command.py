@@ -135,12 +135,16 @@ def name_checked(check: Callable[[str], str]) -> Callable[[click.Context, click.
 
 
 def client_options(command: _F) -> _F:
-    """--url, --json and --raw, which every command has."""
+    """--url, --json and --raw: of the commands that have bodies."""
+    return place_options(click.option("--raw", is_flag=True, help="Bodies are bytes, not JSON.")(command))
+
+
+def place_options(command: _F) -> _F:
+    """--url and --json, which every client command has."""
     for option in reversed((
         click.option("--url", envvar="ZBROKER_URL", callback=_check_url, metavar="ADDRESS",
                      help="zb://host[:port] or zb+ipc://path of a broker; tcp:// or ipc:// peer to peer.  [$ZBROKER_URL]"),
         click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with stable keys."),
-        click.option("--raw", is_flag=True, help="Bodies are bytes, not JSON."),
     )):  # fmt: skip
         command = option(command)
     return command

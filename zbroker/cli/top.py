@@ -18,9 +18,9 @@ from zbroker.cli.answer import understood
 from zbroker.cli.bodies import line_of
 from zbroker.cli.command import (
     ClientCommand,
-    client_options,
     closing,
     count_option,
+    place_options,
     require_broker,
     seconds,
     timeout_option,
@@ -49,7 +49,7 @@ def _interval(text: str) -> float:
 
 
 @click.command(cls=ClientCommand)
-@client_options
+@place_options
 @click.option(
     "--interval",
     "interval_s",
@@ -60,7 +60,7 @@ def _interval(text: str) -> float:
 )
 @count_option("Exit after so many refreshes.")
 @timeout_option("How long to wait for each answer, in seconds.", default=5.0)  # fmt: skip
-def top(url: str, as_json: bool, raw: bool, interval_s: float, count: int | None, timeout_s: float) -> None:
+def top(url: str, as_json: bool, interval_s: float, count: int | None, timeout_s: float) -> None:
     """Watch a broker: rates a second, streams with their lag, sessions, cuts of the guard, memory. Ctrl-C ends it.
 
     On a terminal it redraws the screen; in a pipe each refresh is a block of lines, and with --json one object a line.
@@ -74,8 +74,6 @@ def top(url: str, as_json: bool, raw: bool, interval_s: float, count: int | None
     from patterns.sync import Admin
 
     require_broker(url, "top")
-    if raw:
-        raise click.UsageError("top has no bodies: leave --raw out")
     screen = _Screen(url, as_json=as_json)
     try:
         with closing(Admin(url, timeout_s=timeout_s)) as admin:
