@@ -31,6 +31,7 @@ from patterns.wire.limits import (
     HELLO_JITTER_MS,
     RECONNECT_MS,
     RECONNECT_MS_MAX,
+    RETRY_AFTER_MS_MAX,
 )
 from patterns.wire.messages import Credit as CreditHeader
 from patterns.wire.messages import (
@@ -320,7 +321,10 @@ class ClientEngine:
                 self.on_ready(session, ready, now)
                 session.flush(now)
             case NoSessionHeader():
-                self._lose(session, ClientEvent.NO_SESSION, "the other end does not know the session", now, retry_us=0)
+                at_once = 0 if session.state is ClientState.READY else None  # who answers HELLO so will do it again
+                self._lose(
+                    session, ClientEvent.NO_SESSION, "the other end does not know the session", now, retry_us=at_once
+                )
             case Ping(token=token):
                 session.send(Pong(token), now)
             case Pong():
@@ -340,13 +344,13 @@ class ClientEngine:
         if session.leaving:
             session.close()
         else:
-            retry_us = None if len(self.addresses) > 1 else after_ms * _MS or None
+            retry_us = None if len(self.addresses) > 1 else _retry_us(after_ms)
             self._lose(session, ClientEvent.GOODBYE, reason or "the other end said goodbye", now, retry_us=retry_us)
 
     def _refused(self, session: ClientSession, error: ZbrokerError, now: int) -> None:
         """A refusal that may pass is tried again, another is final."""
         if error.retryable or (session.state is ClientState.READY and isinstance(error, ProtocolError)):
-            retry_us = None if len(self.addresses) > 1 else error.retry_after_ms * _MS or None
+            retry_us = None if len(self.addresses) > 1 else _retry_us(error.retry_after_ms)
             self._lose(session, ClientEvent.TIMEOUT, error.detail, now, retry_us=retry_us)
             return
         session.close()
@@ -460,6 +464,11 @@ class ClientEngine:
 def advice_on(detail: str) -> str:
     """What to do about why nobody answers."""
     return "is it spelled right?" if detail.endswith("does not resolve") else "is it running?"
+
+
+def _retry_us(after_ms: int) -> int | None:
+    """How long to stay away when asked to: neither for ever nor hardly at all. None: nothing was asked."""
+    return min(max(after_ms, RECONNECT_MS), RETRY_AFTER_MS_MAX) * _MS if after_ms else None
 
 
 def _met_a_broker(address: Address) -> BadAddress:

@@ -15,7 +15,7 @@ from patterns.wire.address import Address
 from patterns.wire.codec import Encoded
 from patterns.wire.errors import OutcomeUnknown, SequenceGap, ZbrokerError
 from patterns.wire.frames import MSGPACK, Message, pack, pack_columns
-from patterns.wire.limits import PRODUCER_BATCHES_REMEMBERED
+from patterns.wire.limits import PRODUCER_BATCHES_REMEMBERED, RETRY_AFTER_MS_MAX
 from patterns.wire.messages import (
     Append,
     Codec,
@@ -283,7 +283,7 @@ class ProducerEngine(ClientEngine):
             taken_back.sent = False
             self._unsent.appendleft(taken_back)
         self._accepted = refused.previous
-        self._again_at = now + max(error.retry_after_ms, _AGAIN_MS) * 1_000
+        self._again_at = now + min(max(error.retry_after_ms, _AGAIN_MS), RETRY_AFTER_MS_MAX) * 1_000
 
     def withdraw(self, batch: Batch) -> bool:
         """Take a batch back for good if it is certain that the broker has not stored it; whether that was so."""

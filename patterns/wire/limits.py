@@ -23,6 +23,7 @@ EXPIRY_MS: Final = 6_000
 HANDSHAKE_MS: Final = 5_000
 RECONNECT_MS: Final = 100
 RECONNECT_MS_MAX: Final = 1_000
+RETRY_AFTER_MS_MAX: Final = 60_000  # what a client waits at most because the other end asked for it
 HELLO_JITTER_MS: Final = 500  # spreads 1,000 clients that come back at once
 GRACE_MS: Final = 2_000  # a lost connection keeps its leases so long
 SERVICE_WAIT_MS: Final = 1_000  # a request waits so long for a first replier

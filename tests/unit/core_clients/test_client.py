@@ -121,6 +121,32 @@ def test_a_goodbye_of_the_only_broker_waits_as_it_asked(wire):
     assert len(wire.opened) == 2
 
 
+@pytest.mark.parametrize(("asked_ms", "waits_ms"), [(1, 100), ((1 << 53) - 1, 60_000)])
+@pytest.mark.parametrize("scope", ["goodbye", "refusal"])
+def test_nobody_is_told_to_stay_away_for_ever_or_hardly_at_all(wire, scope, asked_ms, waits_ms):
+    wire.connect()
+    if scope == "goodbye":
+        wire.say(ready())
+        wire.say(Goodbye("restart", asked_ms))
+    else:
+        wire.say(ErrorHeader(number=503, retryable=True, retry_after_ms=asked_ms))
+    wire.wait(waits_ms - 1)
+    assert len(wire.opened) == 1
+    wire.wait(1)
+    assert len(wire.opened) == 2
+
+
+def test_no_session_in_answer_to_hello_is_tried_again_after_growing_waits(wire):
+    for wait_ms in (100, 200, 400):
+        wire.connect()
+        tries = len(wire.opened)
+        wire.say(NoSessionHeader(7))
+        wire.wait(wait_ms - 1)
+        assert len(wire.opened) == tries
+        wire.wait(1)
+        assert len(wire.opened) == tries + 1
+
+
 def test_peers_have_a_session_each():
     wire = wired(PEERS)
     wire.greet(1)

@@ -8,7 +8,7 @@ from patterns.wire.codec import encode
 from patterns.wire.errors import BadBody, Fenced, OutcomeUnknown, StorageFull
 from patterns.wire.frames import MSGPACK, columns_of
 from patterns.wire.messages import Append, Codec, Confirm, Credit, ErrorHeader, Hello, ProducerIdentity, Resume
-from tests.unit.core_clients.wire import BROKER, NONCE, Wire, calm
+from tests.unit.core_clients.wire import BROKER, NONCE, S, Wire, calm
 
 ME = ProducerIdentity(9, 1, 0)
 
@@ -145,6 +145,13 @@ def test_a_refusal_that_may_pass_keeps_order_and_waits_as_long_as_it_says(wire):
     assert sequences(wire) == [1, 2, 3]
     wire.say(Confirm(3, [0, 2, 4]))
     assert wire.engine.hindrance is None
+
+
+def test_a_refusal_that_would_hold_a_producer_up_for_ever_does_so_for_a_minute(wire):
+    append(wire)
+    sequences(wire)
+    refuse(wire, 501, 1, retryable=True, retry_after_ms=(1 << 53) - 1)
+    assert wire.engine.role_timeout() == wire.now + 60 * S
 
 
 def test_a_batch_refused_behind_one_that_is_confirmed_later_is_told_then(wire):

@@ -131,6 +131,7 @@ def test_the_spec_lists_no_limit_that_this_test_forgets():
         ("integers in headers below 2^53", limits.INTEGER_MAX == 2**53 - 1),
         ("ZMTP heartbeats 2 s / 6 s", (limits.HEARTBEAT_MS, limits.EXPIRY_MS) == (2_000, 6_000)),
         ("DETACHED session of a consumer for 2 s", limits.GRACE_MS == 2_000),
+        ("need wait no more than 60 s", limits.RETRY_AFTER_MS_MAX == 60_000),
         ("remembers the last 64 batches", limits.PRODUCER_BATCHES_REMEMBERED == 64),
     ],
 )
