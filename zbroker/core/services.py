@@ -286,6 +286,7 @@ class Services:
             return
         requester = pending.requester.session
         try:
+            _check_parts(pending, header)
             if header.count or message.payload or pending.flow is None:  # else the parts were all of it
                 check_one_body(message, header.codec, header.count)
             frames, size = for_requester(requester, header, pending.header.id, message)
@@ -455,6 +456,13 @@ class Services:
         return sum(
             pending.requester is not None for replier in self._repliers.values() for pending in replier.working.values()
         )
+
+
+def _check_parts(pending: Pending, header: Reply) -> None:
+    """The parts before a reply are counted here too. Raises RemoteProtocolError: a requester would hear it from nobody."""
+    came = pending.flow.given.messages_used if pending.flow is not None else 0
+    if header.parts != came:
+        raise RemoteProtocolError(f"the reply says that {header.parts} parts came before it, and {came} did")
 
 
 def _shutting_down() -> ShuttingDown:

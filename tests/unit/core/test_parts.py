@@ -91,6 +91,34 @@ def test_a_part_that_is_not_the_next_is_the_outcome(bench):
     assert replier.take(Cancel) == [Cancel(request.id)]
 
 
+@pytest.mark.parametrize(("parts", "count"), [(0, 0), (1, 1), (3, 0), ((1 << 53) - 1, 1)])
+def test_a_reply_that_miscounts_its_parts_is_an_error_for_both_ends(bench, parts, count):
+    requester, replier, request = asked(bench)
+    part(replier, request.id, 0)
+    part(replier, request.id, 1)
+    replier.send(Reply(id=request.id, count=count, parts=parts), payload=b"\x91\x01" if count else b"")
+    assert not requester.take(Reply)
+    (error,) = requester.take(ErrorHeader)
+    assert (error.name, error.scope, error.id) == ("PROTOCOL_ERROR", "request", 1)
+    assert f"{parts} parts came before it, and 2 did" in error.detail
+    assert [(error.name, error.scope, error.id) for error in replier.take(ErrorHeader)] == [
+        ("PROTOCOL_ERROR", "request", request.id)
+    ]
+    requester.request(2)
+    assert len(replier.take(Request)) == 1  # its credit is there again
+
+
+def test_a_reply_with_parts_to_who_takes_none_is_an_error(bench):
+    replier = bench.client("replier")
+    replier.offer()
+    requester = bench.client("requester")
+    requester.request(1)
+    (request,) = replier.take(Request)
+    replier.send(Reply(id=request.id, parts=1), payload=b"\x91\x01")
+    assert not requester.take(Reply)
+    assert [error.name for error in requester.take(ErrorHeader)] == ["PROTOCOL_ERROR"]
+
+
 def test_too_much_credit_at_once_is_refused(bench):
     requester, replier, request = asked(bench)
     requester.send(Credit(2_000, 1, 1))
