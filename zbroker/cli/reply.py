@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import click
 import msgspec
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _CONNECT_S = 5.0
 _FAREWELL_S = 20.0  # for the request under way; who stops services often waits 30 s before SIGKILL
+_GIVEN_UP_S: Final = 0.5  # so the requester's own clock decides first: its time is up, and not the command's fault
 
 
 @click.command(cls=ClientCommand)
@@ -146,7 +147,7 @@ def _reply_to(request: IncomingRequest, shell_command: str | None, raw: bool) ->
         return as_bytes(request.body, None) if raw else request.body
     from zbroker.cli.shell import run
 
-    written = run(shell_command, _standard_input(request, raw), request.remaining_s)
+    written = run(shell_command, _standard_input(request, raw), request.remaining_s + _GIVEN_UP_S)
     return written if raw else _read_reply(written)
 
 
