@@ -65,7 +65,6 @@ def test_a_bound_replier_answers_its_requester_whatever_others_send(context):
         pytest.param(ENDLESS_MULTIPART, 1, None, id="endless-multipart-1"),
         pytest.param(ENDLESS_MULTIPART, 20, None, id="endless-multipart-20"),
         pytest.param(ENDLESS_MULTIPART, 20, "requester", id="endless-in-a-session-20"),
-        pytest.param(WHOLE_MESSAGES, 20, None, id="whole-20"),
     ],
 )
 def test_a_flood_at_a_bound_replier_is_cut_and_its_requester_loses_nothing(chunk, count, role):

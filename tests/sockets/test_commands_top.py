@@ -88,7 +88,8 @@ def test_it_goes_on_while_the_broker_goes_and_comes(tmp_path: Path) -> None:
                 pass
             assert frame["epoch"] == 2
             assert frame["rates"]["requests"] is None
-            assert json.loads(top.line())["rates"]["requests"] is not None
+            while (json.loads(top.line()).get("rates") or {}).get("requests") is None:
+                pass  # on a busy machine one more refresh may have waited too long
 
 
 def test_nobody_there_at_first_is_69(tmp_path: Path) -> None:
