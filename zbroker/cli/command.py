@@ -27,9 +27,9 @@ class ClientCommand(click.Command):
 
     def invoke(self, context: click.Context) -> Any:
         """Run it; the one place where errors become exit statuses."""
-        from zbroker.cli.library_log import LibraryLog  # not for --help
+        from zbroker.cli.client_log import ClientLog  # not for --help
 
-        before, log = signal.signal(signal.SIGTERM, _terminated), LibraryLog()
+        before, log = signal.signal(signal.SIGTERM, _terminated), ClientLog()
         try:
             with log:
                 return super().invoke(context)

@@ -10,7 +10,7 @@ from typing import Self
 from zbroker.cli.words import say
 
 
-class LibraryLog(logging.Handler):
+class ClientLog(logging.Handler):
     """Says warnings of the library, such as that nobody answers, at once: a command may wait without a limit.
 
     Without a handler Python would print them bare, beside our own lines.
