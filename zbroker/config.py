@@ -29,6 +29,7 @@ _PREFIX: Final = "ZBROKER_"
 _FOREIGN: Final = frozenset(("url", "config", "test_long", "fuzz_s", "fuzz_folder"))
 LogFormat = Literal["text", "json"]
 PlainCodec = Literal["raw", "json", "msgpack"]
+DuplicateKeys = Literal["last", "refuse"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 _TRUE: Final = frozenset(("1", "true", "yes", "on"))
 _FALSE: Final = frozenset(("0", "false", "no", "off"))
@@ -46,6 +47,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         xsub: where plain ZeroMQ publishers connect, or "off"; "auto": tcp://127.0.0.1:7701 when `bind` names port 7700.
         xpub: where plain ZeroMQ subscribers connect; likewise, port 7702.
         plain_codec: what the bodies of plain publishers are labelled as; json and msgpack are checked.
+        duplicate_keys: a map with the same key twice is translated with the last of them, or refused as UNTRANSLATABLE.
         mdp, http: addresses of further doors, or "off"; not built in this version.
         data: folder of the journal; "off": no journal, no streams.
         insecure: allow an address that other machines reach, without keys.
@@ -59,6 +61,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     xsub: str = "auto"
     xpub: str = "auto"
     plain_codec: PlainCodec = "raw"
+    duplicate_keys: DuplicateKeys = "last"
     mdp: str = "off"
     http: str = "off"
     data: str = DEFAULT_DATA

@@ -13,6 +13,7 @@ from zbroker.cli.exits import BAD_CONFIGURATION, end
 from zbroker.config import (
     DRAIN_S_MAX,
     ConfigurationError,
+    DuplicateKeys,
     LogFormat,
     LogLevel,
     PlainCodec,
@@ -44,6 +45,8 @@ def settings_options(command: _F) -> _F:
         click.option("--xpub", metavar="ADDRESS|off", help="Where plain ZeroMQ subscribers connect; likewise.  [tcp://127.0.0.1:7702]"),
         click.option("--plain-codec", type=click.Choice(get_args(PlainCodec)),
                      help="What bodies of plain publishers are labelled as; json and msgpack are checked.  [raw]"),
+        click.option("--duplicate-keys", type=click.Choice(get_args(DuplicateKeys)),
+                     help="Where bodies are translated, of a key that a map has twice: the last wins, or the body is refused.  [last]"),
         click.option("--mdp", metavar="ADDRESS|off", help="For Majordomo clients and workers; not built yet.  [off]"),
         click.option("--http", metavar="ADDRESS|off", help="Health, metrics and pages; not built yet.  [off]"),
         click.option("--data", metavar="DIR", help="Folder of the journal.  [./zbroker-data]"),

@@ -38,6 +38,7 @@ from zbroker.core.plain_publishers import PlainPublishers
 from zbroker.core.plain_subscribers import PlainSubscribers
 from zbroker.core.services import Services
 from zbroker.core.topics import Topics
+from zbroker.core.translate import Translate, translate
 
 _STATUS_ROWS_MAX: Final = 1_000  # of each table in `status`: a thousand rows fit a message, and nobody reads more
 _RETRY_MS: Final = 1_000
@@ -94,6 +95,7 @@ class BrokerEngine:
         make_streams: makes the streams over our sessions and effects; None: no journal, no streams.
         nonce: names the broker as the publisher of what plain publishers send; 16 bytes, another one in each life.
         plain_codec: what their bodies are labelled as.
+        translate: how live bodies, requests and replies get into another codec.
     """
 
     def __init__(
@@ -104,15 +106,16 @@ class BrokerEngine:
         make_streams: MakeStreams | None = None,
         nonce: bytes = bytes(16),
         plain_codec: Codec = Codec.RAW,
+        translate: Translate = translate,
     ) -> None:
         self._cluster = cluster
         self._started_at = now
         self._effects: list[Effect] = []
         self._events: list[Event] = []
         self._sessions = Sessions(self, self._effects, epoch, {Role.CONSUMER: GRACE_MS * 1_000})  # type: ignore[arg-type]
-        self._services = Services(self._sessions)
+        self._services = Services(self._sessions, translate)
         self._plain_subscribers = PlainSubscribers(self._effects)
-        self._topics = Topics(self._sessions, self._plain_subscribers)
+        self._topics = Topics(self._sessions, self._plain_subscribers, translate)
         self._plain_publishers = PlainPublishers(self._topics, nonce, plain_codec, self._note)
         self._streams = make_streams(self._sessions, self._effects) if make_streams else None
         self._timed: tuple[Timed, ...] = (self._sessions, self._services)

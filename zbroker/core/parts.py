@@ -13,6 +13,7 @@ from patterns.wire.server import Session, Sessions
 from zbroker.core.flow import Flow
 from zbroker.core.replies import OUTBOX_BYTES_MAX, check_one_body, for_requester, overloaded
 from zbroker.core.requests import Pending, Replier, Requester
+from zbroker.core.translate import Translate
 
 
 class Parts:
@@ -23,6 +24,7 @@ class Parts:
         requesters, repliers: the books of the services.
         counters: of the services.
         stop: gives a request an error as its outcome, and tells its replier.
+        translate: how a part gets into another codec.
     """
 
     def __init__(
@@ -32,12 +34,14 @@ class Parts:
         repliers: dict[Session, Replier],
         counters: Counter[str],
         stop: Callable[[Pending, ZbrokerError], None],
+        translate: Translate,
     ) -> None:
         self._sessions = sessions
         self._requesters = requesters
         self._repliers = repliers
         self._counters = counters
         self._stop = stop
+        self._translate = translate
 
     def begin(self, pending: Pending, flow: Flow) -> tuple[int, int]:
         """The credit that a replier begins with."""
@@ -115,7 +119,7 @@ class Parts:
         assert isinstance(header, Partial)
         flow.came(header, message.size)
         check_one_body(message, header.codec, header.count)
-        frames, size = for_requester(requester, header, pending.header.id, message)
+        frames, size = for_requester(requester, header, pending.header.id, message, self._translate)
         if requester.outbox_bytes + size > OUTBOX_BYTES_MAX:
             raise overloaded(requester, size)
         flow.passed(size)

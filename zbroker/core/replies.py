@@ -12,7 +12,7 @@ from patterns.wire.frames import Message, columns_of, pack, reform
 from patterns.wire.limits import BODY_BYTES_MAX, REPLIES_HELD_BYTES_MAX
 from patterns.wire.messages import Codec, Partial, Reply
 from patterns.wire.server import Session
-from zbroker.core import translate
+from zbroker.core.translate import Translate, needed
 
 OUTBOX_BYTES_MAX: Final = REPLIES_HELD_BYTES_MAX
 _ARRAY_BYTES: Final = 2  # what makes one body an array: "[]" in JSON, one byte in msgpack
@@ -31,11 +31,11 @@ def check_one_body(message: Message, used: Codec, count: int) -> None:
     codec.check(used, message.payload, 1, sizes)
 
 
-def in_codec_of(session: Session, used: Codec, payload: bytes) -> tuple[bytes, Codec]:
+def in_codec_of(session: Session, used: Codec, payload: bytes, translate: Translate) -> tuple[bytes, Codec]:
     """A payload as this client wants it, and the codec that it is in then."""
-    if not translate.needed(used, session.codec):
+    if not needed(used, session.codec):
         return payload, used
-    return translate.translate(payload, used, session.codec), session.codec
+    return translate(payload, used, session.codec), session.codec
 
 
 def overloaded(requester: Session, size: int) -> Overloaded:
@@ -44,11 +44,11 @@ def overloaded(requester: Session, size: int) -> Overloaded:
 
 
 def for_requester(
-    requester: Session, header: Reply | Partial, asked_id: int, message: Message
+    requester: Session, header: Reply | Partial, asked_id: int, message: Message, translate: Translate
 ) -> tuple[list[bytes], int]:
     """The frames of a REPLY or PARTIAL in the requester's form, codec and numbering; and the size that credit counts."""
     if header.count:
-        payload, used = in_codec_of(requester, header.codec, message.payload)
+        payload, used = in_codec_of(requester, header.codec, message.payload, translate)
     else:
         payload, used = b"", header.codec
     changed = msgspec.structs.replace(header, id=asked_id, codec=used)

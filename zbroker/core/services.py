@@ -40,6 +40,7 @@ from zbroker.core.parts import Parts
 from zbroker.core.replies import OUTBOX_BYTES_MAX, check_one_body, for_requester, in_codec_of, overloaded
 from zbroker.core.requests import Pending, Replier, Requester, Service
 from zbroker.core.schedule import Schedule
+from zbroker.core.translate import Translate, translate
 
 _RETRY_MS: Final = 1_000
 _US: Final = 1_000  # microseconds in a millisecond
@@ -50,10 +51,12 @@ class Services:
 
     Args:
         sessions: where frames leave, and where a session is ended.
+        translate: how a body gets into another codec.
     """
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, translate: Translate = translate) -> None:
         self._sessions = sessions
+        self._translate = translate
         self._services: dict[str, Service] = {}
         self._requesters: dict[Session, Requester] = {}
         self._repliers: dict[Session, Replier] = {}
@@ -63,7 +66,7 @@ class Services:
         self._changes = 0
         self.is_draining = False
         self.counters: Counter[str] = Counter()
-        self._parts = Parts(sessions, self._requesters, self._repliers, self.counters, self._stop)
+        self._parts = Parts(sessions, self._requesters, self._repliers, self.counters, self._stop, translate)
 
     # -- repliers ------------------------------------------------------------------------------------------------
 
@@ -210,7 +213,7 @@ class Services:
             return
         asked = pending.header
         try:
-            payload, used = in_codec_of(session, asked.codec, pending.payload)
+            payload, used = in_codec_of(session, asked.codec, pending.payload, self._translate)
         except Untranslatable as error:
             self._fail(pending, error)
             return
@@ -289,7 +292,7 @@ class Services:
             _check_parts(pending, header)
             if header.count or message.payload or pending.flow is None:  # else the parts were all of it
                 check_one_body(message, header.codec, header.count)
-            frames, size = for_requester(requester, header, pending.header.id, message)
+            frames, size = for_requester(requester, header, pending.header.id, message, self._translate)
             if requester.outbox_bytes + size > OUTBOX_BYTES_MAX:
                 raise overloaded(requester, size)
         except (Untranslatable, Overloaded) as error:

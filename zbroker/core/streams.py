@@ -26,6 +26,7 @@ from zbroker.core.log import StreamLog
 from zbroker.core.producers import Accepted
 from zbroker.core.tail import TAIL_BYTES, Tail, stored_of
 from zbroker.core.timers import Timers
+from zbroker.core.translate import Translate, translate
 
 _UNREADABLE: Final = (
     msgspec.MsgspecError,
@@ -43,6 +44,7 @@ class Streams:
         effects: where Append, Read and Send go; shared too.
         wall_ms: the broker's own clock in ms at an instant of the engine's; stands in `published_at`.
         tail_bytes: bound of the cache of batches.
+        translate: how a batch gets into another codec.
     """
 
     def __init__(
@@ -51,13 +53,14 @@ class Streams:
         effects: list[Effect],
         wall_ms: Callable[[int], int],
         tail_bytes: int = TAIL_BYTES,
+        translate: Translate = translate,
     ) -> None:
         self._sessions = sessions
         self._effects = effects
         self._cut: Iterator[tuple[bytes, int]] | None = None
         self._recorder = Recorder(effects)
         self._timers = Timers()
-        self._tail = Tail(tail_bytes, sessions.counters)
+        self._tail = Tail(tail_bytes, sessions.counters, translate)
         self._dirty: dict[Group, None] = {}
         self._promises: deque[tuple[int, Session, Header, Callable[[], None] | None]] = deque()
         self._promises_of_turn: list[tuple[Session, Header]] = []

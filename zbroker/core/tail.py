@@ -12,7 +12,7 @@ from patterns.wire.errors import Untranslatable
 from patterns.wire.frames import MSGPACK
 from patterns.wire.messages import Codec, Columns
 from patterns.wire.records import Record
-from zbroker.core import translate
+from zbroker.core.translate import Translate, needed, translate
 
 TAIL_BYTES: Final = 64 << 20
 _LOADED_SHARE: Final = 4  # one part in four is for what was read back: slow readers must not push out the newest
@@ -117,9 +117,16 @@ class Tail:
 
     Args:
         counters: of the broker; batches that no translation can carry over are counted there.
+        translate: how a batch gets into another codec.
     """
 
-    def __init__(self, bytes_max: int = TAIL_BYTES, counters: Counter[str] | None = None) -> None:
+    def __init__(
+        self,
+        bytes_max: int = TAIL_BYTES,
+        counters: Counter[str] | None = None,
+        translate: Translate = translate,
+    ) -> None:
+        self._translate = translate
         self._counters = Counter() if counters is None else counters
         self._new: dict[Key, Batch] = {}
         self._loaded: dict[Key, Batch] = {}
@@ -163,12 +170,12 @@ class Tail:
 
     def view(self, key: Key, batch: Batch, target: Codec) -> Batch:
         """The batch in a codec, translated once for all who want it; as it is when the codec cannot express it."""
-        if not translate.needed(batch.codec, target):
+        if not needed(batch.codec, target):
             return batch
         view = self._views.get((key, target))
         if view is None:
             try:
-                payload = translate.translate(batch.payload, batch.codec, target)
+                payload = self._translate(batch.payload, batch.codec, target)
                 view = msgspec.structs.replace(batch, codec=target, payload=payload)
             except Untranslatable:
                 self._counters["stored_untranslated"] += 1

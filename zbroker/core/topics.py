@@ -33,9 +33,9 @@ from patterns.wire.messages import (
 from patterns.wire.names import channel_of, channels_of, check_pattern, check_topic
 from patterns.wire.server import Session, Sessions
 from patterns.wire.subscriptions import Subscriptions
-from zbroker.core import translate
 from zbroker.core.plain_subscribers import PlainSubscribers
 from zbroker.core.subscribers import Subscriber
+from zbroker.core.translate import Translate, needed, translate
 
 _TOPICS_CHECKED_MAX: Final = 65_536
 _PUBLISHERS_REMEMBERED: Final = 4_096  # gone ones, whose next batch tells what was missed in between
@@ -45,15 +45,18 @@ _PATTERNS_MAX: Final = 65_536  # of one session
 class _Batch:
     """A batch on its way out, in as many writings as its subscribers need; each is made once."""
 
-    __slots__ = ("columns", "frames", "header", "matched", "message", "topics", "views", "written")
+    __slots__ = ("columns", "frames", "header", "matched", "message", "topics", "translate", "views", "written")
 
-    def __init__(self, message: Message, frames: Frames, columns: Columns, topics: list[str]) -> None:
+    def __init__(
+        self, message: Message, frames: Frames, columns: Columns, topics: list[str], translate: Translate
+    ) -> None:
         assert isinstance(message.header, Publish)
         self.header = message.header
         self.message = message
         self.frames = frames
         self.columns = columns
         self.topics = topics
+        self.translate = translate
         self.matched: Counter[Subscriber] | None = None
         self.views: dict[Codec, tuple[bytes, Codec]] = {}
         self.written: dict[tuple[str, Codec], Frames] = {}
@@ -61,7 +64,7 @@ class _Batch:
     def for_session(self, session: Session, counters: Counter[str]) -> Frames:
         """The frames as they came, or rewritten for a client of another form or codec."""
         used = self.header.codec
-        wanted = session.codec if translate.needed(used, session.codec) else used
+        wanted = session.codec if needed(used, session.codec) else used
         form = session.form
         if wanted is used and form is self.message.form:
             return self.frames
@@ -85,7 +88,7 @@ class _Batch:
         view = self.views.get(wanted)
         if view is None:
             try:
-                view = translate.translate(bytes(payload), used, wanted), wanted
+                view = self.translate(bytes(payload), used, wanted), wanted
             except Untranslatable:
                 counters["live_untranslated"] += 1
                 view = payload, used
@@ -121,9 +124,11 @@ class Topics:
     Args:
         sessions: where frames leave.
         plain: those who listen without a session.
+        translate: how a batch gets into another codec.
     """
 
-    def __init__(self, sessions: Sessions, plain: PlainSubscribers) -> None:
+    def __init__(self, sessions: Sessions, plain: PlainSubscribers, translate: Translate = translate) -> None:
+        self._translate = translate
         self._sessions = sessions
         self._plain = plain
         self._subscribers: dict[Session, Subscriber] = {}
@@ -242,7 +247,7 @@ class Topics:
         topics = self._topics_of(header, columns, channel)
         self._note_sequence(header, channel)
         self.counters["published"] += header.count
-        self._fan_out(_Batch(message, frames, columns, topics))
+        self._fan_out(_Batch(message, frames, columns, topics, self._translate))
 
     def _topics_of(self, header: Publish, columns: Columns, channel: int) -> list[str]:
         """The batch's distinct topics, all valid and of its channel."""
@@ -287,7 +292,7 @@ class Topics:
 
     def forward(self, message: Message, frames: Frames, columns: Columns, topics: list[str]) -> None:
         """A batch that was checked elsewhere, to everybody with a matching pattern."""
-        self._fan_out(_Batch(message, frames, columns, topics))
+        self._fan_out(_Batch(message, frames, columns, topics, self._translate))
 
     def _fan_out(self, batch: _Batch) -> None:
         if self._plain:

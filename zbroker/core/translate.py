@@ -5,6 +5,8 @@ The quick way is two calls of msgspec with types that admit what both sides can 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -45,6 +47,10 @@ def translate(payload: bytes, source: Codec, target: Codec, *, strict: bool = Fa
     """
     assert needed(source, target)
     return _to_json(payload, strict) if target is Codec.JSON else _to_msgpack(payload, strict)
+
+
+Translate = Callable[[bytes, Codec, Codec], bytes]
+strictly: Final[Translate] = partial(translate, strict=True)
 
 
 def _to_json(payload: bytes, strict: bool) -> bytes:

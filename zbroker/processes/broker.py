@@ -25,6 +25,7 @@ from zbroker.config import Options
 from zbroker.core.broker import BrokerEngine, MakeStreams
 from zbroker.core.effects import Effect
 from zbroker.core.streams import Streams
+from zbroker.core.translate import Translate, strictly, translate
 from zbroker.processes.logbook import Logbook
 from zbroker.processes.loop import Loop, now_us
 from zbroker.processes.news import News, news_of_cut
@@ -140,19 +141,25 @@ def _keep_freed_memory() -> None:
 
 def _engine(options: Options, cluster: str, epoch: int = 0, make_streams: MakeStreams | None = None) -> BrokerEngine:
     """An engine with what comes from outside: settings, an instant, a nonce of this life."""
-    return BrokerEngine(cluster, now_us(), epoch, make_streams, os.urandom(16), Codec(options.plain_codec))
+    return BrokerEngine(
+        cluster, now_us(), epoch, make_streams, os.urandom(16), Codec(options.plain_codec), _translate(options)
+    )
+
+
+def _translate(options: Options) -> Translate:
+    return strictly if options.duplicate_keys == "refuse" else translate
 
 
 def _recover(options: Options, journal: Journal) -> BrokerEngine:
     """An engine that knows what the journal holds."""
-    engine = _engine(options, "", make_streams=_make_streams)
+
+    def make_streams(sessions: Sessions, effects: list[Effect]) -> Streams:
+        return Streams(sessions, effects, _wall_ms_at, translate=_translate(options))
+
+    engine = _engine(options, "", make_streams=make_streams)
     opened = journal.open(engine.recover, engine)
     engine.opened(opened, str(journal.status().get("uuid", "")), now_us())
     return engine
-
-
-def _make_streams(sessions: Sessions, effects: list[Effect]) -> Streams:
-    return Streams(sessions, effects, _wall_ms_at)
 
 
 def _wall_ms() -> int:

@@ -19,6 +19,7 @@ from patterns.wire.messages import (
 )
 from patterns.wire.names import channel_of
 from tests.unit.core.serving import JSON, MSGPACK, Bench
+from zbroker.core.broker import BrokerEngine
 
 
 @pytest.fixture
@@ -180,11 +181,14 @@ def test_a_batch_that_cannot_be_translated_is_delivered_as_it_is_labelled_and_co
     assert bench.engine.status(bench.now)["counters"]["live_untranslated"] == 1
 
 
-def test_a_batch_is_translated_once_for_all_forms(bench, monkeypatch):
+def test_a_batch_is_translated_once_for_all_forms(bench):
     made = []
-    monkeypatch.setattr(
-        "zbroker.core.translate.translate", lambda payload, source, target: made.append(target) or b'["seen"]'
-    )
+
+    def translate(payload, source, target):
+        made.append(target)
+        return b'["seen"]'
+
+    bench.engine = BrokerEngine("test", bench.now, epoch=7, translate=translate)
     publisher = bench.client("publisher")
     subscribers = [listener(bench, form=form, codec=Codec.JSON) for form in (JSON, MSGPACK, JSON)]
     header = Publish(publisher=publisher.nonce, sequence=0, count=1, topic="orders.eu")
