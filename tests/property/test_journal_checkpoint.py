@@ -13,7 +13,6 @@ from patterns.wire.records import Opened, Position, Record, RecordKind
 from tests.property.test_journal_recovery import FOLDER, SEEDS, Log, World, require
 from zbroker.store import checkpoint
 from zbroker.store.faults import RecordDamaged
-from zbroker.store.journal import FileJournal
 from zbroker.store.verify import verify_folder
 from zbroker.testing.disk import PowerCut, VirtualDisk
 
@@ -74,10 +73,10 @@ def _chunks(items: list[Any], segment: int) -> list[Chunk]:
 class Checkpointing(World):
     """A World whose journal is asked for checkpoints."""
 
-    def __init__(self, seed: int, journal_class: type[FileJournal] = FileJournal) -> None:
+    def __init__(self, seed: int) -> None:
         self.pieces: list[Chunk] = []
         self.taken = self.used = 0
-        super().__init__(seed, journal_class)
+        super().__init__(seed)
 
     def open(self) -> Opened:
         self.pieces = []
@@ -157,7 +156,7 @@ def test_whatever_the_plug_interrupts_the_log_is_the_same() -> None:
 def grown(seed: int) -> Checkpointing:
     """Several segments, at least two checkpoints."""
     world = Checkpointing(seed)
-    while len(checkpoints(world.disk)) < 2 or world.journal._number < 6:
+    while len(checkpoints(world.disk)) < 2 or world.journal._writer.number < 6:
         world.act()
     world.journal.close()
     world.truth.update(world.appended)
@@ -294,10 +293,10 @@ def test_a_checkpoint_of_another_folder_or_another_time_is_refused_and_told() ->
 class Forgetting(Checkpointing):
     """A World in which old messages die now and then."""
 
-    def __init__(self, seed: int, journal_class: type[FileJournal] = FileJournal) -> None:
+    def __init__(self, seed: int) -> None:
         self.kinds: dict[int, int] = {}
         self.fewest = 1 << 60
-        super().__init__(seed, journal_class)
+        super().__init__(seed)
 
     def open(self) -> Opened:
         opened = super().open()

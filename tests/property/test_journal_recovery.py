@@ -14,6 +14,7 @@ from zbroker.store.journal import FileJournal
 from zbroker.store.recovery import LogScan
 from zbroker.store.segment import segment_name
 from zbroker.store.verify import verify_folder
+from zbroker.store.writer import LogWriter
 from zbroker.testing.disk import PowerCut, VirtualDisk
 
 FOLDER = "/journal"
@@ -29,11 +30,10 @@ class BrokenPromise(AssertionError):
 class World:
     """A disk, a journal on it, and all that was ever promised."""
 
-    def __init__(self, seed: int, journal_class: type[FileJournal] = FileJournal) -> None:
+    def __init__(self, seed: int) -> None:
         self.random = Random(seed)
         self.disk = VirtualDisk()
         self.disk.short_writes = Random(seed + 1) if self.random.random() < 0.5 else None
-        self.journal_class = journal_class
         self.confirmed = 0
         self.epochs: list[int] = []
         self.truth: dict[int, Record] = {}  # every value that was confirmed or shown by an open
@@ -43,7 +43,7 @@ class World:
         self.open()
 
     def make(self) -> FileJournal:
-        return self.journal_class(
+        return FileJournal(
             self.disk,
             FOLDER,
             segment_bytes=SEGMENT_BYTES,
@@ -138,11 +138,11 @@ def require(holds: bool, claim: str) -> None:
         raise BrokenPromise(claim)
 
 
-def run_seeds(seeds: range, journal_class: type[FileJournal] = FileJournal) -> int | None:
+def run_seeds(seeds: range) -> int | None:
     """The first seed that breaks a promise."""
     for seed in seeds:
         try:
-            World(seed, journal_class).run()
+            World(seed).run()
         except (AssertionError, JournalFailed) as error:
             print(f"seed {seed}: {error}")
             return seed
@@ -153,7 +153,7 @@ def test_what_was_confirmed_survives_any_crash_and_the_log_stays_a_prefix() -> N
     assert run_seeds(range(SEEDS)) is None
 
 
-class ConfirmsBeforeSync(FileJournal):
+class ConfirmsBeforeSync(LogWriter):
     def _sync(self, handle: int) -> None:
         pass
 
@@ -163,7 +163,7 @@ class ForgetsTheVoidRule(LogScan):
         return 1 << 63
 
 
-class IgnoresShortWrites(FileJournal):
+class IgnoresShortWrites(LogWriter):
     def _write(self, group: object) -> None:
         disk = self._disk
         assert isinstance(disk, VirtualDisk)
@@ -184,8 +184,9 @@ class IgnoresShortWrites(FileJournal):
 
 
 @pytest.mark.parametrize("defect", [ConfirmsBeforeSync, IgnoresShortWrites])
-def test_the_checker_catches_a_journal_that(defect: type[FileJournal]) -> None:
-    assert run_seeds(range(60), defect) is not None
+def test_the_checker_catches_a_journal_that(defect: type[LogWriter], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zbroker.store.journal.LogWriter", defect)
+    assert run_seeds(range(60)) is not None
 
 
 def test_the_checker_catches_a_scan_that_forgets_the_void_rule(monkeypatch: pytest.MonkeyPatch) -> None:

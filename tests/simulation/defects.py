@@ -16,9 +16,9 @@ from zbroker.core.consumers import Consumers
 from zbroker.core.groups import Group
 from zbroker.core.producers import Accepted, Producer
 from zbroker.processes.carrier import Carrier
-from zbroker.store import journal
-from zbroker.store.journal import FileJournal
+from zbroker.store import journal, writer
 from zbroker.store.recovery import UNBOUNDED, LogScan
+from zbroker.store.writer import LogWriter
 
 Patch = tuple[Any, str, Any]
 
@@ -41,7 +41,7 @@ class Defects:
 class ConfirmBeforeSync(Defects):
     """The journal says durable what the page cache holds."""
 
-    patches = ((FileJournal, "_sync", lambda self, handle: None),)
+    patches = ((LogWriter, "_sync", lambda self, handle: None),)
 
 
 def _truncate(self: LogScan, *_: Any) -> None:
@@ -129,7 +129,7 @@ def _write_once(disk: Any, handle: int, parts: Any, offset: int) -> int:
 class ShortWriteIgnored(Defects):
     """What a write has not taken is not written again."""
 
-    patches = ((journal, "write_whole", _write_once),)
+    patches = ((writer, "write_whole", _write_once),)
 
 
 class VoidRuleForgotten(Defects):

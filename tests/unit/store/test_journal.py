@@ -18,9 +18,10 @@ from zbroker.store.faults import (
     RecordDamaged,
     RecordTooLarge,
 )
-from zbroker.store.journal import WITNESS_DELAY_US, FileJournal
+from zbroker.store.journal import FileJournal
 from zbroker.store.segment import pack_header, segment_name, unpack_header
 from zbroker.store.spares import FULL_RETRY_US
+from zbroker.store.writer import WITNESS_DELAY_US
 from zbroker.testing.disk import VirtualDisk
 
 FOLDER = "/j"
