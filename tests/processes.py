@@ -20,6 +20,7 @@ import pytest
 READY_S: Final = 10.0  # bounded, whatever the machine does beside; interface.md asks for 0.5 s on an idle one
 DEADLINE_S: Final = 30.0
 LONG: Final = os.environ.get("ZBROKER_TEST_LONG") == "1"
+PYTHON: Final = (sys.executable, "-u")
 _ROOT: Final = Path(__file__).resolve().parent.parent
 
 only_long = pytest.mark.skipif(not LONG, reason="takes long: set ZBROKER_TEST_LONG=1")
@@ -54,7 +55,7 @@ class Program:
         stderr: Path,
         environment: Mapping[str, str] | None = None,
         *,
-        interpreter: tuple[str, ...] = (sys.executable, "-u"),
+        interpreter: tuple[str, ...] = PYTHON,
     ) -> None:
         self._stderr = stderr
         with stderr.open("ab") as sink:
@@ -153,13 +154,25 @@ class Broker:
         folder: for the journal and the errors.
         durable: with a journal.
         arguments: further ones of `zbroker run`.
+        environment: further variables.
+        interpreter: as of Program.
 
     Attributes:
         addresses: of the ready line.
+        data: the data folder; may be set before start().
     """
 
-    def __init__(self, folder: Path, *arguments: str, durable: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        durable: bool = True,
+        environment: Mapping[str, str] | None = None,
+        interpreter: tuple[str, ...] = PYTHON,
+    ) -> None:
         self._arguments = arguments
+        self.environment = dict(environment or {})
+        self._interpreter = interpreter
         self.addresses: dict[str, str] = {}
         self.data = folder / "data"
         self._folder = folder
@@ -181,6 +194,8 @@ class Broker:
         self._program = Program(
             ["-m", "zbroker", "run", "--bind", self._address, "--json", *where, *self._arguments],
             self._folder / "broker.err",
+            self.environment,
+            interpreter=self._interpreter,
         )
         ready: dict[str, Any] = json.loads(self._program.line(READY_S))
         self.ready_s.append(time.monotonic() - began)
