@@ -70,7 +70,7 @@ class AioDriver:
             binds=binds,
             linger_ms=linger_ms,
         )
-        self._waiters: dict[asyncio.Future[bool], Callable[[], bool]] = {}
+        self._waiters: dict[asyncio.Future[bool], tuple[Callable[[], bool], int | None]] = {}  # until what, and when
         self._is_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0
@@ -132,31 +132,44 @@ class AioDriver:
             return
         links = self._links
         self.kicked = False
+        is_more = False
         for _ in range(_TURNS_MAX):
             links.turn(named)
-            if links.has_new or not links.is_readable():
+            is_more = links.has_new or links.is_readable()
+            if links.has_new or not is_more:
                 break
-        for future, done in list(self._waiters.items()):
+        for future, (done, _deadline) in list(self._waiters.items()):
             if not future.done() and done():
                 future.set_result(True)
-        self._look_ahead()
+        self._look_ahead(is_more)
 
-    def _look_ahead(self) -> None:
+    def _look_ahead(self, is_more: bool) -> None:
         """The descriptors are edge-triggered: what is there already wakes nobody. And the engine's timer may be new."""
-        links = self._links
-        due = links.due = self.engine.next_timeout()
-        if links.has_new or links.is_readable():
+        due = self._links.due = self.engine.next_timeout()
+        if is_more:
             self._turn_soon()
-        if due is None or (self._timer is not None and self._timer_at <= due):
-            return  # a timer that fires early sets the next one; most are for requests that end long before
+        if due is not None:
+            self._wake_by(due)
+
+    def _wake_by(self, due: int) -> None:
+        """One timer for the engine and all who wait: one that fires early sets the next; most waits end long before theirs."""
         if self._timer is not None:
+            if self._timer_at <= due:
+                return
             self._timer.cancel()
         self._timer_at = due
         self._timer = self._loop.call_later(max(0, due - clock()) / 1e6, self._expire)
 
     def _expire(self) -> None:
         self._timer = None
+        now = clock()
+        for future, (_done, deadline) in self._waiters.items():
+            if deadline is not None and deadline <= now and not future.done():
+                future.set_result(False)
         self._turn(None)
+        left = [deadline for _done, deadline in self._waiters.values() if deadline is not None and deadline > now]
+        if left and not self.is_closed:
+            self._wake_by(min(left))
 
     # -- what roles call -----------------------------------------------------------------------------------------
 
@@ -174,26 +187,24 @@ class AioDriver:
             await asyncio.sleep(0)  # who always finds it done would never let the loop turn
             return done()
         future: asyncio.Future[bool] = self._loop.create_future()
-        self._waiters[future] = done
-        timer = None
+        self._waiters[future] = done, deadline
         if deadline is not None:
-            timer = self._loop.call_later(max(0, deadline - clock()) / 1e6, _give_up, future)
+            self._wake_by(deadline)
         try:
             return await future or done()
         finally:
             self._waiters.pop(future, None)
-            if timer is not None:
-                timer.cancel()
 
     def _push(self) -> None:
         """Send; whom that helps is seen in the next turn, once for all who push in this round of the loop."""
         if self.is_closed:
             return
         self.kicked = False
-        self._links.push(clock())
+        links = self._links
+        links.push(clock())
         if self._waiters:
             self._turn_soon()
-        self._look_ahead()
+        self._look_ahead(links.has_new or links.is_readable())
 
     async def drive(self, steps: Steps[_T]) -> _T:
         """Run a role's steps, awaiting where they wait."""
@@ -270,12 +281,7 @@ class AioDriver:
         self._links.close()
         if self._timer is not None:
             self._timer.cancel()
-        for future, done in list(self._waiters.items()):
+        for future, (done, _deadline) in list(self._waiters.items()):
             if not future.done():
                 future.set_result(done())
         context.leave(self)
-
-
-def _give_up(future: asyncio.Future[bool]) -> None:
-    if not future.done():
-        future.set_result(False)
