@@ -58,6 +58,9 @@ _NOTED = _Noted()
 class Consumer(ConsumerRole[AioDriver], AioRole):
     """Takes messages from a stream: as a member of a group, each message for one member, or alone, leaving no trace.
 
+    Leaving the `with` gives back what is not settled, without counting an attempt. Left by an Exception, an attempt counts
+    for what iteration has given and is not settled: so a message that no handler can do does not come as the first for ever.
+
     Args:
         address: `zb://` of brokers. None: ZBROKER_URL.
         stream: made by first use.
@@ -116,6 +119,12 @@ class Consumer(ConsumerRole[AioDriver], AioRole):
     def batches(self) -> AsyncIterator[Batch]:
         """Batches, as they were stored where that is possible; ends as iteration does."""
         return self._batches
+
+    def _release_waiting(self) -> None:
+        for delivery in self._slices.waiting():
+            delivery._release()
+        for batch in self._batches.waiting():
+            batch._settle_all("release")
 
     async def _more_slices(self, timeout_s: float | None) -> Iterator[Delivery] | None:
         batch = await self._more("slices", timeout_s)

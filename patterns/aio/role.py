@@ -22,6 +22,10 @@ class AioRole(Role[AioDriver]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if isinstance(
+            error, Exception
+        ):  # not a cancellation, or the end of the program: they are no fault of a message
+            self._failed()
         await self.close()
 
     async def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
@@ -64,6 +68,11 @@ class Arrivals(Generic[_T]):
         if found is None:
             raise StopAsyncIteration
         return found
+
+    def waiting(self) -> Iterator[_T]:
+        """Take what came and nobody was given."""
+        rest, self._rest = self._rest, iter(())
+        return rest
 
     async def receive(self, timeout_s: float | None) -> _T | None:
         """The next one; None when none came in time."""

@@ -299,6 +299,16 @@ class ConsumerEngine(ClientEngine):
         if lease.open <= 0:
             self._leases.pop(number, None)
 
+    def give_up(self, now: int) -> None:
+        """Nack all that is still lent to us, at once; what was settled before is told first."""
+        self.tell(now)
+        session = self.sessions[0]
+        if not session.is_ready or not self.joined:
+            return  # nobody to tell: the broker counts the attempt when it takes the leases back
+        for number in [number for number in self._leases if number not in self._claimed]:
+            session.send(Settle(lease=number, action="nack"), now)
+            del self._leases[number]
+
     def place(self, offset: int) -> str:
         """A message by name, for errors."""
         group = f", group {self._group!r}" if self._group else ""

@@ -26,7 +26,7 @@ from patterns.roles.role import (
     refuse_security,
     resolve,
 )
-from patterns.wire.errors import BadArgument, BadBody, NotInThisDeployment, StaleLease, TimedOut
+from patterns.wire.errors import BadArgument, BadBody, NotInThisDeployment, StaleLease, TimedOut, ZbrokerError
 from patterns.wire.messages import Codec
 from patterns.wire.names import check_name
 
@@ -173,6 +173,27 @@ class ConsumerRole(Role[D]):
         if threading.get_ident() != self._thread and not self._driver.kicked:
             self._driver.check()
             self._driver.kick()
+
+    def _failed(self) -> None:
+        """An attempt counts for what the caller was given and has not settled; what only waited for it is released."""
+        driver, engine = self._driver, self._engine
+        if driver.is_closed or driver.forked or engine.error is not None:
+            return
+        try:
+            while self._delivered:
+                Batch(self, self._delivered.popleft())._settle_all("release")
+            self._release_waiting()
+            driver.run(self._give_up)
+        except ZbrokerError:
+            return  # it has just ended; and the caller shall see its own exception
+
+    def _give_up(self, now: int) -> None:
+        self._drain(now)
+        self._engine.give_up(now)
+
+    def _release_waiting(self) -> None:
+        """Release what iteration has taken and not given yet."""
+        raise NotImplementedError
 
     def _settle_surely(self, lease: int, offset: int) -> Steps[None]:
         driver, engine, answers = self._driver, self._engine, self._answers

@@ -99,6 +99,9 @@ class Role(Generic[D]):
         """Whether close() was called."""
         return self._driver.is_closed
 
+    def _failed(self) -> None:
+        """The caller leaves the `with` by an exception of its own; close() follows."""
+
     def _last(self, timeout_s: float) -> Steps[None]:
         """What close() waits for before it says goodbye; returns in time."""
         return

@@ -49,6 +49,9 @@ class Delivery(DeliveryRole):
 class Consumer(ConsumerRole[Driver], SyncRole):
     """Takes messages from a stream: as a member of a group, each message for one member, or alone, leaving no trace.
 
+    Leaving the `with` gives back what is not settled, without counting an attempt. Left by an Exception, an attempt counts
+    for what iteration has given and is not settled: so a message that no handler can do does not come as the first for ever.
+
     Args:
         address: `zb://` of brokers. None: ZBROKER_URL.
         stream: made by first use.
@@ -80,6 +83,7 @@ class Consumer(ConsumerRole[Driver], SyncRole):
         security: object = None,
     ) -> None:
         self._messages: Iterator[Delivery] | None = None
+        self._slice: Iterator[Delivery] = iter(())
         self._slices: Arriving[Iterable[Delivery]]
         super().__init__(
             Driver,
@@ -107,7 +111,14 @@ class Consumer(ConsumerRole[Driver], SyncRole):
 
     def _take_slice(self) -> Iterable[Delivery] | None:
         batch = self._take_batch("slices")
-        return None if batch is None else deliveries(self, batch, Delivery)
+        if batch is None:
+            return None
+        self._slice = deliveries(self, batch, Delivery)
+        return self._slice
+
+    def _release_waiting(self) -> None:
+        for delivery in self._slice:
+            delivery._release()
 
     def _take_batch(self, mode: str) -> Batch | None:
         return self._driver.drive(self._next_batch(mode, self._idle_timeout_s))

@@ -18,6 +18,8 @@ class SyncRole(Role[Driver]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if isinstance(error, Exception):  # not Ctrl-C, or the end of the program: they are no fault of a message
+            self._failed()
         self.close()
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:

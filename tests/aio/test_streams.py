@@ -308,3 +308,29 @@ async def test_nobody_there_is_unavailable() -> None:
     with pytest.raises(Unavailable):
         await producer.send(1)
     await producer.close(0.1)
+
+
+class _HandlerFailed(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("failure", "attempt"), [(_HandlerFailed, 2), (asyncio.CancelledError, 1)])
+@in_a_loop
+async def test_leaving_counts_an_attempt_for_what_was_given_if_an_exception_does_it(
+    broker: Broker, failure: type[BaseException], attempt: int
+) -> None:
+    async with Producer(broker.url, "left") as out:
+        await out.send_many(range(100))
+
+    async def work() -> None:
+        async with Consumer(broker.url, "left", group="g") as consumer:
+            async for d in consumer:
+                if d.offset == 20:
+                    raise failure
+                await d.ack()
+
+    with pytest.raises(failure):
+        await work()
+    async with Consumer(broker.url, "left", group="g") as consumer:
+        found = [await consumer.receive(IDLE_S) for _ in range(80)]
+    assert {d.offset: d.attempt for d in found if d} == {20: attempt, **dict.fromkeys(range(21, 100), 1)}

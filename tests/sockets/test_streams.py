@@ -134,6 +134,55 @@ def test_leaving_gives_back_without_an_attempt(broker: Broker) -> None:
         assert sorted((d.offset, d.attempt) for d in found) == [(offset, 1) for offset in range(10)]
 
 
+class _HandlerFailed(Exception):
+    pass
+
+
+def _ack_until_it_fails(consumer: Consumer, offset: int, failure: type[BaseException] = _HandlerFailed) -> None:
+    for d in consumer:
+        if d.offset == offset:
+            raise failure
+        d.ack()
+
+
+def _fail_in_a_batch(consumer: Consumer) -> None:
+    batch = next(consumer.batches())
+    batch.ack(upto=4)
+    raise _HandlerFailed
+
+
+def _attempts(broker: Broker, count: int) -> dict[int, int]:
+    """By offset, what the next member sees."""
+    with _consumer(broker, credit=1_000) as consumer:
+        messages = iter(consumer)
+        return {d.offset: d.attempt for d in (next(messages) for _ in range(count))}
+
+
+def test_leaving_by_an_exception_counts_an_attempt_for_what_was_given_and_not_settled(broker: Broker) -> None:
+    with Producer(broker.url, "work") as out:
+        out.send_many(range(100))
+    with pytest.raises(_HandlerFailed), _consumer(broker) as consumer:
+        _ack_until_it_fails(consumer, 20)  # in a slice, with more behind it, here and on their way
+    assert _attempts(broker, 80) == {20: 2, **dict.fromkeys(range(21, 100), 1)}
+
+
+def test_leaving_by_an_exception_counts_an_attempt_for_the_rest_of_a_batch(broker: Broker) -> None:
+    with Producer(broker.url, "work") as out:
+        out.send_many(range(10))
+        out.send_many(range(10))  # another batch, which may be here and was not given
+    with pytest.raises(_HandlerFailed), _consumer(broker) as consumer:
+        _fail_in_a_batch(consumer)
+    assert _attempts(broker, 16) == {**dict.fromkeys(range(4, 10), 2), **dict.fromkeys(range(10, 20), 1)}
+
+
+def test_leaving_by_ctrl_c_counts_no_attempt(broker: Broker) -> None:
+    with Producer(broker.url, "work") as out:
+        out.send_many(range(10))
+    with pytest.raises(KeyboardInterrupt), _consumer(broker) as consumer:
+        _ack_until_it_fails(consumer, 0, KeyboardInterrupt)
+    assert _attempts(broker, 10) == dict.fromkeys(range(10), 1)
+
+
 def test_two_members_share_and_two_groups_do_not(broker: Broker) -> None:
     with Producer(broker.url, "work") as out:
         out.send_many(range(300))
