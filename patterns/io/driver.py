@@ -204,12 +204,14 @@ class Driver:
     def _wait(self, done: Callable[[], bool], deadline: int | None, keeper: bool) -> bool:
         """The loop of wait(), under the lock."""
         began = clock()
+        has_looked = False  # a limit of 0 means: what is there already, so the sockets are asked once
         while not done():
             now = clock()
             if not self._has_complained and now - began > _PATIENCE_US:
                 self._complain()
-            if deadline is not None and now >= deadline:
+            if deadline is not None and now >= deadline and (has_looked or self._leader is not None):
                 return False
+            has_looked = True
             if self._leader is None:
                 self.turn(self._lead(done, deadline, now))
             elif keeper:

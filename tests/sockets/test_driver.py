@@ -216,3 +216,22 @@ def test_a_thousand_sessions_one_after_the_other(place: Place) -> None:
         for number in range(1_000):
             with Requester(address) as asker:
                 assert asker.request("echo", number, timeout_s=3) == number
+
+
+def test_a_timeout_of_nothing_takes_what_has_come(tmp_path: Path) -> None:
+    """Who polls with receive(0) is the only one to read the sockets: without a look they would stay unread for ever."""
+    with Broker(tmp_path) as broker:
+        with Producer(broker.url, "s") as out:
+            out.send_many(range(50))
+        with Consumer(broker.url, "s", group="g") as member:
+            member.ready(30)
+            taken = []
+
+            def has_all() -> bool:
+                if (delivery := member.receive(0)) is not None:
+                    taken.append(delivery.body)
+                    delivery.ack()
+                return len(taken) == 50
+
+            until(has_all, what="taking 50 messages")
+            assert taken == list(range(50))
