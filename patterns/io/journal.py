@@ -4,9 +4,12 @@ Served in-process by zbroker.store.journal.FileJournal. A sidecar process serves
 `append` then goes into a socketpair, `commit` flushes it and returns the durable index *known so far* instead
 of waiting, and news arrives through `handle_timeout`. So a caller never assumes that commit() covers what it
 just appended: it releases whatever lies at or below the index returned.
+
+What was written is read back by a Reader, which shares nothing with the journal but its folder: so a read waits for no
+sync, and no sync for a read.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from patterns.wire.records import Opened, Position, Record, Restorer
@@ -69,10 +72,6 @@ class Journal(Protocol):
         """Nobody will read these offsets (stream id, first, last) any more: a hint, to be given again after each open."""
         ...
 
-    def read(self, position: Position) -> Record:
-        """One durable record, verified."""
-        ...
-
     def next_timeout(self) -> int | None:
         """When handle_timeout wants to be called; None when nothing is due."""
         ...
@@ -87,4 +86,16 @@ class Journal(Protocol):
 
     def close(self) -> None:
         """Make durable what was appended and let go of the storage."""
+        ...
+
+
+class Reader(Protocol):
+    """Durable records, by their positions. For one thread at a time, which need not be the journal's."""
+
+    def read(self, positions: Sequence[Position]) -> Sequence[Record | Exception]:
+        """The records, verified and in this order; in the place of one that cannot be had, why."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the storage."""
         ...

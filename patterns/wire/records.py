@@ -44,11 +44,12 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):
-    """Where a record lies: segment number, byte offset in it, bytes of header and body."""
+    """Where a record lies: segment number, byte offset in it, bytes of header and body; generation of the segment's file."""
 
     segment: int
     offset: int
     size: int
+    generation: int = 0
 
 
 class LostRange(msgspec.Struct, frozen=True, gc=False):

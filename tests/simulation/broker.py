@@ -18,8 +18,10 @@ from zbroker.core.broker import BrokerEngine
 from zbroker.core.effects import SESSIONS
 from zbroker.core.streams import Streams
 from zbroker.processes.carrier import Carrier
+from zbroker.processes.reads import ImmediateReads
 from zbroker.store.journal import FileJournal
 from zbroker.store.listing import list_segments
+from zbroker.store.reader import RecordReader
 from zbroker.store.recovery import GivenBack, LogScan
 from zbroker.store.restore import given_back
 from zbroker.store.verify import FolderReport, verify_folder
@@ -94,7 +96,8 @@ class BrokerProcess:
         engine.opened(opened, str(inner.status().get("uuid", "")), now)
         self._compare(engine, opened, log, now)
         self.engine, self.journal = engine, WatchedJournal(inner, world)
-        self.carrier = Carrier(engine, self.journal, self._send, lambda effect: None)
+        reads = ImmediateReads(RecordReader(world.disk, FOLDER))
+        self.carrier = Carrier(engine, self.journal, self._send, lambda effect: None, reads=reads)
         self._watch_appends(self.carrier)
         self.process.busy(world.disk.elapsed_us)
         self.process.wake()
@@ -203,7 +206,7 @@ class BrokerProcess:
         carrier.carry_out(now)
         if now - self._informed_at >= INFORM_US:
             self._informed_at = now
-            carrier.read_again(now)
+            carrier.read_again()
         world.turned(self)
         engine.events()
         self.process.busy(world.disk.elapsed_us)

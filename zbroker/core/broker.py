@@ -32,7 +32,7 @@ from patterns.wire.limits import (
 from patterns.wire.messages import Admin, Codec, Credit, Hello, Limits, Ping, Ready, Result, Role
 from patterns.wire.records import Opened, Position, Record
 from patterns.wire.server import Session, Sessions
-from zbroker.core.effects import PLAIN_PUBLISHERS, PLAIN_SUBSCRIBERS, SESSIONS, Effect
+from zbroker.core.effects import PLAIN_PUBLISHERS, PLAIN_SUBSCRIBERS, SESSIONS, Effect, Moved
 from zbroker.core.events import Event, SessionBegan, SessionEnded, SessionRefused, WarningGone, WarningRaised
 from zbroker.core.plain_publishers import PlainPublishers
 from zbroker.core.plain_subscribers import PlainSubscribers
@@ -71,7 +71,7 @@ class StreamsFacade(Protocol):
     def turn(self, now: int) -> None: ...
     def placed(self, index: int, position: Position) -> None: ...
     def persisted(self, index: int, now: int) -> None: ...
-    def loaded(self, token: int, records: list[Record | None], now: int) -> None: ...
+    def loaded(self, token: int, records: list[Record | Moved | None], now: int) -> None: ...
     def storage(self, full: bool, failed: bool) -> None: ...
     def next_timeout(self) -> int | None: ...
     def handle_timeout(self, now: int) -> None: ...
@@ -273,8 +273,8 @@ class BrokerEngine:
         assert self._streams is not None
         self._streams.persisted(index, now)
 
-    def loaded(self, token: int, records: list[Record | None], now: int) -> None:
-        """The records that a Read asked for; None for a damaged one."""
+    def loaded(self, token: int, records: list[Record | Moved | None], now: int) -> None:
+        """The records that a Read asked for; None for a damaged one, MOVED for one to look up again."""
         assert self._streams is not None
         self._streams.loaded(token, records, now)
 

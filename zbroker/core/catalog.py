@@ -9,11 +9,11 @@ import msgspec
 
 from patterns.wire.names import check_name
 from patterns.wire.records import FIRST_INDEX, Record, RecordKind
+from patterns.wire.settled import merged
 from zbroker.core.effects import Append
 from zbroker.core.groups import Dirty, Group
 from zbroker.core.log import StreamLog
 from zbroker.core.producers import Producer
-from zbroker.core.settled import merged
 
 _RANGES_A_RECORD: Final = 8_192  # about 64 KiB: one turn's fragmented acks must not become one record of 100 MiB
 _ATTEMPTS_ITEMS: Final = 3  # first and last offset, and how often they were delivered

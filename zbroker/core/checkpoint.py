@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from patterns.wire.settled import Settled
 from zbroker.core.log import COLUMNS
 from zbroker.core.producers import Accepted
-from zbroker.core.settled import Settled
 
 if TYPE_CHECKING:
     from zbroker.core.catalog import Catalog

@@ -9,11 +9,11 @@ from patterns.wire.errors import BadArgument, ProtocolError, StaleLease, Storage
 from patterns.wire.limits import GRACE_MS
 from patterns.wire.messages import Header, Hello, Join, Joined, Leave, Ready, Settle, Settled
 from patterns.wire.server import Session, Sessions
+from patterns.wire.settled import Range, merged
 from zbroker.core.catalog import Catalog, Recorder
 from zbroker.core.deliveries import Deliveries, Feed, Member
 from zbroker.core.groups import Group, Lease
 from zbroker.core.log import StreamLog
-from zbroker.core.settled import Range, merged
 from zbroker.core.timers import Timers
 
 ACTIONS: Final = frozenset(["ack", "nack", "reject", "release", "extend"])

@@ -11,11 +11,11 @@ from patterns.wire.messages import Deliver, Lost
 from patterns.wire.records import Position, Record
 from patterns.wire.server import Session, Sessions
 from patterns.wire.session import ServerState
+from patterns.wire.settled import Range, merged
 from zbroker.core.effects import Effect, Read
 from zbroker.core.groups import Group, Lease, Piece
 from zbroker.core.log import StreamLog
 from zbroker.core.producers import ID_SHIFT
-from zbroker.core.settled import Range, merged
 from zbroker.core.tail import Batch, Key, Tail, batch_of
 from zbroker.core.timers import Timers
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Final
 
 import msgspec
@@ -23,8 +24,17 @@ class Append(msgspec.Struct, frozen=True, gc=False):
     record: Record
 
 
+class Moved(Enum):
+    """In the place of a record whose file is gone: it lies elsewhere by now, or nobody should want it any more."""
+
+    MOVED = 1
+
+
+MOVED: Final = Moved.MOVED
+
+
 class Read(msgspec.Struct, frozen=True, gc=False):
-    """Read records back; the loop answers with loaded(token, records), None for each that is damaged."""
+    """Read records back; the loop answers with loaded(token, records), in a later turn; None for each that is damaged."""
 
     token: int
     positions: list[Position]

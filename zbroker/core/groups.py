@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from heapq import heapify, heappop, heappush
 from typing import Final, NamedTuple
 
-from zbroker.core.settled import Range, Settled, merged, runs
+from patterns.wire.settled import Range, Settled, merged, runs
 
 UNSETTLED_MAX: Final = 1_000_000  # lent and waiting together; beyond it a group gets nothing new until some are settled
 

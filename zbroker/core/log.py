@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Final
 
 from patterns.wire.records import Position
-from zbroker.core.settled import Range, merged
+from patterns.wire.settled import Range, merged
 
 if TYPE_CHECKING:
     from zbroker.core.groups import Group

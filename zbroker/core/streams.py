@@ -19,7 +19,7 @@ from zbroker.core import checkpoint
 from zbroker.core.catalog import Catalog, Recorder, decode_operations, encode_operations
 from zbroker.core.consumers import Consumers
 from zbroker.core.deliveries import Deliveries
-from zbroker.core.effects import Checkpoint, CheckpointEnd, Effect
+from zbroker.core.effects import Checkpoint, CheckpointEnd, Effect, Moved
 from zbroker.core.groups import Group
 from zbroker.core.intake import Intake
 from zbroker.core.log import StreamLog
@@ -306,8 +306,8 @@ class Streams:
         self._deliveries.run(now)
         self._set_lazy_due(now)
 
-    def loaded(self, token: int, records: list[Record | None], now: int) -> None:
-        """What a Read asked for; None for a record that is damaged."""
+    def loaded(self, token: int, records: list[Record | Moved | None], now: int) -> None:
+        """What a Read asked for; None for a record that is damaged, MOVED for one to look up again."""
         self._deliveries.loaded(token, records, now)
         self._set_lazy_due(now)
 

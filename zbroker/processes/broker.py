@@ -16,7 +16,7 @@ import zmq
 
 from patterns.io import sockets
 from patterns.io.guard import Guard
-from patterns.io.journal import Journal
+from patterns.io.journal import Journal, Reader
 from patterns.wire.limits import MIB
 from patterns.wire.messages import Codec
 from patterns.wire.server import Sessions
@@ -30,8 +30,10 @@ from zbroker.processes.logbook import Logbook
 from zbroker.processes.loop import Loop, now_us
 from zbroker.processes.news import News, news_of_cut
 from zbroker.processes.plain import PlainPorts
+from zbroker.processes.reads import ImmediateReads
 from zbroker.store.journal import FileJournal
 from zbroker.store.os_disk import OsDisk
+from zbroker.store.reader import RecordReader
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT_BYTES: Final = 32 * MIB  # of freed memory, in each of two arenas
@@ -68,6 +70,7 @@ def serve(options: Options, on_ready: Callable[[Serving], None]) -> None:
     router = sockets.bare_router(context)
     plain = PlainPorts(context, guard)
     journal: Journal | None = None
+    reader: Reader | None = None
     engine: BrokerEngine | None = None
     try:
         guard.watch(router)
@@ -80,10 +83,12 @@ def serve(options: Options, on_ready: Callable[[Serving], None]) -> None:
             engine = _engine(options, os.urandom(16).hex(), epoch=_wall_ms() // 1_000)
         else:
             journal = FileJournal(OsDisk(), folder, random_bytes=os.urandom, wall_ms=_wall_ms)
+            reader = RecordReader(OsDisk(read_only=True), folder)
             engine = _recover(options, journal)
         guard.start()
         serving = Serving(endpoint, plain.xsub_endpoint, plain.xpub_endpoint, folder, engine.epoch)
-        loop = Loop(engine, router, guard, journal, logbook, plain, drain_us=options.drain_s * 1_000_000)
+        reads = None if reader is None else ImmediateReads(reader)
+        loop = Loop(engine, router, guard, journal, logbook, plain, options.drain_s * 1_000_000, reads)
         loop.run(lambda: _announce(serving, on_ready, logbook))
     finally:
         is_free = plain.stop()
@@ -96,6 +101,8 @@ def serve(options: Options, on_ready: Callable[[Serving], None]) -> None:
             _abandoned.append(context)
             time.sleep(_STUCK_S)
         try:
+            if reader is not None:
+                reader.close()
             if journal is not None:
                 journal.close()
             if engine is not None:

@@ -1,5 +1,7 @@
 """What a broker's engine wants, carried out: sends, one commit a turn, reads; and what to do when the disk is full or fails.
 
+A read is asked for and answered in a later turn, so that no confirm waits for it: reads.py.
+
 No socket, no clock, no signal: the loop runs it over libzmq and a real disk, tests/simulation over virtual ones, so what is
 simulated is what is run.
 """
@@ -15,8 +17,9 @@ from patterns.wire.engine import PeerId, Send
 from patterns.wire.frames import Frames
 from patterns.wire.records import Record
 from zbroker.core.broker import BrokerEngine
-from zbroker.core.effects import SESSIONS, Append, Checkpoint, CheckpointEnd, Effect, Read
-from zbroker.store.faults import JournalError, JournalFull, RecordUnreadable
+from zbroker.core.effects import MOVED, SESSIONS, Append, Checkpoint, CheckpointEnd, Effect, Moved, Read
+from zbroker.processes.reads import Reads
+from zbroker.store.faults import JournalError, JournalFull, RecordMoved, RecordUnreadable
 
 STALL_US: Final = 1_000_000  # after a longer one, what waits in the sockets comes before what expired meanwhile
 CROWD: Final = 16  # effects at once; in fewer, to look for what several peers are sent costs more than their copies
@@ -37,6 +40,7 @@ class Carrier:
         send: takes a message for a routing id; anything but None says that it cannot be reached.
         other: takes the effects that concern neither sessions nor the journal.
         share: told of the frames of many sends at once, before the first; many may be the same objects.
+        reads: serves Read effects; None without streams.
 
     Attributes:
         has_appended: something waits for a commit.
@@ -50,12 +54,14 @@ class Carrier:
         send: Callable[[PeerId, Frames], object | None],
         other: Callable[[Effect], None],
         share: Callable[[list[Frames]], object] | None = None,
+        reads: Reads | None = None,
     ) -> None:
         self._engine = engine
         self._journal = journal
         self._send = send
         self._other = other
         self._share = share
+        self._reads = reads
         self.has_appended = False
         self.is_failed = False
         self._is_full = False
@@ -75,6 +81,11 @@ class Carrier:
             if self.has_appended and not has_committed:
                 has_committed = has_news = True
                 self._commit(now)
+            if (
+                self._reads is not None and self._reads.is_answered
+            ):  # after the commit: what it confirms is ready to leave
+                has_news = True
+                self._hear_reads(self._reads, now)
             if not has_news:
                 return
 
@@ -94,8 +105,8 @@ class Carrier:
                 self._append(effect.record)
                 has_news = True
             elif isinstance(effect, Read):
-                self._read(effect, now)
-                has_news = True
+                assert self._reads is not None
+                self._reads.ask(effect)
             elif isinstance(effect, Checkpoint | CheckpointEnd):
                 self._checkpoint(effect)
             else:
@@ -109,6 +120,8 @@ class Carrier:
     def next_timeout(self) -> int | None:
         """When expire() is due: the engine's earliest instant, or the journal's; 0 for at once."""
         due = self._engine.next_timeout()
+        if self._reads is not None and self._reads.is_answered:
+            return 0
         if self._journal is not None:
             own = self._journal.next_timeout()
             if own is not None and (due is None or own < due):
@@ -208,28 +221,26 @@ class Carrier:
         except JournalError as error:
             self.fail(error)
 
-    def _read(self, effect: Read, now: int) -> None:
-        assert self._journal is not None
-        records: list[Record | None] = []
-        for position in effect.positions:
-            try:
-                records.append(self._journal.read(position))
-            except RecordUnreadable as error:
-                self._engine.warn("unreadable", str(error))
-                self._unread.append(effect)
-                return
-            except JournalError:
-                records.append(None)  # rotten since it was written; the engine tells whom it concerns
-        self._engine.loaded(effect.token, records, now)
+    # -- reads ---------------------------------------------------------------------------------------------------
 
-    def read_again(self, now: int) -> None:
+    def _hear_reads(self, reads: Reads, now: int) -> None:
+        for read, found in reads.answers():
+            unreadable = next((error for error in found if isinstance(error, RecordUnreadable)), None)
+            if unreadable is not None:
+                self._engine.warn("unreadable", str(unreadable))
+                self._unread.append(read)
+                continue
+            self._engine.loaded(read.token, [_record(outcome) for outcome in found], now)
+
+    def read_again(self) -> None:
         """Try again what no file could be opened for; a second later there may be one."""
         if not self._unread:
             return
+        assert self._reads is not None
         unread, self._unread = self._unread, []
         self._engine.warn("unreadable", "")
-        for effect in unread:
-            self._read(effect, now)
+        for read in unread:
+            self._reads.ask(read)
 
     def fail(self, error: JournalError) -> None:
         """What is on the disk is not known any more: go on with what needs none, and stay visible."""
@@ -238,3 +249,10 @@ class Carrier:
         self._held.clear()
         self._engine.storage(full=self._is_full, failed=True)
         self._engine.warn("journal", str(error))
+
+
+def _record(outcome: Record | Exception) -> Record | Moved | None:
+    """As the engine hears it; it tells those whom damage concerns."""
+    if isinstance(outcome, Record):
+        return outcome
+    return MOVED if isinstance(outcome, RecordMoved) else None

@@ -34,6 +34,7 @@ from zbroker.processes.carrier import Carrier, has_stalled
 from zbroker.processes.logbook import Logbook
 from zbroker.processes.news import news_of
 from zbroker.processes.plain import PlainPorts
+from zbroker.processes.reads import Reads
 from zbroker.store.faults import JournalFailed
 from zbroker.store.folder import LOCK_NAME
 
@@ -66,6 +67,7 @@ class Loop:
         router: bound; belongs to this thread.
         guard: watches the router's connections; started.
         journal: open; None without streams.
+        reads: serves what is read back from the journal's folder; None without streams.
         logbook: where people read what happened.
         plain: the sockets for programs without our protocol; bound, if they are wanted.
         drain_us: so long dispatched requests may take to finish when we are told to stop.
@@ -80,6 +82,7 @@ class Loop:
         logbook: Logbook,
         plain: PlainPorts,
         drain_us: int = 0,
+        reads: Reads | None = None,
     ) -> None:
         self._engine = engine
         self._router = router
@@ -98,7 +101,7 @@ class Loop:
         self._peers: dict[int, bytes] = {}  # by fd, the routing id that was heard there last
         self._suspects: deque[tuple[int, bytes]] = deque()  # when to send a proof, in order of time per kind of proof
         send = partial(turn.send_routed, router)
-        self._carrier = Carrier(engine, journal, send, self._do_other, turn.share)
+        self._carrier = Carrier(engine, journal, send, self._do_other, turn.share, reads)
         self._informed_at = 0
         self._closings = 0  # of the guard's gates, as last told
         self._files_max = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -293,7 +296,7 @@ class Loop:
     def _inform(self, now: int) -> None:
         """Refresh the sections of `status` that only we know, and try again what no file could be opened for."""
         self._informed_at = now
-        self._carrier.read_again(now)
+        self._carrier.read_again()
         if self._journal is not None:
             self._inform_of_journal(self._journal.status())
         report = asdict(self._guard.report())

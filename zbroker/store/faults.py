@@ -114,6 +114,16 @@ class RecordUnreadable(JournalError):
         super().__init__(f"segment {segment} in {folder} cannot be opened now ({why}); raise the limit of open files")
 
 
+class RecordMoved(JournalError):
+    """The file of this position is gone: the record was written to another place, or is not needed any more."""
+
+    def __init__(self, folder: str, segment: int) -> None:
+        super().__init__(
+            f"segment {segment} in {folder} is gone: it was compacted or given back while it was to be read; whoever "
+            "knows where its records lie now looks again"
+        )
+
+
 class RecordDamaged(JournalError):
     """The bytes at this position are not the record that was written there."""
 

@@ -14,8 +14,6 @@ from zbroker.store.faults import JournalFailed
 from zbroker.store.folder import settle_tail, take_folder
 from zbroker.store.listing import SegmentFile, cut_short, list_segments
 from zbroker.store.liveness import Liveness, noting
-from zbroker.store.reader import RecordReader
-from zbroker.store.record import crc32c
 from zbroker.store.recovery import LogScan
 from zbroker.store.restore import Restored, known_and_fresh, next_life, restore_newest, start_of
 from zbroker.store.run import Visit
@@ -27,8 +25,7 @@ from zbroker.store.writer import LogWriter
 class FileJournal:
     """The Journal protocol over a Disk, in this process.
 
-    All calls belong to one thread, but read() may be called by another one of its own. Records are readable once
-    they are durable.
+    All calls belong to one thread. Records are readable, with a RecordReader, once they are durable.
     """
 
     def __init__(
@@ -55,7 +52,6 @@ class FileJournal:
         self._checkpoints = Checkpoints(disk, self._folder, wall_ms, self._liveness)
         self._lock: int | None = None
         self._failed: str | None = None
-        self._reader = RecordReader(disk, self._folder)
         self._damage: list[Damage] = []
         self._writer = LogWriter(
             disk,
@@ -124,9 +120,8 @@ class FileJournal:
         self._writer.begin(number, epoch, uuid or self._random_bytes(UUID_BYTES), end_index)
 
     def _begun(self, header: SegmentHeader) -> None:
-        """A segment that may be read from now on."""
+        """A segment that is part of the log from now on."""
         self._headers[header.number] = header
-        self._reader.add(header.number, crc32c(header.salt))
 
     def _write_lost(self, damage: list[Damage], visit: Visit) -> tuple[int, int]:
         positions = [(record, self.append(record)) for record in lost_records(damage, self._writer.last_index + 1)]
@@ -142,7 +137,6 @@ class FileJournal:
         for report in scan.reports:
             if report.reclaimable and report.state == "whole" and report.number != self._writer.number:
                 self._disk.unlink(by_number[report.number].path)
-                self._reader.forget(report.number)
                 self._headers.pop(report.number)
 
     # -- append and commit ----------------------------------------------------------------------------
@@ -238,7 +232,6 @@ class FileJournal:
     def _publish(self) -> None:
         for number in self._checkpoints.publish(self._headers, self._damage):
             del self._headers[number]
-            self._reader.forget(number)
             self._liveness.drop(number)
         self._writer.oldest_needed = max(self._writer.oldest_needed, self._checkpoints.oldest_needed)
         self._writer.checkpoint_index = self._checkpoints.newest_index
@@ -271,14 +264,6 @@ class FileJournal:
     def full(self) -> bool:
         """The next segment could not be made; the rest of the current one is for operations."""
         return self._writer.spares.full is not None
-
-    def read(self, position: Position) -> Record:
-        """The durable record at a position.
-
-        Raises:
-            RecordDamaged: what is there is not it.
-        """
-        return self._reader.read(position)
 
     def status(self) -> dict[str, object]:
         """For people and metrics; bytes of the folder's segments and spares, times in microseconds or, for ages, ms."""
@@ -318,7 +303,7 @@ class FileJournal:
         return JournalFailed(self._folder, self._failed)
 
     def close(self) -> None:
-        """Commit, leave a witness, unlock. The caller's reader thread has ended before.
+        """Commit, leave a witness, unlock.
 
         Raises:
             JournalFailed: the last commit failed; the folder is unlocked all the same.
@@ -335,7 +320,6 @@ class FileJournal:
             self._let_go()
 
     def _let_go(self) -> None:
-        self._reader.close()
         self._checkpoints.abandon_draft()
         self._writer.close()
         if self._lock is not None:

@@ -9,11 +9,12 @@ from patterns.io import sockets, turn
 from patterns.io.guard import Guard
 from patterns.wire.engine import Send
 from patterns.wire.records import Position, Record, RecordKind
-from zbroker.core.effects import Append, Read
+from zbroker.core.effects import MOVED, Append, Read
 from zbroker.processes.logbook import Logbook
 from zbroker.processes.loop import Loop
 from zbroker.processes.plain import PlainPorts
-from zbroker.store.faults import JournalFailed, JournalFull, RecordDamaged, RecordUnreadable
+from zbroker.processes.reads import ImmediateReads
+from zbroker.store.faults import JournalFailed, JournalFull, RecordDamaged, RecordMoved, RecordUnreadable
 
 
 class Engine:
@@ -59,11 +60,6 @@ class Journal:
         self.durable_index = self.last
         return self.last
 
-    def read(self, position):
-        if position.offset == 2:
-            raise RecordDamaged.__new__(RecordDamaged)
-        return Record(position.offset, RecordKind.APPEND)
-
     def next_timeout(self):
         return 0 if self.full else None
 
@@ -74,24 +70,34 @@ class Journal:
         return {}
 
 
+class Reader:
+    def __init__(self):
+        self.failure = None
+
+    def read(self, positions):
+        if self.failure:
+            return [self.failure] * len(positions)
+        damaged, moved = RecordDamaged("data", 1, 2, "the body's CRC is wrong"), RecordMoved("data", 1)
+        return [{2: damaged, 3: moved}.get(at.offset, Record(at.offset, RecordKind.APPEND)) for at in positions]
+
+
 @pytest.fixture
-def parts():
+def reader():
+    return Reader()
+
+
+@pytest.fixture
+def parts(reader):
     context = zmq.Context()
     router = sockets.bare_router(context)
     sockets.bind(router, "inproc://loop")
     engine, journal = Engine(), Journal()
     logbook = Logbook("text", "info", None, lambda: 0, lambda: 0)
     guard = Guard(0)
-    yield engine, journal, Loop(engine, router, guard, journal, logbook, PlainPorts(context, guard)), context
+    loop = Loop(engine, router, guard, journal, logbook, PlainPorts(context, guard), reads=ImmediateReads(reader))
+    yield engine, journal, loop, context
     logbook.close()
     context.destroy(linger=0)
-
-
-def raises(error):
-    def fail(*_):
-        raise error
-
-    return fail
 
 
 def appends(*indexes):
@@ -118,23 +124,25 @@ def test_a_failed_journal_is_told_once_and_the_loop_goes_on(parts):
     assert (journal.commits, journal.last, engine.of("persisted")) == (1, 1, [])
 
 
-def test_a_damaged_record_is_read_as_none(parts):
+def test_a_damaged_record_is_read_as_none_and_one_whose_file_is_gone_as_moved(parts):
     engine, _, loop, _ = parts
-    engine.wants = [Read(5, [Position(1, 1, 10), Position(1, 2, 10)])]
+    engine.wants = [Read(5, [Position(1, at, 10) for at in (1, 2, 3)])]
     loop.turn()
     ((token, records, _),) = engine.of("loaded")
-    assert (token, [record and record.index for record in records]) == (5, [1, None])
+    assert (token, records) == (5, [Record(1, RecordKind.APPEND), None, MOVED])
 
 
-def test_a_record_that_no_file_can_be_opened_for_is_not_lost_but_asked_again(parts):
-    engine, journal, loop, _ = parts
-    read, journal.read = journal.read, raises(RecordUnreadable("data", 1, "too many open files"))
+def test_a_record_that_no_file_can_be_opened_for_is_not_lost_but_asked_again(parts, reader):
+    engine, _, loop, _ = parts
+    reader.failure = RecordUnreadable("data", 1, "too many open files")
     engine.wants = [Read(5, [Position(1, 1, 10)])]
     loop.turn()
     assert engine.of("loaded") == []
     assert "too many open files" in str(engine.of("warn"))
-    journal.read = read
+    loop.turn()
+    reader.failure = None
     loop._inform(10**12)
+    loop.turn()
     assert engine.of("loaded")[0][:2] == (5, [Record(1, RecordKind.APPEND)])
 
 

@@ -16,6 +16,7 @@ EXAMPLES = [
     faults.JournalFull("/data/j", 10, "no space"),
     faults.RecordTooLarge("/data/j", 10, 5),
     faults.RecordUnreadable("/data/j", 1, "too many open files"),
+    faults.RecordMoved("/data/j", 1),
     faults.RecordDamaged("/data/j", 1, 2, "no header"),
 ]
 

@@ -10,6 +10,7 @@ from zbroker.store.disk import Disk
 from zbroker.store.faults import FolderLocked
 from zbroker.store.journal import FileJournal
 from zbroker.store.os_disk import IOV_MAX, OsDisk, kind_of_mount
+from zbroker.store.reader import RecordReader
 
 MOUNTS = "/dev/a / ext4 rw 0 0\nnone /tmp tmpfs rw 0 0\nh:/x /mnt/my\\040data nfs4 rw 0 0\n"
 
@@ -91,7 +92,9 @@ def test_a_journal_on_a_real_disk_survives_its_restart(tmp_path: Path) -> None:
     journal.open(lambda record, position: None)
     places = [journal.append(record) for record in records]
     assert journal.commit(0) == 59
-    assert journal.read(places[30]) == records[30]
+    reader = RecordReader(OsDisk(read_only=True), str(tmp_path / "j"))
+    assert reader.read(places) == records
+    reader.close()
     with pytest.raises(FolderLocked):
         make().open(lambda record, position: None)
     journal.close()

@@ -1,4 +1,4 @@
-"""Which offsets of a stream a group is done with: a floor, and above it chunks of 4,096 bits. No notion of why."""
+"""Which offsets of a stream are done with: a floor, and above it chunks of 4,096 bits. No notion of why."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from zbroker.core.settled import CHUNK, Settled, merged, runs
+from patterns.wire.settled import CHUNK, Settled, merged, runs
 
 
 def test_it_agrees_with_a_plain_set_whatever_is_added() -> None:
