@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final
 
 import msgspec
@@ -12,7 +13,7 @@ from patterns.wire.records import Position, Record
 from patterns.wire.server import Session, Sessions
 from patterns.wire.session import ServerState
 from patterns.wire.settled import Range, merged
-from zbroker.core.effects import Effect, Read
+from zbroker.core.effects import MOVED, Effect, Moved, Read
 from zbroker.core.groups import Group, Lease, Piece
 from zbroker.core.log import StreamLog
 from zbroker.core.producers import ID_SHIFT
@@ -24,6 +25,11 @@ TURN_BYTES: Final = 4 << 20  # delivered in one turn; then others have theirs
 TURN_DELIVERIES: Final = 512
 AHEAD_BYTES: Final = 256 << 10  # read ahead of a cursor in old batches: hides the reader's round trip
 AHEAD_BATCHES: Final = 64
+READING_BYTES: Final = (
+    8 << 20
+)  # asked for and not here yet; half of what the tail keeps of it, so that none is read twice
+MOVED_AGAIN_US: Final = 100_000  # a file is gone, and we do not know of another place yet
+MOVED_TIMES_MAX: Final = 300  # half a minute of looking, stalls not counted; then it was deleted under us
 
 
 class Member:
@@ -100,8 +106,11 @@ class Deliveries:
         self._ready: dict[Feed, None] = {}
         self._feeds: dict[StreamLog, dict[Feed, None]] = {}
         self._waiting: dict[Key, dict[Feed, None]] = {}
-        self._reads: dict[int, list[Key]] = {}
+        self._reads: dict[int, tuple[list[Key], Read]] = {}
+        self._reading_bytes = 0
+        self._queued: dict[Feed, None] = {}  # they ask when others have got what they asked for
         self._in_flight: set[Key] = set()
+        self._moved: Counter[Key] = Counter()  # how often each was looked for in vain
         self._damaged: set[Key] = set()
         self._logs: dict[int, StreamLog] = {}
         self._token = 0
@@ -293,9 +302,13 @@ class Deliveries:
     def _fetch(self, feed: Feed, log: StreamLog, number: int) -> None:
         """Ask for a batch, and for those after it; the feed is woken when it is here."""
         key = (log.id, number)
-        self._waiting.setdefault(key, {})[feed] = None
         if key in self._in_flight:
+            self._waiting.setdefault(key, {})[feed] = None
             return
+        if self._reading_bytes and self._reading_bytes + log.size(number) > READING_BYTES:
+            self._queued[feed] = None
+            return
+        self._waiting[key] = {feed: None}
         keys: list[Key] = []
         positions: list[Position] = []
         size = 0
@@ -309,24 +322,47 @@ class Deliveries:
             positions.append(log.position(number))
             number += 1
         self._token += 1
-        self._reads[self._token] = keys
+        read = Read(self._token, positions)
+        self._reads[self._token] = keys, read
+        self._reading_bytes += _size(read)
         self._in_flight.update(keys)
-        self._effects.append(Read(self._token, positions))
+        self._effects.append(read)
 
-    def loaded(self, token: int, records: list[Record | None], now: int) -> None:
-        """What was asked for is here; None for what is damaged. An unknown token is nobody's."""
-        keys = self._reads.pop(token, [])
-        woken: dict[Feed, None] = {}
-        for key, record in zip(keys, records, strict=False):
-            batch = self._verified(key, record)
+    def loaded(self, token: int, records: list[Record | Moved | None], now: int) -> None:
+        """What was asked for is here; None for what is damaged, MOVED for what lies elsewhere. An unknown token is nobody's."""
+        asked = self._reads.pop(token, None)
+        if asked is None:
+            return
+        keys, read = asked
+        self._reading_bytes -= _size(read)
+        woken, self._queued = self._queued, {}
+        for key, position, record in zip(keys, read.positions, records, strict=True):
+            if record is MOVED and self._look_again(key, position, now):
+                continue
+            self._in_flight.discard(key)
+            self._moved.pop(key, None)
+            batch = self._verified(key, None if record is MOVED else record)
             if batch is None:
                 self._damaged.add(key)
             else:
                 self._tail.keep(key, batch)
-        for key in keys:
-            self._in_flight.discard(key)
             woken |= self._waiting.pop(key, {})
         for feed in woken:
+            self.wake_feed(feed)
+        self.run(now)
+
+    def _look_again(self, key: Key, position: Position, now: int) -> bool:
+        """Wake who waits for it when its place is known; False when it was looked for often enough."""
+        self._moved[key] += 1
+        if self._moved[key] > MOVED_TIMES_MAX:
+            return False
+        is_known = self._logs[key[0]].position(key[1]) != position
+        self._timers.at(now if is_known else now + MOVED_AGAIN_US, lambda due: self._wake_waiting(key, due))
+        return True
+
+    def _wake_waiting(self, key: Key, now: int) -> None:
+        self._in_flight.discard(key)
+        for feed in self._waiting.pop(key, {}):
             self.wake_feed(feed)
         self.run(now)
 
@@ -340,3 +376,7 @@ class Deliveries:
         except msgspec.MsgspecError:
             return None
         return batch if (record.stream_id, batch.base) == (key[0], log.base(key[1])) else None
+
+
+def _size(read: Read) -> int:
+    return sum(position.size for position in read.positions)
