@@ -36,7 +36,8 @@ class Delivery(DeliveryRole):
                 returns at once.
 
         Raises:
-            StaleLease: with confirm, when the message was not ours any more.
+            StaleLease: it is settled already; with confirm, also when the message was not ours any more.
+            LocalProtocolError: the Consumer has no group, so nothing is lent to it.
         """
         if confirm:
             return self._consumer._driver.drive(self._ack_surely())

@@ -70,10 +70,15 @@ class LostOffsets(msgspec.Struct, gc=False):
 
 
 class _Lease(msgspec.Struct, gc=False):
-    """What of a lease is still ours: how many messages, and what is settled but not yet told, by action."""
+    """What of a lease is still ours: how many messages, and what is settled but not yet told, by action.
+
+    Attributes:
+        asked: offsets whose ack was to be confirmed; who was not answered may ask again.
+    """
 
     open: int
     ranges: dict[tuple[str, int, str], list[tuple[int, int]]]
+    asked: set[int] = msgspec.field(default_factory=set)
 
 
 class ConsumerEngine(ClientEngine):
@@ -99,8 +104,8 @@ class ConsumerEngine(ClientEngine):
         processing_max_us: int,
     ) -> None:
         super().__init__(addresses, jitter)
-        self._stream = stream
-        self._group = group
+        self.stream = stream
+        self.group = group
         self._start = start
         self._next: int | None = None  # of a reader without a group: nobody else remembers how far it is
         self._nonce = nonce
@@ -157,7 +162,7 @@ class ConsumerEngine(ClientEngine):
 
     def _join(self, session: ClientSession, now: int) -> None:
         start = self._start if self._next is None else self._next
-        session.send(Join(id=1, stream=self._stream, group=self._group, start=start, mode=self.mode), now)
+        session.send(Join(id=1, stream=self.stream, group=self.group, start=start, mode=self.mode), now)
 
     def on_lost(self, session: ClientSession, now: int) -> None:
         self.joined = False
@@ -181,7 +186,7 @@ class ConsumerEngine(ClientEngine):
                 self._delivered(session, header, message, now)
             case Joined(next=following):
                 self.joined = True
-                if not self._group and self._next is None:
+                if not self.group and self._next is None:
                     self._next = following
                 self._grant(session, now)
             case Settled(id=number, stale=stale):
@@ -189,7 +194,7 @@ class ConsumerEngine(ClientEngine):
                 self.stale += stale
                 self._events.append(SettledEvent(number, stale))
             case Lost(first=int(first), last=int(last)):
-                if not self._group:
+                if not self.group:
                     self._next = last + 1
                 self._events.append(LostOffsets(first, last))
             case ErrorHeader(scope="lease"):
@@ -216,7 +221,7 @@ class ConsumerEngine(ClientEngine):
         if header.lease:
             self._leases[header.lease] = _Lease(header.count, {})
         offsets = None if isinstance(columns.offsets, msgspec.UnsetType) else columns.offsets
-        if not self._group:
+        if not self.group:
             self._next = header.offset + (offsets[-1] if offsets else header.count - 1) + 1
         event = Delivered(
             header.lease, header.attempt, header.offset, offsets, header.count, header.codec, message.payload, sizes,
@@ -311,8 +316,8 @@ class ConsumerEngine(ClientEngine):
 
     def place(self, offset: int) -> str:
         """A message by name, for errors."""
-        group = f", group {self._group!r}" if self._group else ""
-        return f"offset {offset} of stream {self._stream!r}{group}"
+        group = f", group {self.group!r}" if self.group else ""
+        return f"offset {offset} of stream {self.stream!r}{group}"
 
     def settle_surely(self, lease: int, first: int, last: int, now: int) -> int:
         """Ack and ask for SETTLED; the id of the SettledEvent that will come."""
@@ -320,6 +325,9 @@ class ConsumerEngine(ClientEngine):
         if held is not None and session.is_ready:
             self._tell_lease(session, lease, held, 0, now)  # one SETTLED answers this ack alone
         self.settle(lease, first, last, "ack")
+        if held is not None:
+            held.open += last - first + 1 if first in held.asked else 0
+            held.asked.add(first)
         self._settle_ids += 1
         number = self._settle_ids
         if held is None or not session.is_ready:

@@ -26,7 +26,15 @@ from patterns.roles.role import (
     refuse_security,
     resolve,
 )
-from patterns.wire.errors import BadArgument, BadBody, NotInThisDeployment, StaleLease, TimedOut, ZbrokerError
+from patterns.wire.errors import (
+    BadArgument,
+    BadBody,
+    LocalProtocolError,
+    NotInThisDeployment,
+    StaleLease,
+    TimedOut,
+    ZbrokerError,
+)
 from patterns.wire.messages import Codec
 from patterns.wire.names import check_name
 
@@ -108,8 +116,7 @@ class ConsumerRole(Role[D]):
             settled = self._settled[:end]
             del self._settled[:end]
             for lease, first, last, action, delay_ms, reason in settled:
-                if lease:  # a reader without a group settles nothing
-                    self._engine.settle(lease, first, last, action, delay_ms=delay_ms, reason=reason)
+                self._engine.settle(lease, first, last, action, delay_ms=delay_ms, reason=reason)
         if self._engine.has_news:
             self._engine.tell(now)
 
@@ -167,17 +174,25 @@ class ConsumerRole(Role[D]):
 
     def _settle(self, lease: int, first: int, last: int, action: str, *, delay_ms: int = 0, reason: str = "") -> None:
         """Note it; the next turn tells. The iterating thread makes that turn itself when it asks for more."""
-        if self._driver.is_closed:
-            self._driver.check()
+        if self._driver.is_closed or not lease:
+            self._check_settles()
         self._settled.append((lease, first, last, action, delay_ms, reason))
         if threading.get_ident() != self._thread and not self._driver.kicked:
             self._driver.check()
             self._driver.kick()
 
+    def _check_settles(self) -> None:
+        self._driver.check()
+        if not self._engine.group:
+            raise LocalProtocolError(
+                f"this Consumer reads stream {self._engine.stream!r} without a group, so nothing is lent to it and "
+                "there is nothing to settle; give it group=, or leave out ack(), nack(), reject() and extend()"
+            )
+
     def _failed(self) -> None:
         """An attempt counts for what the caller was given and has not settled; what only waited for it is released."""
         driver, engine = self._driver, self._engine
-        if driver.is_closed or driver.forked or engine.error is not None:
+        if driver.is_closed or driver.forked or engine.error is not None or not engine.group:
             return
         try:
             while self._delivered:
@@ -197,7 +212,7 @@ class ConsumerRole(Role[D]):
 
     def _settle_surely(self, lease: int, offset: int) -> Steps[None]:
         driver, engine, answers = self._driver, self._engine, self._answers
-        driver.check()
+        self._check_settles()
         with driver.lock:
             self._drain(clock())
             number = engine.settle_surely(lease, offset, offset, clock())

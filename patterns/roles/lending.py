@@ -12,7 +12,7 @@ import msgspec
 from patterns.core.consume import Delivered
 from patterns.io.waiting import Steps
 from patterns.wire.codec import items_of
-from patterns.wire.errors import BadArgument, ZbrokerError
+from patterns.wire.errors import BadArgument, StaleLease, ZbrokerError
 
 if TYPE_CHECKING:
     from patterns.roles.consumer import ConsumerRole
@@ -31,13 +31,14 @@ class DeliveryRole:
         token: rises with each lease of a message; a fence for side effects.
     """
 
-    __slots__ = ("_at", "_batch", "_body", "_consumer", "offset")
+    __slots__ = ("_at", "_batch", "_body", "_consumer", "_settled", "offset")
 
     def __init__(self, consumer: ConsumerRole[Any], batch: Batch, at: int, offset: int, body: Any) -> None:
         self._consumer = consumer
         self._batch = batch
         self._at = at
         self._body = body
+        self._settled = ""  # what became of it
         self.offset = offset
 
     def __repr__(self) -> str:
@@ -85,22 +86,35 @@ class DeliveryRole:
     def _release(self) -> None:
         self._consumer._settle(self.token, self.offset, self.offset, "release")
 
+    def _check(self) -> None:
+        if self._settled:
+            raise _settled_already(self._consumer._engine.place(self.offset), self._settled)
+
+    def _settle(self, action: str, settled: str, delay_ms: int = 0, reason: str = "") -> None:
+        if self._settled:
+            self._check()
+        self._consumer._settle(self.token, self.offset, self.offset, action, delay_ms=delay_ms, reason=reason)
+        self._settled = settled
+
     def _ack(self) -> None:
-        self._consumer._settle(self.token, self.offset, self.offset, "ack")
+        self._settle("ack", "acked")
 
     def _ack_surely(self) -> Steps[None]:
-        return self._consumer._settle_surely(self.token, self.offset)
+        self._check()
+        yield from self._consumer._settle_surely(self.token, self.offset)
+        self._settled = "acked"  # not before: who was not answered may ask again
 
     def nack(self, delay_s: float = 0.0) -> None:
-        """Not done; it comes again, to whoever is free, after a while."""
-        self._consumer._settle(self.token, self.offset, self.offset, "nack", delay_ms=_delay_ms(delay_s))
+        """Not done; it comes again, to whoever is free, after a while. Raises as ack() does."""
+        self._settle("nack", "nacked", _delay_ms(delay_s))
 
     def reject(self, reason: str) -> None:
-        """It can never be done; it does not come again."""
-        self._consumer._settle(self.token, self.offset, self.offset, "reject", reason=reason)
+        """It can never be done; it does not come again. Raises as ack() does."""
+        self._settle("reject", "rejected", reason=reason)
 
     def extend(self, seconds: float) -> None:
-        """It takes longer: keep the lease for so many seconds from now."""
+        """It takes longer: keep the lease for so many seconds from now. Raises as ack() does."""
+        self._check()
         self._consumer._settle(self.token, self.offset, self.offset, "extend", delay_ms=_delay_ms(seconds))
 
 
@@ -111,13 +125,15 @@ class Batch:
         attempt: of all of them.
     """
 
-    __slots__ = ("_bodies", "_consumer", "_delivered", "_items", "attempt")
+    __slots__ = ("_bodies", "_consumer", "_delivered", "_is_over", "_items", "_settled", "attempt")
 
     def __init__(self, consumer: ConsumerRole[Any], delivered: Delivered) -> None:
         self._consumer = consumer
         self._delivered = delivered
         self._bodies: list[Any] | None = None
         self._items: list[Any] | None = None
+        self._is_over = False  # whether its rest was settled; a rest of none, too
+        self._settled: bytearray | None = None  # a byte for each message, 1 when it is; None: no message is
         self.attempt = delivered.attempt
 
     def __len__(self) -> int:
@@ -144,14 +160,55 @@ class Batch:
         return [None] * len(self) if isinstance(keys, msgspec.UnsetType) else keys
 
     def ack(self, upto: int | None = None) -> None:
-        """All are done, or the first `upto` of them."""
+        """All that are not settled yet are done, or those among the first `upto`, which may grow from call to call.
+
+        Raises:
+            StaleLease: without `upto`, the second time.
+            LocalProtocolError: the Consumer has no group, so nothing is lent to it.
+        """
         if upto is not None and not 0 <= upto <= len(self):
             raise BadArgument(f"upto={upto!r}: this batch has {len(self)} messages")
-        self._settle(range(len(self) if upto is None else upto), "ack")
+        self._settle_rest("ack", upto)
 
     def nack(self, indexes: Iterable[int] | None = None, delay_s: float = 0.0) -> None:
-        """Not done: all, or those at these indexes."""
-        self._settle(range(len(self)) if indexes is None else indexes, "nack", _delay_ms(delay_s))
+        """Not done: all that are not settled yet, or those at these indexes.
+
+        Raises:
+            StaleLease: one of these is settled already, or the rest was.
+            LocalProtocolError: the Consumer has no group.
+            BadArgument: no index of this batch; then none is settled.
+        """
+        delay_ms = _delay_ms(delay_s)
+        if indexes is None:
+            self._settle_rest("nack", None, delay_ms)
+        else:
+            self._settle_these(list(indexes), delay_ms)
+
+    def _settle_rest(self, action: str, upto: int | None, delay_ms: int = 0) -> None:
+        end = len(self) if upto is None else upto
+        if upto is None and self._is_over:
+            raise _settled_already(f"this batch of {end} messages", "settled")
+        done = self._settled
+        if done is None:
+            done, runs = bytearray(len(self)), [range(end)]
+        else:
+            runs = _runs_of_0(done, end)
+        for run in runs:
+            self._settle(run, action, delay_ms)
+        done[:end] = b"\x01" * end
+        self._settled = done
+        self._is_over = self._is_over or upto is None
+
+    def _settle_these(self, indexes: list[int], delay_ms: int) -> None:
+        done = bytearray(len(self)) if self._settled is None else bytearray(self._settled)
+        for index in indexes:
+            if not 0 <= index < len(done):
+                raise BadArgument(f"index {index!r}: this batch has {len(done)} messages, from 0")
+            if done[index]:
+                raise _settled_already(self._consumer._engine.place(self.offsets[index]), "settled")
+            done[index] = 1
+        self._settle(indexes, "nack", delay_ms)
+        self._settled = done
 
     def _settle_all(self, action: str) -> None:
         self._settle(range(len(self)), action)
@@ -176,6 +233,22 @@ class Batch:
 def deliveries(consumer: ConsumerRole[Any], batch: Batch, kind: type[_T]) -> Iterator[_T]:
     """A batch's messages, one by one. No generator, which two threads must not enter; half the time, too."""
     return map(kind, repeat(consumer), repeat(batch), range(len(batch)), batch.offsets, batch.bodies)
+
+
+def _settled_already(what: str, how: str) -> StaleLease:
+    return StaleLease(f"{what} is {how} already, so it is not ours any more; ack, nack or reject a message once")
+
+
+def _runs_of_0(done: bytearray, end: int) -> list[range]:
+    """Places below `end` with a 0, as ranges."""
+    runs: list[range] = []
+    begin = done.find(0, 0, end)
+    while begin >= 0:
+        stop = done.find(1, begin, end)
+        stop = end if stop < 0 else stop
+        runs.append(range(begin, stop))
+        begin = done.find(0, stop, end)
+    return runs
 
 
 def _delay_ms(seconds: float) -> int:

@@ -38,7 +38,8 @@ class Delivery(DeliveryRole):
             confirm: wait until that is on disk.
 
         Raises:
-            StaleLease: with confirm, when the message was not ours any more.
+            StaleLease: it is settled already; with confirm, also when the message was not ours any more.
+            LocalProtocolError: the Consumer has no group, so nothing is lent to it.
         """
         if confirm:
             self._consumer._driver.drive(self._ack_surely())

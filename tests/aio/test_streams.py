@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from patterns.aio import Consumer, Producer, Publisher, Requester, SendManyError, Subscriber
-from patterns.wire.errors import BadBody, BufferFull, Closed, OutcomeUnknown, Overloaded, StaleLease, Unavailable
+from patterns.wire.errors import (
+    BadBody,
+    BufferFull,
+    Closed,
+    LocalProtocolError,
+    OutcomeUnknown,
+    Overloaded,
+    StaleLease,
+    Unavailable,
+)
 from tests.aio.loops import IDLE_S, in_a_loop, serving
 from tests.processes import Broker
 from tests.sockets.places import Place
@@ -334,3 +343,20 @@ async def test_leaving_counts_an_attempt_for_what_was_given_if_an_exception_does
     async with Consumer(broker.url, "left", group="g") as consumer:
         found = [await consumer.receive(IDLE_S) for _ in range(80)]
     assert {d.offset: d.attempt for d in found if d} == {20: attempt, **dict.fromkeys(range(21, 100), 1)}
+
+
+@in_a_loop
+async def test_a_message_is_settled_once_and_only_in_a_group(broker: Broker) -> None:
+    async with Producer(broker.url, "once") as out:
+        await out.send_many(range(2))
+    async with Consumer(broker.url, "once", group="g") as consumer:
+        first, second = [await consumer.receive(IDLE_S) for _ in range(2)]
+        await first.ack()
+        await second.ack(confirm=True)
+        for delivery in (first, second):
+            with pytest.raises(StaleLease, match="is acked already"):
+                await delivery.ack(confirm=True)
+    async with Consumer(broker.url, "once") as reader:
+        read = await reader.receive(IDLE_S)
+        with pytest.raises(LocalProtocolError, match="without a group"):
+            await read.ack()

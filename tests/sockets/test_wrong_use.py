@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import patterns.aio
-from patterns.sync import Consumer, Producer, Publisher, Replier, Requester, Subscriber
-from patterns.wire.errors import BadAddress, BadArgument, BadName, Closed, LocalProtocolError, Unavailable
+from patterns.sync import Admin, Consumer, Producer, Publisher, Replier, Requester, Subscriber
+from patterns.wire.errors import BadAddress, BadArgument, BadName, Closed, LocalProtocolError, StaleLease, Unavailable
 from tests.processes import Broker, until
 
 NOBODY = "zb://127.0.0.1:1"  # a port that nobody listens at
@@ -81,6 +81,76 @@ def test_an_ack_after_the_end_is_refused(broker: Broker) -> None:
         delivery = next(iter(consumer))
     with pytest.raises(Closed):
         delivery.ack()
+
+
+def test_a_message_is_settled_once(broker: Broker) -> None:
+    with Producer(broker.url, "s") as producer, Consumer(broker.url, "s", group="g") as consumer:
+        producer.send_many(range(3))
+        messages = iter(consumer)
+        acked, confirmed, nacked = (next(messages) for _ in range(3))
+        acked.ack()
+        confirmed.ack(confirm=True)
+        nacked.nack(60.0)
+        for again in (acked.ack, acked.nack, lambda: acked.ack(confirm=True), lambda: acked.extend(1)):
+            with pytest.raises(StaleLease, match="offset 0 of stream 's', group 'g' is acked already"):
+                again()
+        with pytest.raises(StaleLease, match=r"offset 1 .* is acked already"):
+            confirmed.ack()
+        with pytest.raises(StaleLease, match=r"offset 2 .* is nacked already"):
+            nacked.reject("no")
+        assert consumer.stale == 0
+
+
+def test_a_batch_is_settled_once_and_may_be_acked_bit_by_bit(broker: Broker) -> None:
+    with Producer(broker.url, "s") as producer:
+        producer.send_many(range(20))
+    with Consumer(broker.url, "s", group="g") as consumer:
+        taken = 0
+        for batch in consumer.batches():
+            taken += len(batch)
+            for upto in range(len(batch)):
+                batch.ack(upto=upto)  # each says again what the one before has said
+            with pytest.raises(StaleLease if len(batch) > 1 else BadArgument):
+                batch.nack([len(batch) - 1, 0 if len(batch) > 1 else 1])
+            batch.ack()
+            for again in (batch.ack, batch.nack):
+                with pytest.raises(StaleLease, match="settled already"):
+                    again()
+            batch.ack(upto=len(batch))
+            if taken == 20:
+                break
+    with Consumer(broker.url, "s", group="g", idle_timeout_s=0.5) as consumer:
+        assert [d.offset for d in consumer] == []
+
+
+def test_nack_of_some_and_ack_of_the_rest(broker: Broker) -> None:
+    with Producer(broker.url, "s") as producer:
+        producer.send_many(range(10))
+    with Consumer(broker.url, "s", group="g") as consumer:
+        nacked, seen = [], 0
+        for batch in consumer.batches():
+            seen += len(batch)
+            nacked.append(batch.offsets[0])
+            batch.nack([0], delay_s=600)
+            batch.ack()
+            if seen == 10:
+                break
+        consumer.close()
+        assert consumer.stale == 0
+    with Admin(broker.url) as admin:
+        group = admin.status()["groups"]["s/g"]
+    assert (group["acked"], group["pending"]) == (10 - len(nacked), len(nacked))
+
+
+def test_a_reader_without_a_group_has_nothing_to_ack(broker: Broker) -> None:
+    with Producer(broker.url, "s") as producer, Consumer(broker.url, "s") as reader:
+        producer.send_many(range(2))
+        delivery = next(iter(reader))
+        for settle in (delivery.ack, delivery.nack, lambda: delivery.ack(confirm=True)):
+            with pytest.raises(LocalProtocolError, match="reads stream 's' without a group"):
+                settle()
+        with pytest.raises(LocalProtocolError, match="give it group="):
+            next(reader.batches()).ack()
 
 
 def test_closing_says_what_was_left_out(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
