@@ -97,6 +97,7 @@ class Producer(ProducerRole[AioDriver], AioRole):
         Raises:
             SendManyError: one was refused; `.receipts` of those before it, `.index` of the first without one.
             TimedOut, Unavailable: no progress for `timeout_s`.
+            BadArgument: one body (str, bytes, a mapping) instead of an iterable of them.
         """
         return await self._driver.drive(self._send_many(bodies))
 

@@ -6,7 +6,7 @@ post() itself stands in both shells: it is hot, and differs in what it does with
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ from patterns.roles.role import (
 )
 from patterns.wire.codec import encode, encode_body
 from patterns.wire.errors import (
+    BadArgument,
     BadBody,
     BufferFull,
     Closed,
@@ -163,7 +164,7 @@ class ProducerRole(Role[D]):
 
     def _send_many(self, bodies: Iterable[Any]) -> Steps[Receipts]:
         self._driver.check()
-        source = iter(bodies)
+        source = _each_of(bodies)
         batches: list[Batch] = []
         unfinished = 0
         while chunk := list(islice(source, self._per_batch)):
@@ -327,6 +328,17 @@ class ProducerRole(Role[D]):
                 )
             if not driver.is_closed:
                 driver.run(lambda now: engine.shed(OutcomeUnknown("the producer was closed before the confirm came")))
+
+
+def _each_of(bodies: object) -> Iterator[Any]:
+    """An iterator over bodies. Raises BadArgument for what is one body, of which the parts would be stored."""
+    if isinstance(bodies, str | bytes | bytearray | memoryview | Mapping):
+        kind = type(bodies).__name__
+        raise BadArgument(f"send_many() of one {kind}, which is one body: use send(body), or send_many([body, ..])")
+    try:
+        return iter(bodies)  # type: ignore[call-overload, no-any-return]
+    except TypeError as error:
+        raise BadArgument(f"send_many() of one {type(bodies).__name__}: an iterable of bodies; {error}") from error
 
 
 def refuse_unbuilt(topic: str | None, delay_s: float | None) -> None:

@@ -94,6 +94,7 @@ class Producer(ProducerRole[Driver], SyncRole):
         Raises:
             SendManyError: one was refused; `.receipts` of those before it, `.index` of the first without one.
             TimedOut, Unavailable: no progress for `timeout_s`.
+            BadArgument: one body (str, bytes, a mapping) instead of an iterable of them.
         """
         return self._driver.drive(self._send_many(bodies))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import threading
@@ -151,6 +152,19 @@ def test_a_reader_without_a_group_has_nothing_to_ack(broker: Broker) -> None:
                 settle()
         with pytest.raises(LocalProtocolError, match="give it group="):
             next(reader.batches()).ack()
+
+
+@pytest.mark.parametrize("one", ["abc", b"abc", bytearray(b"abc"), {"sku": 7}, 7])
+def test_one_body_is_not_taken_for_many(one: object) -> None:
+    with Producer(NOBODY, "s") as producer, pytest.raises(BadArgument, match=f"of one {type(one).__name__}"):
+        producer.send_many(one)
+
+    async def awaited() -> None:
+        async with patterns.aio.Producer(NOBODY, "s") as producer:
+            await producer.send_many(one)
+
+    with pytest.raises(BadArgument, match=f"of one {type(one).__name__}"):
+        asyncio.run(awaited())
 
 
 def test_closing_says_what_was_left_out(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
