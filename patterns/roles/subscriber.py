@@ -26,6 +26,7 @@ from patterns.roles.role import (
 )
 from patterns.wire.errors import BadArgument, BadBody, BadName, NotInThisDeployment
 from patterns.wire.messages import Overflow
+from patterns.wire.names import check_meant
 
 
 def _overflow_of(overflow: str) -> Overflow:
@@ -60,6 +61,7 @@ class SubscriberRole(Role[D]):
                 raise BadName(
                     f"a pattern of type {pattern.__class__.__name__}: patterns are arguments of their own, 'a.>', 'b.>'"
                 )
+            check_meant(pattern)
         policy = _overflow_of(overflow)
         self._engine: SubscriberEngine | PeerSubscriberEngine
         if addresses[0].brokered:

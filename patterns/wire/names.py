@@ -13,6 +13,9 @@ from patterns.wire.subscriptions import Subscriptions
 
 _NAME_REFUSED = re.compile(r"[\x00-\x20\x7f-\xa0\s/\\*>]")
 _TOKEN_REFUSED = re.compile(r"[\x00-\x20\x7f-\xa0\s*>]")
+_SEPARATORS = re.compile(r"[./]")  # ours and AMQP's; MQTT's
+_OURS = {"#": ">", "+": "*"}
+_FOREIGN_WILDCARDS = frozenset(_OURS)
 
 
 def check_name(name: str, what: str) -> str:
@@ -47,6 +50,26 @@ def check_pattern(pattern: str) -> str:
                 f"pattern {pattern!r}: tokens between dots; '*' stands for one whole token, '>' for the rest, last only"
             )
     return pattern
+
+
+def check_meant(pattern: str) -> str:
+    """A pattern that a person has written: check_pattern(), and no wildcards of MQTT and AMQP, which are ordinary here.
+
+    Raises:
+        BadName: with what was probably meant. `orders.#` would be legal on the wire, and match the topic `orders.#` alone.
+    """
+    if pattern == "":  # ZeroMQ's prefix for everything
+        raise BadName("pattern '' is empty; '>' is everything")
+    check_pattern(pattern)
+    tokens = _SEPARATORS.split(pattern)
+    if not _FOREIGN_WILDCARDS & set(tokens):
+        return pattern
+    ours = ".".join(_OURS.get(token, token) for token in tokens)
+    is_ours = ">" not in ours.split(".")[:-1]
+    hint = f"did you mean {ours!r}?" if is_ours else "there is none for 'any number of tokens' before the end"
+    raise BadName(
+        f"pattern {pattern!r}: wildcards are '*' for one token between dots and '>' for one or more at the end; {hint}"
+    )
 
 
 def _check_size(name: str, what: str) -> None:

@@ -154,6 +154,18 @@ def test_a_reader_without_a_group_has_nothing_to_ack(broker: Broker) -> None:
             next(reader.batches()).ack()
 
 
+@pytest.mark.parametrize("address", [NOBODY, "tcp://127.0.0.1:1"])
+def test_a_subscriber_asks_whoever_writes_wildcards_of_others(address: str) -> None:
+    with pytest.raises(BadName, match=r"did you mean 'orders\.>'"):
+        Subscriber(address, "orders.#")
+
+    async def awaited() -> None:
+        patterns.aio.Subscriber(address, "a.>", "orders.+.#")
+
+    with pytest.raises(BadName, match=r"did you mean 'orders\.\*\.>'"):
+        asyncio.run(awaited())
+
+
 @pytest.mark.parametrize("one", ["abc", b"abc", bytearray(b"abc"), {"sku": 7}, 7])
 def test_one_body_is_not_taken_for_many(one: object) -> None:
     with Producer(NOBODY, "s") as producer, pytest.raises(BadArgument, match=f"of one {type(one).__name__}"):

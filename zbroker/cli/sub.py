@@ -8,7 +8,7 @@ import click
 
 from patterns.wire.errors import ZbrokerError
 from patterns.wire.messages import Overflow
-from patterns.wire.names import check_pattern
+from patterns.wire.names import check_meant
 from zbroker.cli.bodies import codec_for
 from zbroker.cli.command import (
     ClientCommand,
@@ -30,7 +30,7 @@ _CONNECT_S = 5.0
 
 
 @click.command(cls=ClientCommand)
-@click.argument("pattern", callback=name_checked(check_pattern))
+@click.argument("pattern", callback=name_checked(check_meant))
 @client_options
 @count_option("Exit after so many messages.")
 @timeout_option("Exit after so many seconds: with status 75 if --count was not reached, else with 0.")

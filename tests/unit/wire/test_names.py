@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import re
 import zlib
 
 import pytest
 
 from patterns.wire.errors import BadName
-from patterns.wire.names import channel_of, channels_of, check_name, check_pattern, check_topic, matcher
+from patterns.wire.names import channel_of, channels_of, check_meant, check_name, check_pattern, check_topic, matcher
 
 
 @pytest.mark.parametrize("letter", list(" \t\n\x00\x7f\x85\xa0\u2028\u3000/\\*>"))
@@ -72,3 +73,32 @@ def test_one_of_several_patterns_is_enough():
 def test_letters_that_mean_something_in_expressions_stand_for_themselves():
     assert matcher(["a+(b"])("a+(b")
     assert not matcher(["a+"])("aa")
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("#", ">"),
+        ("orders.#", "orders.>"),
+        ("orders/#", "orders.>"),
+        ("+.eu", "*.eu"),
+        ("a/+/b", "a.*.b"),
+        ("+.#", "*.>"),
+    ],
+)
+def test_wildcards_of_mqtt_and_amqp_are_refused_with_ours(written, meant):
+    assert check_pattern(written) == written  # on the wire they are tokens like any other
+    with pytest.raises(BadName, match=f"did you mean {re.escape(repr(meant))}"):
+        check_meant(written)
+
+
+def test_what_has_no_pattern_of_ours_is_refused_without_a_hint():
+    with pytest.raises(BadName, match="any number of tokens"):
+        check_meant("#.created")
+    with pytest.raises(BadName, match="'>' is everything"):
+        check_meant("")
+
+
+@pytest.mark.parametrize("pattern", ["c#", "lang.c++", "a/b", "*.>", "orders.*"])
+def test_other_patterns_are_meant_as_they_stand(pattern):
+    assert check_meant(pattern) == pattern
