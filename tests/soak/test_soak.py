@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from patterns.sync import Admin
 from tests.processes import LONG, Broker
 from tests.soak.load import Load
@@ -48,6 +50,7 @@ def _watch(broker: Broker, load: Load) -> tuple[list[Usage], list[Usage]]:
     return brokers, clients
 
 
+@pytest.mark.timeout(SOAK_S + 300)
 def test_a_long_mixed_load_leaves_memory_descriptors_and_disk_flat(tmp_path: Path):
     with Broker(tmp_path) as broker:
         load = Load(broker.url)
