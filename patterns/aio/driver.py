@@ -15,7 +15,7 @@ from patterns.io import context
 from patterns.io.clock import clock
 from patterns.io.links import DrivenEngine, Links, SocketKind
 from patterns.io.waiting import Steps
-from patterns.wire.errors import Closed, Forked, ZbrokerError
+from patterns.wire.errors import Closed, Forked, LocalProtocolError, ZbrokerError
 
 _T = TypeVar("_T")
 _TURNS_MAX: Final = 64  # in a row; a turn ends at the first news, and each look at those who wait costs all of them
@@ -100,8 +100,30 @@ class AioDriver:
             raise Forked("this object belongs to the process that made it; make another one after the fork")
         if self.is_closed:
             raise Closed(f"this {self.owner} is closed")
+        self._check_loop()
         if self.engine.error is not None:
             raise self.engine.error
+
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether the loop that it was made in is closed."""
+        return self._loop.is_closed()
+
+    def _check_loop(self) -> None:
+        if self._loop.is_closed():
+            raise LocalProtocolError(
+                f"this {self.owner} belongs to the event loop that it was made in, and that one has ended; make it, use it "
+                "and close it inside one asyncio.run()"
+            )
+
+    def check_here(self) -> None:
+        """Raises LocalProtocolError when the loop that runs now is not the one that it was made in."""
+        if asyncio.get_running_loop() is not self._loop:
+            self._check_loop()
+            raise LocalProtocolError(
+                f"this {self.owner} belongs to the event loop that it was made in, and here runs another one; make one in "
+                "each loop, or call it with asyncio.run_coroutine_threadsafe()"
+            )
 
     def is_over(self) -> bool:
         """Whether close() was called, for iteration, which ends then. Raises the rest of what check() raises."""
@@ -180,6 +202,7 @@ class AioDriver:
         """
         if self.forked:
             self.check()
+        self.check_here()
         if fresh and not self.is_closed:
             self._links.turn()
         self._push()
@@ -225,6 +248,7 @@ class AioDriver:
         """Send what call(now) and others have posted."""
         if self.forked:
             self.check()
+        self._check_loop()
         if call is not None:
             call(clock())
         self._push()
@@ -235,6 +259,7 @@ class AioDriver:
 
     def kick(self) -> None:
         """Something was posted: it leaves when the loop comes round."""
+        self._check_loop()
         self.kicked = True
         self._turn_soon()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from itertools import chain
 from types import TracebackType
@@ -11,12 +12,16 @@ from patterns.aio.driver import AioDriver
 from patterns.roles.role import CLOSE_TIMEOUT_S, Role, check_limit
 
 _T = TypeVar("_T")
+_log = logging.getLogger("zbroker")
 
 
 class AioRole(Role[AioDriver]):
     """An async context manager around a driver; see the roles. Belongs to the loop that it was made in."""
 
     async def __aenter__(self) -> Self:
+        driver = self._driver
+        if not driver.is_closed and not driver.forked:
+            driver.check_here()
         return self
 
     async def __aexit__(
@@ -34,6 +39,13 @@ class AioRole(Role[AioDriver]):
         driver = self._driver
         if driver.is_closed or driver.forked:
             return
+        if driver.is_orphaned:
+            driver.shut()
+            _log.warning(
+                "a %s was closed after its event loop had ended: what it had not sent yet is lost", driver.owner
+            )
+            return
+        driver.check_here()
         try:
             await driver.drive(self._last(timeout_s))
             await driver.close(timeout_s)

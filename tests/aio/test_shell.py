@@ -10,8 +10,9 @@ import pytest
 
 import patterns.aio
 import patterns.sync
-from patterns.aio import Requester
-from patterns.wire.errors import Closed
+from patterns.aio import Consumer, Producer, Publisher, Requester, Subscriber
+from patterns.aio.role import AioRole
+from patterns.wire.errors import Closed, LocalProtocolError
 from tests.aio.loops import in_a_loop
 
 # What one shell has and the other has not, with the reason.
@@ -129,6 +130,56 @@ async def test_a_closed_role_says_so_and_closes_again() -> None:
     await asker.close()
     with pytest.raises(Closed):
         await asker.request("echo", 1)
+
+
+def test_a_role_in_a_second_loop_says_that_its_own_has_ended(caplog: pytest.LogCaptureFixture) -> None:
+    async def make() -> list[AioRole]:
+        return [
+            Requester("tcp://127.0.0.1:9"),
+            Publisher("zb://127.0.0.1:9"),
+            Subscriber("zb://127.0.0.1:9", ">"),
+            Producer("zb://127.0.0.1:9", "s"),
+            Consumer("zb://127.0.0.1:9", "s", group="g"),
+        ]
+
+    requester, publisher, subscriber, producer, consumer = made = asyncio.run(make())
+
+    async def use() -> None:
+        for call in (
+            lambda: requester.request("echo", 1, timeout_s=0.5),
+            lambda: publisher.publish("a.b", 1),
+            lambda: publisher.flush(0.5),
+            lambda: subscriber.receive(0.5),
+            lambda: producer.send(1),
+            lambda: consumer.receive(0.5),
+            consumer.__aenter__,
+        ):
+            for _ in range(2):
+                with pytest.raises(LocalProtocolError, match="event loop that it was made in, and that one has ended"):
+                    await call()
+        with pytest.raises(LocalProtocolError, match="this Producer belongs to"):
+            producer.post(1)
+        for role in made:
+            await role.close()
+            assert role.closed
+
+    asyncio.run(use())
+    assert sum("after its event loop had ended" in record.getMessage() for record in caplog.records) == len(made)
+
+
+def test_a_role_in_a_loop_beside_its_own_says_so() -> None:
+    async def beside(role: AioRole) -> None:
+        with pytest.raises(LocalProtocolError, match="here runs another one"):
+            async with role:
+                pass
+        with pytest.raises(LocalProtocolError, match="here runs another one"):
+            await role.close()
+
+    async def own() -> None:
+        async with Requester("tcp://127.0.0.1:9") as role:
+            await asyncio.get_running_loop().run_in_executor(None, asyncio.run, beside(role))
+
+    asyncio.run(own())
 
 
 def test_a_role_that_was_left_open_holds_up_nobody() -> None:
