@@ -1,0 +1,30 @@
+"""Imported by every interpreter that has this folder in PYTHONPATH, hence by a broker's own children too: small journals and
+wrong clocks for crash tests. What is not set is left alone.
+
+    CRASH_SEGMENT_BYTES       of a segment, so that a short run has many
+    CRASH_CHECKPOINT_RECORDS  after so many records a checkpoint is due
+    CRASH_CLOCK               what time.time_ns says instead: seconds since 1970, or `a,b,..`: another one every 100 ms
+"""
+
+import os
+import time
+
+if "CRASH_CLOCK" in os.environ:
+    _SECONDS = [int(one) for one in os.environ["CRASH_CLOCK"].split(",")]
+    _BEGAN_NS = time.monotonic_ns()
+
+    def _wrong_time_ns() -> int:
+        passed_ns = time.monotonic_ns() - _BEGAN_NS
+        return _SECONDS[passed_ns // 100_000_000 % len(_SECONDS)] * 1_000_000_000 + passed_ns
+
+    time.time_ns = _wrong_time_ns
+
+if "CRASH_SEGMENT_BYTES" in os.environ:
+    from zbroker.store import segment  # before anything copies the name out of it
+
+    segment.SEGMENT_BYTES = int(os.environ["CRASH_SEGMENT_BYTES"])
+
+if "CRASH_CHECKPOINT_RECORDS" in os.environ:
+    from zbroker.store import checkpoint
+
+    checkpoint.CHECKPOINT_RECORDS = int(os.environ["CRASH_CHECKPOINT_RECORDS"])
