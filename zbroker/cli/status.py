@@ -10,7 +10,7 @@ import click
 from zbroker.cli.answer import Fact, Guard, Journal, Status, as_told, understood
 from zbroker.cli.bodies import line_of
 from zbroker.cli.command import ClientCommand, place_options, require_broker, timeout_option
-from zbroker.cli.words import cleaned, columns_of
+from zbroker.cli.words import cleaned, columns_of, size_of, time_of
 
 _COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "streams": ("messages", "bytes", "first_offset", "next_offset", "producers", "groups", "lost"),
@@ -47,14 +47,18 @@ def lines_of(found: Status) -> Iterator[str]:
     sessions = dict(found.sessions)
     total = sessions.pop("total", 0)
     roles = "".join(f"{', ' if at else ': '}{count} {role}" for at, (role, count) in enumerate(sessions.items()))
-    yield cleaned(f"broker of epoch {found.epoch}, up {_duration(found.uptime_ms // 1_000)}, {total} sessions{roles}")
+    yield cleaned(
+        f"broker of epoch {found.epoch}, up {time_of(found.uptime_ms // 1_000 * 1_000_000)}, {total} sessions{roles}"
+    )
     for section, columns in _COLUMNS.items():
         yield from _table(section, columns, getattr(found, section))
     yield from _list("subscriptions", found.subscriptions, "sessions")
     yield from _list("plain ZeroMQ", found.plain if any(found.plain.values()) else {})
     if found.journal:
         facts = {name: getattr(found.journal, name) for name in _JOURNAL}
-        yield from _list("journal", {name: fact for name, fact in facts.items() if fact is not None})
+        yield from _list(
+            "journal", {_title(name): _cell(name, fact) for name, fact in facts.items() if fact is not None}
+        )
     yield from _list("refused", found.refused)
     yield from _list("connections", {name: count for name, count in _connections(found.guard or Guard()) if count})
     yield from _list("counters", found.counters)
@@ -83,9 +87,8 @@ def _journal_warnings(journal: Journal) -> Iterator[str]:
 def _table(section: str, columns: Sequence[str], rows: Mapping[str, object]) -> Iterator[str]:
     """What a broker does not tell is left blank."""
     if rows:
-        cells = ([getattr(row, column) for column in columns] for row in rows.values())
-        shown = [["" if cell is None else str(cell) for cell in row] for row in cells]
-        titles = [section, *(column.replace("_", " ") for column in columns)]
+        shown = [[_cell(column, getattr(row, column)) for column in columns] for row in rows.values()]
+        titles = [section, *map(_title, columns)]
         yield from _rows(titles, [[name, *row] for name, row in zip(rows, shown, strict=True)])
 
 
@@ -105,9 +108,21 @@ def _rows(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]
         yield "  ".join(cells).rstrip()
 
 
-def _duration(seconds: int) -> str:
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    parts = [f"{value} {unit}" for value, unit in ((days, "d"), (hours, "h"), (minutes, "min")) if value]
-    return " ".join([*parts, f"{seconds} s"])
+def _title(name: str) -> str:
+    """A key in words; its unit stands with the figure."""
+    return name.removesuffix("_us").removesuffix("_ms").replace("_", " ")
+
+
+def _cell(name: str, fact: Fact) -> str:
+    """A fact for people, in the unit that its key ends with. Counts and offsets stay as they are: they are copied."""
+    if not isinstance(fact, int | float):
+        return "" if fact is None else fact
+    match name.rpartition("_")[2]:
+        case "bytes":
+            return size_of(fact)
+        case "us":
+            return time_of(fact)
+        case "ms":
+            return time_of(fact * 1_000)
+        case _:
+            return str(fact)

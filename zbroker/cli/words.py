@@ -7,6 +7,8 @@ import unicodedata
 from itertools import accumulate
 from typing import Final
 
+_SIZES: Final = (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1))
+_TIMES: Final = (("s", 1_000_000), ("ms", 1_000), ("us", 1))
 _CHARACTERS_MAX: Final = 1_000  # a screen has about 2,000, and an error's detail may have megabytes
 
 
@@ -33,6 +35,29 @@ def fitted(text: str, columns: int) -> str:
         return clean
     ends = accumulate(map(columns_of, clean))
     return clean[: sum(end <= columns - 1 for end in ends)] + "…" if columns > 0 else ""
+
+
+def size_of(count: float) -> str:
+    """Bytes for people: 512 B, 1.5 KiB, 64 MiB."""
+    return _scaled(count, _SIZES)
+
+
+def time_of(microseconds: float) -> str:
+    """A duration for people: 850 us, 1.5 ms, 12 s, 1 d 2 h 3 min 4 s."""
+    if microseconds < 60_000_000:
+        return _scaled(microseconds, _TIMES)
+    minutes, seconds = divmod(int(microseconds) // 1_000_000, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [f"{value} {unit}" for value, unit in ((days, "d"), (hours, "h"), (minutes, "min")) if value]
+    return " ".join([*parts, f"{seconds} s"])
+
+
+def _scaled(value: float, units: tuple[tuple[str, int], ...]) -> str:
+    """In the largest unit of which there is at least one; two digits, since more are noise, or all before the point."""
+    unit, factor = next(((unit, factor) for unit, factor in units if value >= factor), units[-1])
+    digits = 1 if value / factor < 9.95 else 0
+    return f"{f'{value / factor:.{digits}f}'.removesuffix('.0')} {unit}"
 
 
 def columns_of(text: str) -> int:

@@ -1,5 +1,6 @@
 """The table of `zbroker status`: what is there, warnings first."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,5 +74,26 @@ def test_plain_programs_are_shown_when_there_are_any() -> None:
 def test_a_fact_that_the_broker_does_not_have_is_left_out() -> None:
     journal = {"folder": "/d", "checkpoint_age_ms": None, "segments": 0}
     text = "\n".join(lines_of({**EMPTY, "journal": journal}))
-    assert "checkpoint_age_ms" not in text
+    assert "checkpoint" not in text
     assert "segments" in text
+
+
+def test_sizes_and_times_have_units() -> None:
+    journal = {
+        "bytes": 3 << 20,
+        "live_bytes": 1_536,
+        "sync_p50_us": 1_500,
+        "checkpoint_age_ms": 61_000,
+        "epoch": 1_700_000_000,
+    }
+    streams = {"a": {**STREAM, "bytes": 5 << 30}}
+    text = "\n".join(lines_of({**EMPTY, "journal": journal, "streams": streams}))
+    for title, figure in (
+        ("bytes", "3 MiB"),
+        ("live bytes", "1.5 KiB"),
+        ("sync p50", "1.5 ms"),
+        ("checkpoint age", "1 min 1 s"),
+    ):
+        assert re.search(rf"^{title} +{figure}$", text, re.MULTILINE), title
+    assert re.search(r"^a +1 +5 GiB ", text, re.MULTILINE)
+    assert re.search(r"^epoch +1700000000$", text, re.MULTILINE)

@@ -6,7 +6,7 @@ import pytest
 
 from patterns.wire.errors import HandlerFailed, ZbrokerError
 from zbroker.cli.command import ClientCommand
-from zbroker.cli.words import cleaned, columns_of, fitted, say
+from zbroker.cli.words import cleaned, columns_of, fitted, say, size_of, time_of
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,21 @@ def test_an_error_that_a_peer_wrote_is_one_printable_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.isprintable()
     assert line.startswith(r"zbroker: \x1b[7mcode\nzbroker: x: \x1b]0;owned")
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(0, "0 B"), (1_023, "1023 B"), (1_024, "1 KiB"), (1_536, "1.5 KiB"), (10_239, "10 KiB"), ((1 << 20) - 1, "1024 KiB"),
+     (1 << 20, "1 MiB"), (64 << 20, "64 MiB"), (3 << 40, "3 TiB"), (1 << 62, "4194304 TiB")],
+)  # fmt: skip
+def test_bytes_are_shown_in_units(count: int, shown: str) -> None:
+    assert size_of(count) == shown
+
+
+@pytest.mark.parametrize(
+    ("microseconds", "shown"),
+    [(0, "0 us"), (850, "850 us"), (1_500, "1.5 ms"), (12_400, "12 ms"), (2_000_000, "2 s"), (59_900_000, "60 s"),
+     (60_000_000, "1 min 0 s"), (93_784_000_000, "1 d 2 h 3 min 4 s")],
+)  # fmt: skip
+def test_durations_are_shown_in_units(microseconds: int, shown: str) -> None:
+    assert time_of(microseconds) == shown
