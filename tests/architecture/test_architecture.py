@@ -51,6 +51,7 @@ SOCKETS_OF_OTHERS = {
     "patterns/io/sockets.py": "libzmq's monitor, an inproc PAIR that carries no message of a peer",
     "patterns/io/guard.py": "libzmq's monitor, likewise",
     "zbroker/processes/loop.py": "the bell, an OS socket pair without ZeroMQ",
+    "zbroker/processes/line.py": "a socketpair of the OS between broker and sidecar, without ZeroMQ",
     "zbroker/bench/": "measures bare pyzmq beside us",
     "zbroker/demo/programs.py": "shows a peer that has nothing but pyzmq and JSON",
 }
