@@ -364,7 +364,7 @@ def _judges_the_dead_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     def late(self: checkpoint.Checkpoints, headers: Any, damage: Any) -> checkpoint.Meta:
         anchor = self._anchor
         assert anchor is not None
-        self._dead = {number for number in headers if number < anchor.number and self._liveness.is_dead(number)}
+        self._dead = self._liveness.droppable(headers, anchor.number)
         return describe(self, headers, damage)
 
     monkeypatch.setattr(checkpoint.Checkpoints, "_describe", late)
@@ -375,7 +375,7 @@ def _does_not_wait_for_what_it_reflects(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def _unlinks_what_is_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zbroker.store.liveness.Liveness._covers", lambda self, stream_id, first, last: first < 50)
+    monkeypatch.setattr("zbroker.store.liveness.Liveness._is_wanted", lambda self, stream_id, first, last: first >= 50)
 
 
 @pytest.mark.parametrize(

@@ -135,13 +135,7 @@ class BrokerProcess:
         finally:
             disk.faults = faults
         holes = scan.known + scan.fresh
-        # The end of a life's last segment stands in the header of the next one. Where that was given back, a look at
-        # the whole log shows what is void; the broker itself begins behind it, at its checkpoint.
-        log = [found for found in log if not self._is_void(*found, gone)]
         return log, holes, gone
-
-    def _is_void(self, record: Record, position: Position, gone: GivenBack) -> bool:
-        return gone.has(position.segment + 1) and self.world.truth.was_given_back(record, position)
 
     def _compare(self, engine: BrokerEngine, opened: Opened, log: list[tuple[Record, Position]], now: int) -> None:
         """5: checkpoint and replay make the same as a replay of everything that was ever in the log."""

@@ -140,11 +140,6 @@ class LogTruth:
         """Records whose segments were unlinked, in order: checkpoints have what they said."""
         return [(entry.record, entry.position) for _, entry in sorted(self._given.items())]
 
-    def was_given_back(self, record: Record, position: Position) -> bool:
-        """Whether the record of this index is another one, whose segment is gone or just going."""
-        entry = self._given.get(record.index) or self.entries.get(record.index)
-        return entry is not None and entry.position != position and entry.record != record
-
     def opened(self, opened: Opened, log: list[tuple[Record, Position]], found: list[Damage], gone: GivenBack) -> None:
         """What a life begins with, against all that is known; `gone` are segments that were given back."""
         require(not self._epochs or opened.epoch > self._epochs[-1], f"3: epoch {opened.epoch} after {self._epochs}")
@@ -152,7 +147,7 @@ class LogTruth:
         shown = {record.index: (record, position) for record, position in log}
         require(list(shown) == sorted(shown) and len(shown) == len(log), "4: an open shows records out of order")
         self._give_back(shown, gone)
-        told = self._told(opened, shown, found, gone)
+        told = self._told(opened, shown, found)
         self._judge_missing(opened, shown, told)
         self._adopt(opened, log)
         if opened.torn_bytes:
@@ -171,17 +166,12 @@ class LogTruth:
             )
             self.coverage["record_given_back"] += 1
 
-    def _told(
-        self, opened: Opened, shown: dict[int, tuple[Record, Position]], found: list[Damage], gone: GivenBack
-    ) -> set[int]:
+    def _told(self, opened: Opened, shown: dict[int, tuple[Record, Position]], found: list[Damage]) -> set[int]:
         """Indexes that the open says are lost; nothing else may be missing below its end."""
         told: set[int] = set()
         for damage in (*opened.damage, *found):  # what lies before a checkpoint is told when it is read
             told.update(range(damage.first_index, min(damage.last_index, self.last + 64) + 1))
-            is_void = gone.has(damage.segment + 1)  # where this life ended stood in a header that is gone
-            require(
-                is_void or self.is_damaged or bool(self.damaged), f"2: damage is told of, and there was none: {damage}"
-            )
+            require(self.is_damaged or bool(self.damaged), f"2: damage is told of, and there was none: {damage}")
         self._told_ever |= told  # a hole may be forgotten when its whole segment is given back
         known = min(opened.next_index, self.last + 1)
         missing = [

@@ -5,7 +5,7 @@ may reflect is durable. Beside it, each segment that is full gets an index of it
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -136,7 +136,7 @@ class Checkpoints:
         """The next one is due so much later than this."""
         self._counted_from = (index, log_bytes)
 
-    def begin(self, anchor: Anchor, numbers: Iterable[int]) -> None:
+    def begin(self, anchor: Anchor, headers: Mapping[int, SegmentHeader]) -> None:
         """Everything before the anchor is durable, and will be in the chunks.
 
         Of all segments those are not listed that are dead now: the state that follows knows so. What dies while it is cut it
@@ -144,7 +144,7 @@ class Checkpoints:
         """
         self.abandon_draft()
         self._anchor = anchor
-        self._dead = {number for number in numbers if number < anchor.number and self._liveness.is_dead(number)}
+        self._dead = self._liveness.droppable(headers, anchor.number)
         self._writer = ChunkWriter(self._disk, f"{self._folder}/{DRAFT}")
 
     def put(self, chunk: bytes, segment: int, header: SegmentHeader | None) -> None:

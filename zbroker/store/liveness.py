@@ -1,23 +1,24 @@
 """Which segments still hold a message that anybody may read: the spans of each, and what was forgotten. FORMAT.md 7.3."""
 
-from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from patterns.wire.records import Position, Record, RecordKind
+from patterns.wire.settled import Range, Settled
 from zbroker.store.run import Visit
+from zbroker.store.segment import SegmentHeader
 
 Span = tuple[int, int, int]  # stream id, first and last offset
 
 
 class Liveness:
-    """By segment, the first and last offset of each stream; by stream, the ranges that nobody wants any more.
+    """By segment, the first and last offset of each stream; by stream, the offsets that nobody wants any more.
 
     A segment of which no spans are known is alive.
     """
 
     def __init__(self) -> None:
         self._spans: dict[int, dict[int, tuple[int, int]]] = {}
-        self._dead: dict[int, list[tuple[int, int]]] = {}
+        self._forgotten: dict[int, Settled] = {}
         self._given_up: set[int] = set()
 
     def begin(self, segment: int) -> None:
@@ -31,7 +32,7 @@ class Liveness:
         spans[stream_id] = (first if known is None else known[0], first + count - 1)
 
     def load(self, segment: int, spans: Iterable[Span]) -> None:
-        """What spans() said, in another life."""
+        """What spans() said, in another life; or what is left of it."""
         self._spans[segment] = {stream_id: (first, last) for stream_id, first, last in spans}
 
     def spans(self, segment: int) -> list[Span] | None:
@@ -42,14 +43,24 @@ class Liveness:
     def forget(self, ranges: Iterable[Span]) -> None:
         """Nobody will read these."""
         for stream_id, first, last in ranges:
-            known = self._dead.setdefault(stream_id, [])
-            merged: list[tuple[int, int]] = []
-            for begin, end in sorted([*known, (first, last)]):
-                if merged and begin <= merged[-1][1] + 1:
-                    merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-                else:
-                    merged.append((begin, end))
-            self._dead[stream_id] = merged
+            known = self._forgotten.get(stream_id)
+            if known is None:
+                known = self._forgotten[stream_id] = Settled()
+            known.add(first, last)
+
+    def wanted(self, stream_id: int, first: int, last: int) -> list[Range]:
+        """What of these offsets somebody may read, in order."""
+        known = self._forgotten.get(stream_id)
+        return [(first, last)] if known is None else list(known.missing(first, last))
+
+    def live(self, segment: int) -> tuple[int, int] | None:
+        """Messages of a segment that are wanted, of how many that its spans name; None when those are not known."""
+        spans = self._spans.get(segment)
+        if spans is None:
+            return None
+        total = sum(last - first + 1 for first, last in spans.values())
+        forgotten = ((self._forgotten.get(stream_id), span) for stream_id, span in spans.items())
+        return total - sum(known.count(*span) for known, span in forgotten if known is not None), total
 
     def give_up(self, segment: int) -> None:
         """The newest checkpoint does not list it: it was dead then."""
@@ -60,16 +71,34 @@ class Liveness:
         if segment in self._given_up:
             return True
         spans = self._spans.get(segment)
-        return spans is not None and all(self._covers(stream_id, *span) for stream_id, span in spans.items())
+        return spans is not None and not any(self._is_wanted(stream_id, *span) for stream_id, span in spans.items())
 
     def count_dead(self, segments: Iterable[int], below: int) -> int:
         """How many of them, of those with a number below."""
         return sum(self.is_dead(segment) for segment in segments if segment < below)
 
-    def _covers(self, stream_id: int, first: int, last: int) -> bool:
-        ranges = self._dead.get(stream_id, [])
-        place = bisect_right(ranges, (first, 1 << 63)) - 1
-        return place >= 0 and ranges[place][0] <= first and last <= ranges[place][1]
+    def droppable(self, headers: Mapping[int, SegmentHeader], below: int) -> set[int]:
+        """Those of the segments with a number below that the log needs no more.
+
+        Not one that begins a life, as long as the last segment of the life before is kept as it was written: where that
+        one ends stands in the first_index of its successor alone, and what lies behind was never confirmed.
+        """
+        found: set[int] = set()
+        before: SegmentHeader | None = None
+        for number in sorted(headers):
+            if number >= below:
+                break
+            header = headers[number]
+            is_end_of_void = before is not None and before.generation == 0 and before.epoch != header.epoch
+            if self.is_dead(number) and not is_end_of_void:
+                found.add(number)
+            else:
+                before = header
+        return found
+
+    def _is_wanted(self, stream_id: int, first: int, last: int) -> bool:
+        known = self._forgotten.get(stream_id)
+        return known is None or next(known.missing(first, last), None) is not None
 
     def drop(self, segment: int) -> None:
         """It is gone."""

@@ -64,7 +64,7 @@ NONE_GIVEN_BACK = GivenBack()
 
 
 class SegmentReport(msgspec.Struct):
-    """What the scan met in one segment; `state` is whole, torn, damaged, blank, headless, or dead (verify)."""
+    """What the scan met in one segment; `state` is whole, torn, damaged, blank, headless, or dead."""
 
     number: int
     name: str
@@ -89,7 +89,7 @@ class LogScan:
 
     Results: `end_index` (what the next record carries), `records`, `bytes`, `found` (every hole), `fresh` (those
     that no LOST record tells of yet), `torn_bytes`, `reports`. `progress` hears the bytes of each file as it is begun;
-    segments `given_back` may be missing.
+    segments `given_back` may be missing, and are passed over where they are not: a power cut may have brought one back alone.
     """
 
     def __init__(
@@ -105,7 +105,8 @@ class LogScan:
         self._given_back = given_back
         self._progress = progress
         self._start = start
-        self._files = files
+        self._files = [file for file in files if not given_back.has(file.number)]
+        self._dead = [file for file in files if given_back.has(file.number)]
         self._visit = visit
         self._highest: int | None = None  # W, once looked for
         self._ended = False
@@ -125,8 +126,7 @@ class LogScan:
         self._load_lost()
         headless: list[SegmentFile] = []
         for place, file in enumerate(self._files):
-            name = file.path.rpartition("/")[2]
-            report = SegmentReport(file.number, name, "blank" if file.is_blank else "headless", size=file.size)
+            report = _report(file, "blank" if file.is_blank else "headless")
             self.reports.append(report)
             self._progress(file.size)
             if file.header is None:
@@ -139,6 +139,8 @@ class LogScan:
             self._trailing(headless)
         if self._start is not None and not any(file.header for file in self._files):
             self._all_gone(self._start)
+        self.reports += [_report(file, "dead") for file in self._dead]
+        self.reports.sort(key=lambda report: report.number)
         return self
 
     # -- before the pass ------------------------------------------------------------------------------
@@ -373,6 +375,10 @@ class LogScan:
         same = [file.header for file in self._files if file.header and file.header.epoch == header.epoch]
         known = max(other.durable_index for other in same)
         return min(bound, max(known, durable_in(window, header, offset)) + 1)
+
+
+def _report(file: SegmentFile, state: str) -> SegmentReport:
+    return SegmentReport(file.number, file.path.rpartition("/")[2], state, size=file.size)
 
 
 def _leading_losses(window: Window, header: SegmentHeader, bound: int) -> list[Damage]:

@@ -72,8 +72,6 @@ def verify_folder(disk: Disk, folder: str, progress: Progress = silent) -> Folde
     finally:
         if lock is not None:
             disk.close(lock)
-    for part in scan.reports:
-        part.state = "dead" if dead.has(part.number) else part.state
     return FolderReport(
         segments=scan.reports,
         damage=scan.found,

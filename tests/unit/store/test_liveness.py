@@ -1,6 +1,7 @@
 """A segment is dead when all that it spans was forgotten, and never because nothing is known of it."""
 
 from zbroker.store.liveness import Liveness
+from zbroker.store.segment import SegmentHeader
 
 
 def noted() -> Liveness:
@@ -52,3 +53,43 @@ def test_spans_come_back_in_another_life() -> None:
     assert not other.is_dead(1)
     other.give_up(1)
     assert other.is_dead(1)
+
+
+def header(number: int, epoch: int, generation: int = 0) -> SegmentHeader:
+    return SegmentHeader(
+        folder_uuid=b"u" * 16,
+        number=number,
+        last_covered=number,
+        generation=generation,
+        epoch=epoch,
+        first_index=number * 10,
+        durable_index=number * 10 - 1,
+        checkpoint_index=0,
+        salt=b"s" * 16,
+        segment_bytes=1 << 16,
+        created_ms=0,
+        oldest_needed=1,
+    )
+
+
+def test_what_begins_a_life_stays_as_long_as_the_one_before_may_hold_records_that_are_void() -> None:
+    liveness = noted()
+    for segment in (3, 4, 5):
+        liveness.begin(segment)
+    liveness.forget([(7, 10, 14)])
+    written = {number: header(number, epoch) for number, epoch in ((1, 1), (2, 1), (3, 2), (4, 2), (5, 3))}
+    assert liveness.droppable(written, below=5) == {2, 4}, "3 begins a life, and 1 is alive"
+    compacted = {**written, 1: header(1, 1, generation=1)}
+    assert liveness.droppable(compacted, below=5) == {2, 3, 4}, "nothing void is in a compacted one"
+    liveness.give_up(1)
+    assert liveness.droppable(written, below=6) == {1, 2, 3, 4, 5}
+
+
+def test_live_messages_are_counted_and_named() -> None:
+    liveness = noted()
+    assert liveness.live(1) == (11, 11)
+    liveness.forget([(7, 1, 1), (7, 3, 3), (9, 0, 50)])
+    assert liveness.live(1) == (9, 11)
+    assert liveness.wanted(7, 0, 4) == [(0, 0), (2, 2), (4, 4)]
+    assert liveness.wanted(8, 100, 101) == [(100, 101)]
+    assert liveness.live(4) is None
