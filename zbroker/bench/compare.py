@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,9 +21,10 @@ from zbroker.bench.rows import BARS, FIRST_GROUPS, PLANS, Plan, Settings
 from zbroker.bench.rows.durable import disk_4k
 from zbroker.bench.rows.nats import NEEDS as NATS
 from zbroker.bench.rows.plan import RAW
+from zbroker.bench.rows.stores import NEEDS as LMDB
 
 ALL: Final = "all"
-Progress = Callable[[int, int, str], None]
+Progress = Callable[[float, int, str], None]
 _DISK_PROBE_S: Final = 0.5
 
 
@@ -47,15 +49,17 @@ def chosen(names: Sequence[str]) -> list[Plan]:
 
 def without_missing(plans: Sequence[Plan], *, over_tcp: bool) -> tuple[list[Plan], list[str]]:
     """(the rows that can be run here, why others cannot)."""
-    reasons = []
+    missing = {}
     if not over_tcp:
-        reasons.append("nats-server has no ipc transport")
+        missing[NATS] = "nats-server has no ipc transport"
     elif not nats_is_there():
-        reasons.append("nats-server and nats-py are not installed: pip install 'zbroker[bench]'")
-    if not reasons:
-        return list(plans), []
-    kept = [plan for plan in plans if plan.needs != NATS]
-    return kept, reasons if len(kept) < len(plans) else []
+        missing[NATS] = "nats-server and nats-py are not installed: pip install 'zbroker[bench]'"
+    if find_spec(LMDB) is None:
+        missing[LMDB] = "lmdb is not installed: pip install 'zbroker[bench]'"
+    wanted = {plan.needs for plan in plans}
+    return [plan for plan in plans if plan.needs not in missing], [
+        reason for needs, reason in missing.items() if needs in wanted
+    ]
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,9 +139,14 @@ def compare(plans: Sequence[Plan], settings: Settings, progress: Progress, sizes
     rows = {case.name: _empty(case, settings) for case in cases}
     total = len(cases) * settings.repeat
     for done, case in enumerate(order(cases, settings.repeat)):
-        progress(done, total, rows[case.name].label)
-        at_size = settings if case.size is None else msgspec.structs.replace(settings, size=case.size)
-        rows[case.name].samples.append(case.plan.run(at_size))
+        label = rows[case.name].label
+
+        def tell(part: float, done: int = done, label: str = label) -> None:
+            progress(done + part, total, label)
+
+        tell(0.0)
+        told = msgspec.structs.replace(settings, size=case.size or settings.size, tell=tell)
+        rows[case.name].samples.append(case.plan.run(told))
     progress(total, total, "")
     return Report(
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -160,6 +169,7 @@ def _told(settings: Settings, sizes: Sequence[int]) -> dict[str, Any]:
         "connections": settings.connections,
         "api": settings.api,
         "rate": settings.rate,
+        "backlog": settings.backlog,
         "window_messages": WINDOW,
     }
 

@@ -18,7 +18,7 @@ LEAST: Final = 0.03  # a smaller change is not told from none: two runs of the s
 # Not bytes_rate, which is rate times a size, nor max_us, which one hiccup decides.
 _JUDGED: Final = tuple(field for field in FIGURES if field not in ("bytes_rate", "max_us"))
 _SAME_MACHINE: Final = ("cpu", "cores", "system", "architecture")
-_SAME_RUN: Final = ("seconds", "size", "transport", "api", "rate", "connections")
+_SAME_RUN: Final = ("seconds", "size", "transport", "api", "rate", "connections", "backlog")
 _BUSY: Final = 0.5  # of the cores; a figure made beside others' load says little
 _DEFAULTS: Final = {"transport": "tcp", "api": "sync", "rate": None}  # of results that are older than the choice
 _UNTOLD: Final = object()

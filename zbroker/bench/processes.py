@@ -14,6 +14,8 @@ from typing import IO, Any, Final, Self
 
 import msgspec
 
+from zbroker.bench.footprint import written_in
+
 READY_S: Final = 60.0  # nine processes start on two cores, which others use too
 _GOODBYE_S: Final = 10.0
 
@@ -28,10 +30,17 @@ class Usage(msgspec.Struct, frozen=True):
     Attributes:
         cpu_s: of all its threads, user and system.
         resident_bytes: memory.
+        written_bytes: that it has caused to be written to disks; None where the system does not tell.
     """
 
     cpu_s: float
     resident_bytes: int
+    written_bytes: int | None = None
+
+    def __add__(self, other: Usage) -> Usage:
+        pair = self.written_bytes, other.written_bytes
+        written = None if None in pair else sum(one or 0 for one in pair)
+        return Usage(self.cpu_s + other.cpu_s, self.resident_bytes + other.resident_bytes, written)
 
 
 class Process:
@@ -71,9 +80,10 @@ class Process:
         return found
 
     def usage(self) -> Usage:
-        """What it has used so far. Raises BenchFailed."""
+        """What it and its children have used so far. Raises BenchFailed."""
         try:
-            return _usage_of(self._process.pid)
+            own = _usage_of(self._process.pid)
+            return sum((_usage_of(pid) for pid in descendants(self._process.pid)), own)
         except (OSError, ValueError, IndexError, subprocess.SubprocessError) as error:
             raise BenchFailed(f"nothing tells what {self.name} uses: {error}") from error
 
@@ -110,12 +120,22 @@ class Process:
         self.close()
 
 
+def descendants(pid: int) -> list[int]:
+    """The children of a process, and theirs; none where the system does not tell."""
+    try:
+        told = [place.read_text() for place in Path(f"/proc/{pid}/task").glob("*/children")]
+    except OSError:
+        return []
+    children = [int(one) for line in told for one in line.split()]
+    return children + [below for child in children for below in descendants(child)]
+
+
 def _usage_of(pid: int) -> Usage:
     place = Path(f"/proc/{pid}")
     ran = [int(one.read_text().split()[0]) for one in place.glob("task/*/schedstat")]  # ns; `stat` counts in 10 ms
     if ran:
         resident = int((place / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        return Usage(sum(ran) / 1e9, resident)
+        return Usage(sum(ran) / 1e9, resident, written_in(place / "io"))
     told = subprocess.run(["ps", "-o", "time=,rss=", "-p", str(pid)], capture_output=True, text=True, check=True)
     cpu, kib = told.stdout.split()
     return Usage(seconds_of(cpu), int(kib) * 1_024)
@@ -142,6 +162,10 @@ class Broker(Process):
 
     Args:
         bind: an endpoint; port 0 picks a free one.
+
+    Attributes:
+        bound: where it is.
+        folder: of its journal.
     """
 
     def __init__(self, bind: str, folder: str | None) -> None:
@@ -151,10 +175,16 @@ class Broker(Process):
             ["zbroker", "run", "--config", os.devnull, "--bind", bind, "--json", "--log-level", "warning", *where],
         )
         self.bound = bind
+        self.folder = folder
 
     def address(self) -> str:
         """Where clients connect, once it is ready."""
         self.bound = self.said()["addresses"]["native"]
+        return self.connects_to
+
+    @property
+    def connects_to(self) -> str:
+        """The same, once it has been asked for."""
         scheme, _, rest = self.bound.partition("://")
         return f"zb://{rest}" if scheme == "tcp" else f"zb+{scheme}://{rest}"
 

@@ -27,6 +27,11 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
         cpu_percent: of the broker, of one core.
         resident_bytes: of the broker, a connection.
         back_s: until all clients were back.
+        per_commit: messages that one sync covered, on average.
+        write_factor: bytes that were written to the disk, for each byte of bodies that was stored.
+        space_factor: bytes of disk taken up, for each byte of bodies that is still there to be delivered.
+        held_bytes: memory of the broker, at its most.
+        ready_s: from the start of a broker until it serves.
     """
 
     rate: float | None = None
@@ -44,6 +49,11 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
     cpu_percent: float | None = None
     resident_bytes: float | None = None
     back_s: float | None = None
+    per_commit: float | None = None
+    write_factor: float | None = None
+    space_factor: float | None = None
+    held_bytes: float | None = None
+    ready_s: float | None = None
 
 
 # What a row can be asked for, and whether more of it is better.
@@ -58,6 +68,10 @@ FIGURES: Final[dict[str, bool]] = {
     "cpu_percent": False,
     "resident_bytes": False,
     "back_s": False,
+    "write_factor": False,
+    "space_factor": False,
+    "held_bytes": False,
+    "ready_s": False,
 }
 
 
@@ -176,7 +190,7 @@ def summary(report: Report) -> dict[str, Any]:
     """The report as plain data, each row with the medians of its samples beside them."""
     plain: dict[str, Any] = msgspec.to_builtins(report)
     for row, data in zip(report.rows, plain["rows"], strict=True):
-        found = {field: row.figure(field) for field in (*FIGURES, "per_batch", "offered")}
+        found = {field: row.figure(field) for field in (*FIGURES, "per_batch", "per_commit", "offered")}
         data["figures"] = {field: msgspec.to_builtins(value) for field, value in found.items() if value is not None}
         data["lost"], data["damaged"] = row.lost, row.damaged
     return plain

@@ -37,6 +37,11 @@ _COLUMNS: Final[tuple[tuple[str, str, Callable[[Row], str]], ...]] = (
     ("CPU %", "cpu_percent", lambda row: _number(row.figure("cpu_percent"), 1, 2)),
     ("KiB each", "resident_bytes", lambda row: _number(row.figure("resident_bytes"), 1_024, 1)),
     ("back s", "back_s", lambda row: _number(row.figure("back_s"), 1, 2)),
+    ("per commit", "per_commit", lambda row: _number(row.figure("per_commit"))),
+    ("written x", "write_factor", lambda row: _number(row.figure("write_factor"), 1, 2)),
+    ("on disk x", "space_factor", lambda row: _number(row.figure("space_factor"), 1, 2)),
+    ("MiB held", "held_bytes", lambda row: _number(row.figure("held_bytes"), 1 << 20, 1)),
+    ("ready s", "ready_s", lambda row: _number(row.figure("ready_s"), 1, 2)),
     ("lost", "", lambda row: _lost(row)),
 )
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 _PIPE_COLUMNS: Final = 150  # a file has no width; rich would assume 80 and break every label
 _TERMINATED: Final = 143  # 128 + SIGTERM
-_Progress = Callable[[int, int, str], None]
+_Progress = Callable[[float, int, str], None]
+_STEPS: Final = 1_000  # of the bar, for each sample: a backlog's takes minutes
 _F = TypeVar("_F", bound=Callable[..., Any])
 _SIZE: Final = click.IntRange(16, 1_048_576)
 
@@ -42,6 +43,8 @@ def _shared_options(command: _F) -> _F:
                      help="Between all processes of a row."),
         click.option("--connections", type=click.IntRange(1, 10_000), default=1_000, show_default=True,
                      help="Of the rows with many."),
+        click.option("--backlog", type=click.IntRange(100, 100_000_000), default=50_000, show_default=True, metavar="N",
+                     help="Messages of the rows with a backlog; ten million take long."),
         click.option("--data", type=click.Path(path_type=Path, file_okay=False),
                      help="Folder on the disk to measure.  [a temporary one]"),
         click.option("--output", type=click.Path(path_type=Path, dir_okay=False),
@@ -54,7 +57,7 @@ def _shared_options(command: _F) -> _F:
 
 @click.group()
 def bench() -> None:
-    """Measure this machine: zbroker beside bare pyzmq, libzmq's own proxy and nats-server."""
+    """Measure this machine: zbroker beside bare pyzmq, libzmq's own proxy, nats-server, LMDB and SQLite."""
 
 
 @bench.command(cls=ClientCommand)
@@ -66,7 +69,8 @@ def compare(rows: str | None, sizes: tuple[int, ...], output: Path | None, as_js
     """Rows side by side, in rounds, held against their bars.
 
     Groups: live, device, request, durable, confirm; aio (asyncio beside threads), fan (1 to 8, 8 to 1), translate, nats, latency
-    (at fixed rates, from the intended time), connections, stalled.
+    (at fixed rates, from the intended time), connections, stalled, streams, stores (LMDB, SQLite, the bare disk), checkpoint,
+    ready, backlog.
 
     \b
     zbroker bench compare --rows live,request --repeat 5 --output before.json
@@ -240,11 +244,11 @@ def _progress() -> Iterator[_Progress]:
 
     with click.progressbar(length=1, label="measuring", file=sys.stderr, item_show_func=shown) as bar:
 
-        def tell(done: int, total: int, what: str) -> None:
+        def tell(done: float, total: int, what: str) -> None:
             nonlocal label
             label = what
-            bar.length = total
-            bar.update(done - bar.pos)
+            bar.length = total * _STEPS
+            bar.update(round(done * _STEPS) - bar.pos)
             bar.render_progress()
 
         yield tell

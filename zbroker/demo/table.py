@@ -63,5 +63,5 @@ def _where(report: Report) -> str:
     return f"data on {report.disk['file_system']}, 4 KiB synced in {synced_us:.0f} us"
 
 
-def _in_silence(done: int, total: int, label: str) -> None:
+def _in_silence(done: float, total: int, label: str) -> None:
     """The table is short enough without a bar."""

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from zbroker.bench.processes import seconds_of
+from zbroker.bench.processes import Usage, seconds_of
 
 
 @pytest.mark.parametrize(
@@ -10,3 +10,8 @@ from zbroker.bench.processes import seconds_of
 )
 def test_cpu_time_of_ps_is_read(text: str, seconds: float) -> None:
     assert seconds_of(text) == pytest.approx(seconds)
+
+
+def test_use_adds_up_and_what_is_not_known_stays_unknown() -> None:
+    assert Usage(1.0, 10, 5) + Usage(0.5, 20, 7) == Usage(1.5, 30, 12)
+    assert (Usage(1.0, 10, 5) + Usage(0.5, 20)).written_bytes is None

@@ -24,8 +24,24 @@ _SENDER_SHIFT: Final = 48  # of the number that a raw body begins with; its seco
 def raw_bodies(size: int, sender: int = 0) -> list[bytes]:
     """Bytes of one size, each different in its first 8 bytes and in what follows; the second byte is the sender's number."""
     count = 1 << (max(64, min(DISTINCT, _POOL_BYTES // size)).bit_length() - 1)  # a whole number of tellings
-    first = (sender << _SENDER_SHIFT) + 1
-    return [(number.to_bytes(8, "big") * (size // 8 + 1))[:size] for number in range(first, first + count)]
+    first = first_number(sender)
+    return [body_of(number, size) for number in range(first, first + count)]
+
+
+def first_number(sender: int) -> int:
+    """What the first raw body of a sender begins with; the others count on."""
+    return (sender << _SENDER_SHIFT) + 1
+
+
+def body_of(number: int, size: int) -> bytes:
+    """The raw body with this number."""
+    return (number.to_bytes(8, "big") * (size // 8 + 1))[:size]
+
+
+def number_of(body: bytes) -> int:
+    """Which one a raw body is; 0 when it is none."""
+    number = int.from_bytes(body[:8], "big")
+    return number if number and body == body_of(number, len(body)) else 0
 
 
 def sender_of(body: bytes) -> int:

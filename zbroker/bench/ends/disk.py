@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+from zbroker.bench.ends import starting
 from zbroker.bench.figures import percentile
 
 Say = Callable[[dict[str, Any]], None]
+_LOOK_S: Final = 0.002  # a checkpoint takes tens of milliseconds
 _FILE_BYTES: Final = 64 * 1024 * 1024  # preallocated and written over, as the journal does
 
 
@@ -20,6 +22,22 @@ def _sync(fd: int) -> None:
         os.fsync(fd)
     else:
         os.fdatasync(fd)
+
+
+def watch_for(say: Say, *, folder: str, name: str) -> None:
+    """When a file of this name is in the folder: [first seen, last seen] on the machine's monotonic clock, ns; told on demand."""
+    path = Path(folder) / name
+    found: list[list[int]] = []
+    is_there = False
+    say({"watching": name})
+    while not starting.go.wait(_LOOK_S):
+        was_there, is_there = is_there, path.exists()
+        now = time.monotonic_ns()
+        if is_there and not was_there:
+            found.append([now, now])
+        elif is_there:
+            found[-1][1] = now
+    say({"times": found})
 
 
 def write_and_sync(say: Say, *, folder: str, record_bytes: int, seconds: float) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
 
+from patterns import aio
+from patterns.roles.lending import Batch
 from patterns.sync import Consumer, Producer
 from zbroker.bench.ends.asking import Asking
 from zbroker.bench.ends.bodies import DISTINCT, END, differing_bytes, differing_records, pool_of
@@ -25,9 +29,33 @@ _LAST_S: Final = 60.0  # for the last confirm: a slow disk still has to write wh
 _PART: Final = 1_024
 
 
-def produce(say: Say, *, address: str, codec: str, body: str, size: int, seconds: float) -> None:
-    """One send_many() over a generator: pipelined, it returns when all is confirmed as on disk."""
+def produce(
+    say: Say,
+    *,
+    address: str,
+    codec: str,
+    body: str,
+    size: int,
+    seconds: float,
+    api: str = "sync",
+    most: int | None = None,
+) -> None:
+    """One send_many() over a generator: pipelined, it returns when all is confirmed as on disk. `most`: messages."""
     pool, end, _ = pool_of(body, size)
+    bodies = _until(pool, seconds, most)
+    if api == "aio":
+        asyncio.run(_produce_awaited(say, address, codec, end, bodies))
+        return
+    with Producer(address, STREAM, codec=codec, timeout_s=TIMEOUT_S) as producer:
+        producer.send(end)  # the session stands, the stream is made
+        begin = time.monotonic_ns()
+        receipts = producer.send_many(bodies())
+        elapsed = time.monotonic_ns() - begin
+        producer.send(end)
+        say({"sent": len(receipts), "confirmed_rate": len(receipts) * 1e9 / elapsed})
+
+
+def _until(pool: list[Any], seconds: float, most: int | None) -> Callable[[], Iterator[Any]]:
     parts = parts_of(pool, _PART)
 
     def bodies() -> Iterator[Any]:
@@ -38,57 +66,91 @@ def produce(say: Say, *, address: str, codec: str, body: str, size: int, seconds
                 if time.monotonic_ns() >= until:
                     return
 
-    with Producer(address, STREAM, codec=codec, timeout_s=TIMEOUT_S) as producer:
-        producer.send(end)  # the session stands, the stream is made
+    return bodies if most is None else lambda: islice(bodies(), most)
+
+
+async def _produce_awaited(say: Say, address: str, codec: str, end: Any, bodies: Callable[[], Iterator[Any]]) -> None:
+    async with aio.Producer(address, STREAM, codec=codec, timeout_s=TIMEOUT_S) as producer:
+        await producer.send(end)
         begin = time.monotonic_ns()
-        receipts = producer.send_many(bodies())
+        receipts = await producer.send_many(bodies())
         elapsed = time.monotonic_ns() - begin
-        producer.send(end)
+        await producer.send(end)
         say({"sent": len(receipts), "confirmed_rate": len(receipts) * 1e9 / elapsed})
 
 
-def consume(say: Say, *, address: str, codec: str, body: str, size: int, warm_up_s: float) -> None:
+def consume(say: Say, *, address: str, codec: str, body: str, size: int, warm_up_s: float, api: str = "sync") -> None:
     """Consumer.batches(), each acked whole after all its bodies were compared."""
-    pool, end, wire_size = pool_of(body, size)
-    twice = pool * (1 + -(-DISTINCT // len(pool)))  # a batch may begin anywhere in the pool
-    differing = differing_records if body == "dict" else differing_bytes
-    points: list[tuple[int, int]] = []
-    received = damaged = batches = ends = 0
-    with Consumer(
+    taking = _Taking(body, size, warm_up_s)
+    if api == "aio":
+        asyncio.run(_consume_awaited(say, address, codec, taking))
+    else:
+        with Consumer(
+            address, STREAM, group=GROUP, credit=CREDIT, codec=codec, idle_timeout_s=TIMEOUT_S
+        ) as consumer:  # fmt: skip
+            consumer.ready(timeout_s=TIMEOUT_S)
+            say({"ready": True})
+            for batch in consumer.batches():
+                if taking.is_last(batch):
+                    break
+    say(taking.said())
+
+
+async def _consume_awaited(say: Say, address: str, codec: str, taking: _Taking) -> None:
+    async with aio.Consumer(
         address, STREAM, group=GROUP, credit=CREDIT, codec=codec, idle_timeout_s=TIMEOUT_S
     ) as consumer:  # fmt: skip
-        consumer.ready(timeout_s=TIMEOUT_S)
+        await consumer.ready(timeout_s=TIMEOUT_S)
         say({"ready": True})
-        for batch in consumer.batches():
-            bodies = batch.bodies
-            if len(bodies) == 1 and bodies[0] == end:
-                batch.ack()
-                ends += 1
-                if ends == 2:
-                    break
-                points.append((time.monotonic_ns(), 0))
-                continue
-            at = received % len(pool)
-            damaged += differing(bodies, twice[at : at + len(bodies)])
+        async for batch in consumer.batches():
+            if taking.is_last(batch):
+                break
+
+
+class _Taking:
+    """The account of a consumer: an end, bodies of the pool over and over, an end."""
+
+    def __init__(self, body: str, size: int, warm_up_s: float) -> None:
+        self._pool, self._end, self._wire_size = pool_of(body, size)
+        # a batch may begin anywhere in the pool
+        self._twice = self._pool * (1 + -(-DISTINCT // len(self._pool)))
+        self._differing = differing_records if body == "dict" else differing_bytes
+        self._warm_up_ns = int(warm_up_s * 1e9)
+        self._points: list[tuple[int, int]] = []
+        self._received = self._damaged = self._batches = self._ends = 0
+
+    def is_last(self, batch: Batch) -> bool:
+        """Compare and ack it; whether it was the end."""
+        bodies = batch.bodies
+        if len(bodies) == 1 and bodies[0] == self._end:
             batch.ack()
-            received += len(bodies)
-            batches += 1
-            points.append((time.monotonic_ns(), received))
-    rate = steady_rate(points, int(warm_up_s * 1e9))
-    say(
-        {
-            "received": received,
-            "damaged": damaged,
+            self._ends += 1
+            if self._ends == 1:
+                self._points.append((time.monotonic_ns(), 0))
+            return self._ends == 2
+        at = self._received % len(self._pool)
+        self._damaged += self._differing(bodies, self._twice[at : at + len(bodies)])
+        batch.ack()
+        self._received += len(bodies)
+        self._batches += 1
+        self._points.append((time.monotonic_ns(), self._received))
+        return False
+
+    def said(self) -> dict[str, Any]:
+        rate = steady_rate(self._points, self._warm_up_ns)
+        return {
+            "received": self._received,
+            "damaged": self._damaged,
             "rate": rate,
-            "bytes_rate": rate * wire_size,
-            "per_batch": received / max(1, batches),
+            "bytes_rate": rate * self._wire_size,
+            "per_batch": self._received / max(1, self._batches),
+            "body_bytes": self._received * self._wire_size,
         }
-    )
 
 
-def send_each(say: Say, *, address: str, **told: Any) -> None:
-    """Producer.send() for each: it returns when the message is on disk."""
-    with Producer(address, STREAM, codec="raw", timeout_s=TIMEOUT_S) as producer:
+def send_each(say: Say, *, address: str, stream: str = STREAM, tells: bool = False, **told: Any) -> None:
+    """Producer.send() for each: it returns when the message is on disk. With `tells`, when each began and ended is told too."""
+    with Producer(address, stream, codec="raw", timeout_s=TIMEOUT_S) as producer:
         offset = producer.send(END).offset
 
         def send(body: bytes) -> bytes | None:
@@ -96,7 +158,19 @@ def send_each(say: Say, *, address: str, **told: Any) -> None:
             offset += 1
             return body if producer.send(body).offset == offset else None
 
-        say(msgspec.convert(told, Asking).each(send))
+        asking = msgspec.convert(told, Asking)
+        if not tells:
+            say(asking.each(send))
+            return
+        spans: list[tuple[int, int]] = []
+
+        def send_and_note(body: bytes) -> bytes | None:
+            begin = time.monotonic_ns()
+            answer = send(body)
+            spans.append((begin, time.monotonic_ns()))
+            return answer
+
+        say({**asking.each(send_and_note), "spans": spans})
 
 
 def post_paced(say: Say, *, address: str, size: int, seconds: float, warm_up_s: float, rate: float | None) -> None:

@@ -18,16 +18,15 @@ _LOOK_S: Final = 0.02
 KIB: Final = 1_024
 
 
-def _shares(count: int) -> list[int]:
-    """How many each process gets."""
-    whole, rest = divmod(count, _PER_PROCESS)
-    return [_PER_PROCESS] * whole + ([rest] if rest else [])
+def crowds(count: int) -> list[tuple[int, int]]:
+    """(number of the first client, how many) of each process."""
+    return [(first, min(_PER_PROCESS, count - first)) for first in range(0, count, _PER_PROCESS)]
 
 
 @contextmanager
 def _crowd(address: str, count: int) -> Iterator[None]:
     with ExitStack() as stack:
-        workers = [stack.enter_context(Worker("listen", address=address, count=share)) for share in _shares(count)]
+        workers = [stack.enter_context(Worker("listen", address=address, count=share)) for _, share in crowds(count)]
         for worker in workers:
             worker.said()
         yield
@@ -80,7 +79,6 @@ def _wait_for_sessions(address: str, count: int) -> None:
 def _paced(settings: Settings, connections: int) -> Sample:
     """CPU of the broker per message, each in a batch of its own, at a fixed rate."""
     rate = settings.steady()  # of all connections together
-    shares = _shares(connections)
     with running_broker(settings) as running, ExitStack() as stack:
         address = running.address()
         told = {"body": STAMPED, "size": settings.size, "windows": [], "publishers": connections, "idle_s": READY_S}
@@ -98,7 +96,7 @@ def _paced(settings: Settings, connections: int) -> Sample:
                     rate=rate * share / connections,
                 )
             )
-            for share in shares
+            for _, share in crowds(connections)
         ]
         for sender in senders:
             sender.said()

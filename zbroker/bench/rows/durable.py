@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Final
 
 import msgspec
 
-from zbroker.bench.processes import Worker
+from zbroker.bench.processes import Broker, Worker
 from zbroker.bench.report import Sample
+from zbroker.bench.rows.account import DiskAccount, last_said
 from zbroker.bench.rows.live import SEND
-from zbroker.bench.rows.plan import DICT, KIB, RAW, Plan, Settings, bars, broker, timed
+from zbroker.bench.rows.plan import DICT, KIB, RAW, Plan, Settings, bars, broker, running_broker, timed
 from zbroker.bench.rows.request import ask
 
+_TOGETHER: Final = 100  # connections
 BULK: Final = "Producer.send_many() -> Consumer.batches(), acked"
 
 
-def bulk(settings: Settings, *, body: str = RAW, codecs: tuple[str, str] = ("raw", "raw")) -> Sample:
-    """One producer, one consumer, at the same time."""
-    told = {"body": body, "size": 0 if body == DICT else settings.size}
-    with (
-        broker(settings, durable=True) as address,
-        Worker("consume", address=address, codec=codecs[1], warm_up_s=settings.warm_up_s, **told) as consumer,
-    ):
+def bulk(
+    settings: Settings,
+    *,
+    body: str = RAW,
+    codecs: tuple[str, str] = ("raw", "raw"),
+    meanwhile: Callable[[Broker], None] | None = None,
+) -> Sample:
+    """One producer, one consumer, at the same time. `meanwhile`: called once the producer has been started."""
+    told = {"body": body, "size": 0 if body == DICT else settings.size, "api": settings.api}
+    with ExitStack() as stack:
+        running = stack.enter_context(running_broker(settings, durable=True))
+        address = running.address()
+        consumer = stack.enter_context(
+            Worker("consume", address=address, codec=codecs[1], warm_up_s=settings.warm_up_s, **told)
+        )
         consumer.said()
-        with Worker("produce", address=address, codec=codecs[0], seconds=settings.seconds, **told) as producer:
-            sent = producer.said(settings.patience_s)
-            received = consumer.said()
+        account = DiskAccount(running, address)
+        producer = stack.enter_context(
+            Worker("produce", address=address, codec=codecs[0], seconds=settings.seconds, **told)
+        )
+        if meanwhile is not None:
+            meanwhile(running)
+        sent = producer.said(settings.patience_s)
+        received = consumer.said()
+        factors = account.of(sent["sent"], received["body_bytes"])
     rate = min(received["rate"], sent["confirmed_rate"])
     return Sample(
         rate=rate,
@@ -34,6 +52,7 @@ def bulk(settings: Settings, *, body: str = RAW, codecs: tuple[str, str] = ("raw
         lost=sent["sent"] - received["received"],
         damaged=received["damaged"],
         per_batch=received["per_batch"],
+        **factors,
     )
 
 
@@ -44,6 +63,30 @@ def _kib(settings: Settings) -> Sample:
 def _confirm_one(settings: Settings) -> Sample:
     with broker(settings, durable=True) as address:
         return ask(settings, "send-each", address)
+
+
+def together(settings: Settings) -> Sample:
+    """A hundred connections of one process, each with one confirmed message at a time; read back and compared afterwards."""
+    count = min(_TOGETHER, settings.connections)
+    with running_broker(settings, durable=True) as running:
+        address = running.address()
+        told = {"count": count, "size": settings.size, "seconds": settings.seconds, "warm_up_s": settings.warm_up_s}
+        with Worker("send-together", address=address, waits=True, **told) as senders:
+            senders.said()
+            account, before = DiskAccount(running, address), running.usage()
+            senders.go()
+            sent = senders.said(settings.patience_s)
+            used = running.usage().cpu_s - before.cpu_s
+            factors = account.of(sent["sent"], sent["sent"] * settings.size)
+        with Worker("take-singles", address=address, streams=1, messages=sent["sent"]) as taker:
+            taken = last_said(taker, settings)
+    return timed(
+        {**sent, "damaged": sent["damaged"] + taken["damaged"]},
+        settings.size,
+        lost=sent["sent"] - taken["received"],
+        cpu_us=used / sent["sent"] * 1e6,
+        per_commit=factors["per_commit"],
+    )
 
 
 def _router_echo(settings: Settings) -> Sample:
@@ -80,6 +123,7 @@ PLANS: Final[tuple[Plan, ...]] = tuple(
         ("durable-1k", "durable", "zbroker, on disk, 1 to 1, 1 KiB", BULK, "raw, 1 KiB", _kib, _FIXED),
         ("disk-64k", "durable", "the disk: 64 KiB pwrite + fdatasync", "os.pwrite", "64 KiB", _disk_64k, _DISK),
         ("confirm-one", "confirm", "zbroker, one confirmed message at a time", "Producer.send()", RAW, _confirm_one, _PACED),
+        ("confirm-many", "confirm", "zbroker, 100 connections, each the same", "patterns.aio: Producer.send()", RAW, together, _SIZED),
         ("router-echo", "confirm", "bare DEALER - ROUTER round trip", SEND, RAW, _router_echo, _PACED),
         ("disk-4k", "confirm", "the disk: 4 KiB pwrite + fdatasync", "os.pwrite", "4 KiB", disk_4k, _DISK),
     )
@@ -88,5 +132,8 @@ PLANS: Final[tuple[Plan, ...]] = tuple(
 BARS: Final = bars(
     ("durable", "rate", (), 5e5, True, "durable, confirmed and acked, messages/s"),
     ("durable-1k", "bytes_rate", ("disk-64k",), 0.6, True, "durable 1 KiB / the disk's 64 KiB records, bytes/s"),
+    ("durable-1k", "write_factor", (), 2.5, False, "durable 1 KiB, bytes written / bytes of bodies"),
+    ("durable-1k", "space_factor", (), 2.0, False, "durable 1 KiB, bytes on disk / bytes of bodies kept"),
     ("confirm-one", "p50_us", ("router-echo", "disk-4k"), 1.8, False, "confirm p50 / (ROUTER round trip + fdatasync)"),
+    ("confirm-many", "rate", (), 2e4, True, "100 connections, one confirmed message at a time each, messages/s"),
 )

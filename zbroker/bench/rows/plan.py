@@ -25,6 +25,10 @@ STAMPED: Final = "stamped"
 _numbers = count()
 
 
+def _tell_nobody(_part: float) -> None:
+    """A sample that nobody watches."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How a run is made.
 
@@ -37,6 +41,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         connections: of the rows with many.
         api: "sync" or "aio": which shell of ours is at both ends.
         rate: messages a second; None: as fast as possible.
+        backlog: messages of the rows with one.
+        tell: what a long sample calls with the part of it that is done, 0 to 1.
     """
 
     seconds: float
@@ -47,6 +53,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = 1_000
     api: str = "sync"
     rate: float | None = None
+    backlog: int = 50_000
+    tell: Callable[[float], None] = _tell_nobody
 
     @property
     def warm_up_s(self) -> float:
@@ -74,8 +82,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         group: its rows are interleaved round by round.
         label, api, body: see report.Row.
         run: makes one sample.
-        honours: which settings change it, of "size", "transport", "api" and "rate".
-        needs: the extra without which it cannot run, "nats", or nothing.
+        honours: which settings change it, of "size", "transport", "api", "rate" and "backlog".
+        needs: the extra without which it cannot run, "nats" or "lmdb", or nothing.
     """
 
     name: str
