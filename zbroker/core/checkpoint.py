@@ -28,6 +28,7 @@ CHUNK_BYTES: Final = (
     192 << 10
 )  # of encoded pieces; with one more piece still below the 256 KiB that a turn has time for
 STATE: Final = 0  # the segment of a chunk that is no segment's index
+WAIT: Final = (b"", -1)  # no chunk: the next one needs places that the journal has yet to tell
 _BATCHES: Final = 1_024  # of a stream in one piece: 40 KiB
 _RANGES: Final = 2_048
 _BITMAPS: Final = 64  # 512 bytes each
@@ -48,7 +49,7 @@ NOT_OURS: Final = (Unknown, msgspec.MsgspecError, RecursionError, ValueError, Ty
 def cut(catalog: Catalog, producers: Producers, full: list[int], current: int) -> Iterator[tuple[bytes, int]]:
     """Chunks of a checkpoint, each with the segment whose index it is of; STATE for what is none's.
 
-    Between two chunks the broker may run on. When one is asked for, every batch must be placed.
+    Between two chunks the broker may run on. WAIT stands between them as long as a batch that the state tells of has no place.
 
     Args:
         full: segments that nothing is added to any more, and whose index is wanted.
@@ -66,6 +67,9 @@ def cut(catalog: Catalog, producers: Producers, full: list[int], current: int) -
     ends: dict[int, int] = {}
     for chunk in _chunks(_state(catalog, producers, ends)):
         yield chunk, STATE
+    for id, end in ends.items():
+        while catalog.by_id[id].placed < end:
+            yield WAIT
     for chunk in _chunks(piece for id, end in ends.items() for piece in _rest(catalog.by_id[id], current, end)):
         yield chunk, current
 

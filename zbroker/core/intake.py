@@ -306,11 +306,6 @@ class Intake:
         self.confirm()
         return grown
 
-    @property
-    def all_placed(self) -> bool:
-        """Whether the journal has taken every batch."""
-        return not self._unplaced
-
     def confirm(self) -> None:
         """One CONFIRM for each session of which something got as safe as it asked."""
         if self._recorder.failed:

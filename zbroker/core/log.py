@@ -25,6 +25,7 @@ class StreamLog:
         lost: what damage took, in order.
         last_index: of its last APPEND record.
         groups: by name.
+        placed: how many of the first batches have a place; the journal has yet to tell where the others lie.
     """
 
     def __init__(self, id: int, name: str) -> None:
@@ -44,6 +45,7 @@ class StreamLog:
         self._segments = array("Q")
         self._places = array("Q")
         self._sizes = array("I")
+        self.placed = 0
 
     @property
     def batches(self) -> int:
@@ -56,7 +58,7 @@ class StreamLog:
         return self._bases[0] if self._bases else self.next_offset
 
     def append(self, index: int, count: int, size: int, published_at: int) -> int:
-        """Take a batch at the end; returns its number. Its position follows with place()."""
+        """Take a batch at the end; returns its number. Its position follows with place(), in order."""
         self._bases.append(self.next_offset)
         self._counts.append(count)
         self._published.append(published_at)
@@ -72,6 +74,7 @@ class StreamLog:
 
     def place(self, number: int, position: Position) -> None:
         """Where the batch's record lies, or will lie."""
+        self.placed = max(self.placed, number + 1)
         self._segments[number] = position.segment
         self._places[number] = position.offset
         self._sizes[number] = position.size
@@ -106,8 +109,9 @@ class StreamLog:
         return self._bases, self._counts, self._published, self._segments, self._places, self._sizes
 
     def span(self, first: int, below: int) -> tuple[int, int]:
-        """Numbers of the batches that lie in segments `first` up to, and without, `below`; all of them are placed."""
-        return bisect_left(self._segments, first), bisect_left(self._segments, below)
+        """Numbers of the batches that lie in segments `first` up to, and without, `below`, of those that are placed."""
+        end = self.placed
+        return bisect_left(self._segments, first, 0, end), bisect_left(self._segments, below, 0, end)
 
     def columns(self, begin: int, end: int) -> list[array[int]]:
         """What is known of batches, column by column, as COLUMNS says; copies."""
@@ -119,6 +123,7 @@ class StreamLog:
         begin = bisect_left(columns[0], known)
         for column, more in zip(self._columns, columns, strict=True):
             column.extend(more[begin:])
+        self.placed = len(self._bases)
 
     def reindex(self, base: int, count: int, published_at: int, position: Position) -> None:
         """The same for one batch, from its record."""

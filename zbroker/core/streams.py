@@ -33,6 +33,9 @@ _UNREADABLE: Final = (
     UnicodeError,
     RecursionError,
 )  # a string that is no UTF-8 is not msgspec's error
+OPERATIONS_AHEAD: Final = (
+    1_024  # OPS records that are not durable; more wait, merged, so that a journal that stands still fills no memory
+)
 LAZY_US: Final = 10_000  # "delivered" and attempts alone wait so long for a record that goes to disk anyway
 
 
@@ -58,10 +61,12 @@ class Streams:
         self._sessions = sessions
         self._effects = effects
         self._cut: Iterator[tuple[bytes, int]] | None = None
+        self._is_cut_waiting = False  # for the place of a record
         self._recorder = Recorder(effects)
         self._timers = Timers()
         self._tail = Tail(tail_bytes, sessions.counters, translate)
         self._dirty: dict[Group, None] = {}
+        self._operations: deque[int] = deque()  # indexes of OPS records that are not durable
         self._promises: deque[tuple[int, Session, Header, Callable[[], None] | None]] = deque()
         self._promises_of_turn: list[tuple[Session, Header]] = []
         self._lazy_due: int | None = None
@@ -79,15 +84,18 @@ class Streams:
     def begin_checkpoint(self, full: list[int], current: int) -> None:
         """Cut a checkpoint from now on, a piece each turn; see checkpoint.cut()."""
         self._cut = checkpoint.cut(self._catalog, self._intake.producers, full, current)
+        self._is_cut_waiting = False
 
     def _cut_piece(self) -> None:
         """At the end of a turn everything settled has its record, so a piece reflects no more than last_index."""
         if self._recorder.failed:
             self._cut = None  # half of one is none
-        if self._cut is None or not self._intake.all_placed:
+        if self._cut is None or self._is_cut_waiting:
             return
         piece = next(self._cut, None)
-        if piece is not None:
+        if piece is checkpoint.WAIT:
+            self._is_cut_waiting = True
+        elif piece is not None:
             self._effects.append(Checkpoint(*piece))
         else:
             self._cut = None
@@ -242,6 +250,8 @@ class Streams:
         """The end of a loop turn, before the journal commits: deliver, then one OPS record for all that changed."""
         self._deliveries.run(now)
         self._intake.confirm()
+        if self._is_far_ahead:
+            return  # the journal is far behind: what is settled stays in the groups, and is recorded together
         index = self._record_operations(now)
         promises, self._promises_of_turn = self._promises_of_turn, []
         for session, header in promises:
@@ -261,10 +271,15 @@ class Streams:
         if not goes_anyway and now < (self._lazy_due or 0) and not any(group.dirty.settles for group in self._dirty):
             return None
         for payload in encode_operations(self._dirty):
-            self._recorder.write(RecordKind.OPS, payload)
+            self._operations.append(self._recorder.write(RecordKind.OPS, payload))
         self._dirty.clear()
         self._lazy_due = None
         return self._recorder.last_index
+
+    @property
+    def _is_far_ahead(self) -> bool:
+        """Whether the journal has so many operations to make durable that more must wait."""
+        return len(self._operations) >= OPERATIONS_AHEAD and not self._recorder.failed
 
     def _set_lazy_due(self, now: int) -> None:
         """What changed since the journal heard of it must not wait for ever."""
@@ -292,6 +307,7 @@ class Streams:
             log.place(number, position)
 
         self._intake.placed(index, place)
+        self._is_cut_waiting = False
 
     def persisted(self, index: int, now: int) -> None:
         """Everything up to index is on disk: confirm it, promise it, deliver it."""
@@ -300,6 +316,8 @@ class Streams:
         self._consumers.persisted(index)
         for log in self._intake.persisted(index):
             self._deliveries.wake_stream(log)
+        while self._operations and self._operations[0] <= index:
+            self._operations.popleft()
         while self._promises and self._promises[0][0] <= index:
             _, session, header, call = self._promises.popleft()
             self._tell(session, header, call)
@@ -320,12 +338,11 @@ class Streams:
 
     def next_timeout(self) -> int | None:
         """When handle_timeout() and a turn are due; 0 for at once."""
-        if self._deliveries.has_more or (
-            self._cut is not None and self._intake.all_placed and not self._recorder.failed
-        ):
+        may_write = not self._recorder.failed and not self._is_far_ahead
+        if self._deliveries.has_more or (self._cut is not None and not self._is_cut_waiting and may_write):
             return 0
         due = self._timers.next_timeout()
-        if self._lazy_due is not None and not self._recorder.failed:
+        if self._lazy_due is not None and may_write:
             return self._lazy_due if due is None else min(due, self._lazy_due)
         return due
 

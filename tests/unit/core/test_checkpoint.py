@@ -83,3 +83,16 @@ def test_what_is_not_understood_is_refused(pieces: list[list[object]]) -> None:
         checkpoint.restore([msgspec.msgpack.encode(pieces)], catalog(), Producers())
     with pytest.raises(checkpoint.Unknown):
         checkpoint.index(msgspec.msgpack.encode([["new kind", 2]]), catalog())
+
+
+def test_the_last_index_waits_for_the_places_of_what_the_state_tells_of() -> None:
+    source = catalog()
+    log = source.stream("s")
+    placed(log, 1)
+    number = log.append(2, 1, 10, 1_000)  # the journal has yet to say where
+    pieces = checkpoint.cut(source, Producers(), [], 1)
+    assert next(pieces)[1] == checkpoint.STATE
+    assert [next(pieces), next(pieces)] == [checkpoint.WAIT, checkpoint.WAIT]
+    log.place(number, Position(2, 64, 128))
+    [(chunk, segment)] = list(pieces)
+    assert (kinds(chunk), segment) == (["index"], 1)

@@ -22,3 +22,14 @@ def test_a_lost_tail_is_jumped_and_a_lost_middle_finds_the_batch_after_it() -> N
     log.lose(2, 5)
     assert log.append(4, 1, 10, 0) == 1
     assert (log.find(3), log.base(1), log.lost, group.lost) == (1, 6, [(2, 5)], 4)
+
+
+def test_a_span_leaves_out_batches_whose_place_is_not_known_yet() -> None:
+    log = StreamLog(1, "s")
+    for number, segment in enumerate((1, 1, 2, 2)):
+        log.append(number + 1, 1, 10, 0)
+        if number < 3:
+            log.place(number, Position(segment, 4096 * number, 100))
+    assert log.placed == 3
+    assert log.span(1, 2) == (0, 2)
+    assert log.span(2, 9) == (2, 3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -9,6 +11,7 @@ from patterns.wire.errors import CreditExceeded
 from patterns.wire.messages import Codec, Columns, Credit, Join, Leave, Lost, Ready, Resume, Role
 from patterns.wire.records import Damage, LostRange, Record, RecordKind, encode_lost
 from tests.unit.core.durable import JSON, SECOND, Durable
+from zbroker.core import streams
 
 
 def test_a_message_is_confirmed_and_delivered_only_when_it_is_on_disk() -> None:
@@ -423,3 +426,25 @@ def test_an_unnamed_producer_is_known_after_a_restart() -> None:
     assert isinstance(ready, Ready)
     assert ready.resumed
     assert ready.producer == producer.identity.__class__(producer.identity.id, 1, 1)
+
+
+def test_operations_that_the_journal_does_not_take_are_merged_instead_of_piling_up(monkeypatch: Any) -> None:
+    monkeypatch.setattr(streams, "OPERATIONS_AHEAD", 3)
+    rig = Durable()
+    rig.consumer(credit=100)
+    producer = rig.producer()
+    for number in range(20):
+        producer.append(number)
+    rig.turn()
+    before, settled = len(rig.written), 0
+    for _ in range(40):
+        for delivery in rig.deliveries(b"c"):
+            rig.settle(b"c", delivery)
+            settled += 1
+        rig.turn(sync=False)
+    assert settled == 20, "who works goes on"
+    assert len(rig.written) - before <= 3
+    assert rig.streams.next_timeout() is None or rig.streams.next_timeout() > rig.now, "nobody spins for it"
+    for _ in range(3):
+        rig.turn()
+    assert rig.crash().group()["pending"] == 0
