@@ -9,8 +9,8 @@ import os
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
-from itertools import cycle, islice
+from collections.abc import Callable, Iterable, Iterator, Sized
+from itertools import chain, cycle, islice, takewhile
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,6 +71,15 @@ class Storing(msgspec.Struct, frozen=True, kw_only=True):
         rate = said["rate"] * self.per_commit
         return {**said, "rate": rate, "bytes_rate": rate * self.size, "sent": count * self.per_commit}
 
+    def pipelined(self, send_many: Callable[[Iterable[bytes]], Sized]) -> dict[str, Any]:
+        """All at once, for as long; times of commits are not known."""
+        until = time.perf_counter_ns() + int(self.seconds * 1e9)
+        parts = takewhile(lambda _part: time.perf_counter_ns() < until, cycle(self.parts()))
+        begin = time.perf_counter_ns()
+        sent = len(send_many(chain.from_iterable(parts)))
+        rate = sent * 1e9 / (time.perf_counter_ns() - begin)
+        return {"rate": rate, "bytes_rate": rate * self.size, "sent": sent}
+
     def checked(self, said: dict[str, Any], stored: Iterable[bytes]) -> dict[str, Any]:
         """The same with what was read back."""
         expected = cycle(body for part in self.parts() for body in part)
@@ -130,8 +139,11 @@ def store_in_sqlite(say: Say, *, folder: str, **told: Any) -> None:
         connection.close()
 
 
-def store_in_zbroker(say: Say, *, address: str, **told: Any) -> None:
-    """send() of one message, or send_many() of one commit's worth, each on disk before the next begins."""
+def store_in_zbroker(say: Say, *, address: str, pipelined: bool, **told: Any) -> None:
+    """send() of one message, or send_many() of one commit's worth, each on disk before the next begins.
+
+    Pipelined: one send_many() of all, and the broker makes commits of what has come.
+    """
     storing = msgspec.convert(told, Storing)
     with Producer(address, STREAM, codec="raw", timeout_s=TIMEOUT_S) as producer:
         producer.send(END)
@@ -142,7 +154,7 @@ def store_in_zbroker(say: Say, *, address: str, **told: Any) -> None:
             else:
                 producer.send_many(bodies)
 
-        said = storing.run(commit)
+        said = storing.pipelined(producer.send_many) if pipelined else storing.run(commit)
     say({"stored": said["sent"]})  # the parent looks at the disk now
     with Consumer(address, STREAM, credit=CREDIT, codec="raw", idle_timeout_s=TIMEOUT_S) as consumer:
         say(storing.checked(said, _read(consumer, said["sent"])))
