@@ -1,16 +1,16 @@
 """The storage as a broker knows it; no knowledge of files crosses this line.
 
-Served in-process by zbroker.store.journal.FileJournal. A sidecar process serves the same calls later:
-`append` then goes into a socketpair, `commit` flushes it and returns the durable index *known so far* instead
-of waiting, and news arrives through `handle_timeout`. So a caller never assumes that commit() covers what it
-just appended: it releases whatever lies at or below the index returned.
+Served in-process by zbroker.store.journal.FileJournal, and by a sidecar process that has one: there `append` goes into a
+socketpair, `commit` flushes it and returns the durable index *known so far* instead of waiting, and news come on a
+descriptor. So a caller never assumes that commit() covers what it just appended: it releases whatever lies at or below
+the index returned.
 
 What was written is read back by a Reader, which shares nothing with the journal but its folder: so a read waits for no
 sync, and no sync for a read.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from patterns.wire.records import Opened, Position, Record, Restorer
 
@@ -25,8 +25,12 @@ class Journal(Protocol):
         """
         ...
 
-    def append(self, record: Record) -> Position:
-        """Take a record whose index is the last one plus one; never touches the disk."""
+    def append(self, record: Record) -> Position | None:
+        """Take a record whose index is the last one plus one; never touches the disk.
+
+        Returns:
+            Where it will lie; None when that is told later, once it is durable.
+        """
         ...
 
     def commit(self, now: int) -> int:
@@ -86,6 +90,29 @@ class Journal(Protocol):
 
     def close(self) -> None:
         """Make durable what was appended and let go of the storage."""
+        ...
+
+
+@runtime_checkable
+class DistantJournal(Journal, Protocol):
+    """A Journal that writes elsewhere, and tells what is durable on a descriptor."""
+
+    @property
+    def trouble(self) -> str:
+        """Why confirms wait, for people; empty when they do not."""
+        ...
+
+    def fileno(self) -> int:
+        """What to poll; -1 while there is nothing. It may be another one after hear() and handle_timeout()."""
+        ...
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether to poll for room to send as well."""
+        ...
+
+    def hear(self, now: int) -> list[tuple[int, Position]]:
+        """Take in news; returns the indexes that became durable, in order, and where their records lie."""
         ...
 
 

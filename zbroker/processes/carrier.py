@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from patterns.io.journal import Journal
+from patterns.io.journal import DistantJournal, Journal
 from patterns.wire.engine import PeerId, Send
 from patterns.wire.frames import Frames
 from patterns.wire.records import Record
@@ -64,7 +64,9 @@ class Carrier:
         self._reads = reads
         self.has_appended = False
         self.is_failed = False
+        self._appended_index = 0
         self._is_full = False
+        self._trouble = ""
         self._held: deque[Record] = deque()  # taken by the engine, but the journal has no room; in order of index
         self._unread: list[Read] = []  # asked again once a second: no file could be opened
 
@@ -176,7 +178,9 @@ class Carrier:
             self.fail(error)
             return
         self.has_appended = True
-        self._engine.placed(record.index, position)
+        self._appended_index = record.index
+        if position is not None:
+            self._engine.placed(record.index, position)
 
     def _append_held(self, journal: Journal) -> None:
         """The journal may have room again; tell whether it has."""
@@ -187,6 +191,37 @@ class Carrier:
         if journal.full is not self._is_full:
             self._is_full = journal.full
             self._engine.storage(full=self._is_full, failed=False)
+
+    @property
+    def awaited_index(self) -> int:
+        """The last record that the journal took and has not made durable; 0: none."""
+        if self.is_failed or self._journal is None or self._appended_index <= self._journal.durable_index:
+            return 0
+        return self._appended_index
+
+    def hear(self, journal: DistantJournal, now: int) -> None:
+        """A journal in another process has something to say, or takes more."""
+        if self.is_failed:
+            return
+        try:
+            placed = journal.hear(now)
+        except JournalError as error:
+            self._tell_trouble("")
+            self.fail(error)
+            return
+        for index, position in placed:
+            self._engine.placed(index, position)
+        if placed:
+            self._engine.persisted(journal.durable_index, now)
+        self._tell_trouble(journal.trouble)
+        self._append_held(journal)
+        if journal.checkpoint_due:
+            self._begin_checkpoint(journal)
+
+    def _tell_trouble(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._engine.warn("sidecar", trouble)
 
     def _commit(self, now: int) -> None:
         """One sync for everything appended in this turn."""

@@ -27,7 +27,6 @@ import msgspec
 from patterns.wire.records import Opened, Position, Record
 from zbroker.store import faults
 from zbroker.store.faults import JournalError
-from zbroker.store.segment import SEGMENT_BYTES
 
 ORDER, ANSWER, RECORD, PIECE, END, FORGET, STATUS, CLOSE = range(8)
 STATE, RESTORE, INDEX, REINDEX, FOUND, OPENED, DURABLE, CHECKPOINT, FAULT, CLOSED = range(8, 18)
@@ -50,13 +49,14 @@ class Order(msgspec.Struct, array_like=True):
 
     Attributes:
         durable_index: None to be shown everything; else what the broker knows to be durable: it is shown what lies above.
+        segment_bytes: 0 for the store's own choice.
         lock_wait_us: so long somebody else may hold the folder; a sidecar whose broker died is finishing.
     """
 
     folder: str
     durable_index: int | None = None
     lock_wait_us: int = 0
-    segment_bytes: int = SEGMENT_BYTES
+    segment_bytes: int = 0
     network_allowed: bool = False
 
 

@@ -23,7 +23,7 @@ from zmq.backend import zmq_poll
 from patterns.io import turn
 from patterns.io.guard import Guard
 from patterns.io.guard_account import wire_allowance
-from patterns.io.journal import Journal
+from patterns.io.journal import DistantJournal, Journal
 from patterns.io.turn import Routed
 from patterns.wire.engine import Close
 from patterns.wire.frames import PUBLISH_PREFIX
@@ -52,6 +52,9 @@ _LINK: Final = 0
 _MESSAGE_BYTES_MAX: Final = BATCH_BYTES_MAX + COLUMNS_BYTES_MAX + HEADER_BYTES_MAX
 _HELLO: Final = b"ZB1H"
 _POLLIN: Final = int(zmq.POLLIN)
+_POLLBOTH: Final = int(zmq.POLLIN | zmq.POLLOUT)
+_CONFIRMS_US: Final = 1_000_000  # for what was handed in before the end; a disk that takes longer is told of by the client
+_NOWHERE: Final = (-1, 0)
 
 
 def now_us() -> int:
@@ -96,6 +99,8 @@ class Loop:
         self._guard_fd = guard.fileno()
         if self._guard_fd >= 0:
             self._polled.append((self._guard_fd, _POLLIN))
+        self._distant = journal if isinstance(journal, DistantJournal) else None
+        self._distant_entry = _NOWHERE  # of _polled
         self._plain = plain
         self._polled.extend((socket, _POLLIN) for socket in plain.sockets)
         self._peers: dict[int, bytes] = {}  # by fd, the routing id that was heard there last
@@ -124,6 +129,7 @@ class Loop:
             announce()
             while self._stop_at is None or not self._is_over():
                 self.turn()
+            self._await_confirms(now_us() + _CONFIRMS_US)
             self._logbook.write("info", "drained", requests_left=self._engine.under_way)
             self._engine.farewell()
             self._carrier.carry_out(now_us())
@@ -134,6 +140,16 @@ class Loop:
                 signal.signal(number, handler)
             self._bell_in.close()
             self._bell_out.close()
+
+    def _await_confirms(self, until: int) -> None:
+        """What was handed in by now is confirmed before its producer hears GOODBYE."""
+        awaited = self._carrier.awaited_index
+        while self._carrier.awaited_index and self._journal_index < awaited and now_us() < until:
+            self.turn()
+
+    @property
+    def _journal_index(self) -> int:
+        return 0 if self._journal is None else self._journal.durable_index
 
     def _see_off(self, until: int) -> None:
         """Let peers go first, as they do when they hear GOODBYE: what a client has not read when its connection ends is lost."""
@@ -161,6 +177,8 @@ class Loop:
         What is due was asked before the poll. A timer that this turn's messages set is seen by the next turn.
         """
         due = self._next_due()
+        if self._distant is not None:
+            self._poll_journal(self._distant)
         ready = zmq_poll(self._polled, self._patience_ms(due, now_us()))
         now = now_us()
         if ready:
@@ -186,6 +204,16 @@ class Loop:
             self._engine.drain(now)
             self._carrier.carry_out(now)
 
+    def _poll_journal(self, journal: DistantJournal) -> None:
+        """Its descriptor is another one after a restart; room to send is asked for only while something waits."""
+        entry = (journal.fileno(), _POLLBOTH if journal.is_blocked else _POLLIN)
+        if entry != self._distant_entry:
+            if self._distant_entry in self._polled:
+                self._polled.remove(self._distant_entry)
+            if entry[0] >= 0:
+                self._polled.append(entry)
+            self._distant_entry = entry
+
     def _next_due(self) -> int | None:
         """The earliest instant at which anything of ours is due."""
         due = self._carrier.next_timeout()
@@ -207,6 +235,9 @@ class Loop:
                 self._receive(now)
             elif source == self._guard_fd:
                 self._hear_of_connections(now)
+            elif source == self._distant_entry[0]:
+                assert self._distant is not None
+                self._carrier.hear(self._distant, now)
             elif source in self._plain.sockets:
                 self._plain.receive(source, self._engine, now)
             else:

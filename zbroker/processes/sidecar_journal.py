@@ -19,10 +19,10 @@ from zbroker.processes import dialogue
 from zbroker.processes.dialogue import Message, Order, Welcome
 from zbroker.processes.line import Line
 from zbroker.store.faults import FolderLocked, JournalFailed, JournalFull
-from zbroker.store.run import Visit
 
 UNCONFIRMED_BYTES_MAX: Final = 256 << 20  # a quarter of memory_bytes; sessions' credit stops most loads long before
 LOCK_WAIT_US: Final = 10_000_000  # a sidecar whose broker died is gone within a second, unless its disk is slow
+Visit = Callable[[Record, Position], None]
 _RECORD_BYTES: Final = 200  # of a record beside its columns and payload, in memory
 _RETRY_US: Final = 1_000_000
 _DEATHS_MAX: Final = 5
@@ -261,6 +261,8 @@ class SidecarJournal:
         error = dialogue.fault_of(message)
         if self._state is State.RETURNING and isinstance(error, FolderLocked | JournalFull):
             self._try_later(str(error))  # the process before is not gone yet, or the disk is full: both heal
+        elif self._state is not State.OPENING and isinstance(error, OSError):
+            self._fault = self._failed(str(error))
         else:
             self._state, self._fault = State.FAILED, error
 
