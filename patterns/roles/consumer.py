@@ -207,8 +207,7 @@ class ConsumerRole(Role[D]):
         self._engine.give_up(now)
 
     def _release_waiting(self) -> None:
-        """Release what iteration has taken and not given yet."""
-        raise NotImplementedError
+        """Release what iteration has taken and not given yet; only the shell knows."""
 
     def _settle_surely(self, lease: int, offset: int) -> Steps[None]:
         driver, engine, answers = self._driver, self._engine, self._answers
