@@ -7,6 +7,7 @@ callbacks of the loop, never inside an await of the user's.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, TypeVar
@@ -83,6 +84,11 @@ class AioDriver:
     def bound(self) -> str:
         """The endpoint, if it binds; a port 0 is filled in."""
         return self._links.bound
+
+    @property
+    def cuts(self) -> Counter[str]:
+        """Connections to a bound socket that the guard has cut, by reason."""
+        return self._links.cuts
 
     def start(self) -> None:
         """Make the sockets and begin to connect. Raises BadAddress, Unavailable."""

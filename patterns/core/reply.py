@@ -230,6 +230,7 @@ class PeerReplierEngine:
         self.error: ZbrokerError | None = None
         self.detail = ""
         self.counters = self._sessions.counters
+        self.refused = self._sessions.refused
 
     # -- Engine --------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import logging
 import os
 import select
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -135,6 +135,11 @@ class Driver:
     def bound(self) -> str:
         """The endpoint, if it binds; a port 0 is filled in."""
         return self._links.bound
+
+    @property
+    def cuts(self) -> Counter[str]:
+        """Connections to a bound socket that the guard has cut, by reason."""
+        return self._links.cuts
 
     def start(self) -> None:
         """Make the sockets and begin to connect. Raises BadAddress, Unavailable."""

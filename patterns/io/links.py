@@ -1,10 +1,11 @@
-"""An engine's sockets, and the turn: take what is there, do what is due, send what there is. Never waits; starts no thread but the guard's of a bound ROUTER.
+"""An engine's sockets, and the turn: take what is there, do what is due, send what there is. Never waits; starts no thread but the guard's of a bound ROUTER or XPUB.
 
 One non-blocking turn serves every shell; only who waits, and how, differs between them.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -63,7 +64,7 @@ class Plug:
 
     Attributes:
         greeted: the ZMTP handshake of its connection is done.
-        watch: of a bound ROUTER's connections, where they can be measured.
+        watch: of a bound ROUTER's or XPUB's connections, where they can be measured.
         had_socket: libzmq got as far as a socket of the system since the last try.
     """
 
@@ -99,6 +100,7 @@ class Links:
         has_new: a socket was opened since the last turn; its monitor wakes nobody before it was read.
         due: when the engine's timer is due, as of the last look.
         bound: the endpoint, once it is bound.
+        cuts: connections to it that the guard has cut, by reason.
     """
 
     def __init__(
@@ -129,6 +131,7 @@ class Links:
         self.has_new = False
         self.due: int | None = None
         self.bound = ""
+        self.cuts: Counter[str] = Counter()
 
     def turn(self, named: list[tuple[int, int]] | None = None) -> None:
         """Take what is there, do what is due, send what there is.
@@ -186,15 +189,17 @@ class Links:
     def _receive_watched(self, plug: Plug, watch: Watch, readable: bool, now: int) -> int:
         """The same, telling the guard what each connection has had delivered."""
         engine: Any = self._engine
+        receive = turn.receive_routed if plug.is_routed else turn.receive_from
         for taken in range(_TURN_MESSAGES):
-            message = turn.receive_routed(plug.socket, readable)
+            message = receive(plug.socket, readable)
             if message is None:
                 return taken
             readable = False
             peer, frames, fd = message
-            watch.delivered(fd, sum(map(len, frames)), len(frames))
+            if fd >= 0:  # an XPUB tells of subscriptions that ended with their connection, too
+                watch.delivered(fd, sum(map(len, frames)), len(frames))
             engine.receive(plug.link, peer, frames, now)
-            if frames and frames[0] == _HELLO:  # before READY leaves
+            if plug.is_routed and frames and frames[0] == _HELLO:  # before READY leaves
                 watch.allow(fd, *engine.allowance(plug.link, peer))
             if engine.has_events:
                 return taken + 1
@@ -270,9 +275,15 @@ class Links:
             case SocketKind.ROUTER:
                 from patterns.io.watched import bind_watched  # ctypes and dataclasses: who does not bind need not wait
 
-                socket, watch = bind_watched(context, effect.address)
+                socket = sockets.bare_router(context)
+                watch = bind_watched(socket, effect.address, self.cuts)
+            case SocketKind.XPUB if self._binds:
+                from patterns.io.watched import SUBSCRIPTIONS_BYTES_MAX, bind_watched
+
+                socket = sockets.direct_xpub(context)
+                watch = bind_watched(socket, effect.address, self.cuts, SUBSCRIPTIONS_BYTES_MAX)
             case SocketKind.XPUB:
-                socket = sockets.make_xpub(context, effect.address, binds=self._binds)
+                socket = sockets.make_xpub(context, effect.address, binds=False)
             case SocketKind.SUB:
                 socket, monitor = sockets.make_sub(context, effect.address, binds=self._binds)
         if self._binds:

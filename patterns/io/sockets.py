@@ -120,16 +120,22 @@ def make_dealer(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> tuple
 
 
 def make_xpub(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, *, binds: bool = True) -> zmq.Socket[bytes]:
-    """An XPUB for direct publish-subscribe, each subscription visible; it may connect to a forwarder. Raises as make_router()."""
+    """An XPUB for direct publish-subscribe; it may connect to a forwarder. Raises as make_router()."""
+    socket = direct_xpub(context)
+    if binds:
+        bind(socket, endpoint)
+    else:
+        connect(socket, endpoint)
+    return socket
+
+
+def direct_xpub(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
+    """The same, before bind() or connect(): each subscription is visible."""
     socket = _plain_socket(context, zmq.XPUB)
     socket.sndhwm = PUBLISHER_HIGH_WATER_MARK
     socket.rcvhwm = 0  # subscriptions: a finite mark loses them silently
     socket.backlog = _BACKLOG
     socket.setsockopt(zmq.XPUB_VERBOSE, 1)
-    if binds:
-        bind(socket, endpoint)
-    else:
-        connect(socket, endpoint)
     return socket
 
 

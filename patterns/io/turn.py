@@ -153,6 +153,18 @@ def _take_routed(socket: zmq.Socket[bytes], lent: bytes | None) -> Routed:
     return Routed(routing_id, frames, fd)
 
 
+def receive_from(socket: zmq.Socket[bytes], known_readable: bool = False) -> Routed | None:
+    """One message of an XPUB with the fd of its connection, and no routing id; None when nothing is there. See receive()."""
+    if known_readable:
+        try:
+            return _take_from(socket)
+        except zmq.Again:
+            return None
+    if not zmq_poll([(socket, _POLLIN)], 0):
+        return None
+    return _take_from(socket)
+
+
 def receive_from_many(socket: zmq.Socket[bytes], limit: int) -> list[Routed]:
     """Up to `limit` messages of an XSUB or XPUB, oldest first, each with the fd of its connection and no routing id."""
     messages: list[Routed] = []

@@ -132,6 +132,14 @@ class PublisherRole(Role[D]):
         return engine.error is not None or (engine.is_ready and engine.is_drained)
 
     @property
+    def cuts(self) -> dict[str, int]:
+        """Connections to the bound address that were cut since they flooded it, by reason: `guard.cuts` of SPEC.md 10.1.
+
+        Linux and tcp:// alone; empty through a broker, which guards itself. A warning in the log tells of them, every 10 s at most.
+        """
+        return dict(self._driver.cuts)
+
+    @property
     def batches(self) -> int:
         """How many batches have been made of what was published; says how well messages travel together."""
         return self._lanes.batches

@@ -181,6 +181,22 @@ class ReplierRole(Role[D]):
             )
         self._start()
 
+    @property
+    def refused(self) -> dict[str, int]:
+        """What it has refused to those who connect to its bound address, by the error's name: `refused` of SPEC.md 10.1.
+
+        Empty through a broker, which counts by itself.
+        """
+        return dict(self._engine.refused) if isinstance(self._engine, PeerReplierEngine) else {}
+
+    @property
+    def cuts(self) -> dict[str, int]:
+        """Connections to the bound address that were cut since they flooded it, by reason: `guard.cuts` of SPEC.md 10.1.
+
+        Linux and tcp:// alone; empty through a broker, which guards itself. A warning in the log tells of them, every 10 s at most.
+        """
+        return dict(self._driver.cuts)
+
     def _peer_engine(self, addresses: Sequence[Any], services: list[str]) -> PeerReplierEngine:
         if len(addresses) != 1 or not binds(addresses[0], default=True):
             raise BadAddress("peer to peer a Replier binds one address; requesters connect to several")

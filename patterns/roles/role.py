@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -38,6 +39,10 @@ class RoleDriver(Protocol):
     @property
     def bound(self) -> str:
         """The endpoint, if it binds; a port 0 is filled in."""
+
+    @property
+    def cuts(self) -> Counter[str]:
+        """Connections to a bound socket that the guard has cut, by reason."""
 
     def start(self) -> None:
         """Make the sockets and begin to connect. Raises BadAddress, Unavailable."""

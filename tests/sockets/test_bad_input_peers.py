@@ -15,9 +15,10 @@ from patterns.sync import Admin, Consumer, Producer, Publisher, Requester, Subsc
 from patterns.wire.errors import NotInThisDeployment
 from patterns.wire.limits import CREDIT_BYTES
 from tests.processes import Broker, until
-from tests.sockets.flood import ENDLESS_MULTIPART, MIB, WHOLE_MESSAGES, Flood, raw_peer
+from tests.sockets.flood import ENDLESS_MULTIPART, ENDLESS_TINY_FRAMES, MIB, WHOLE_MESSAGES, Flood, raw_peer
 from tests.sockets.hostile import Peer, half_open, hello_frames
 from tests.sockets.places import serving
+from tests.sockets.provocations import ONE
 
 only_guarded = pytest.mark.skipif(not available, reason="the guard needs TCP_INFO")
 
@@ -75,7 +76,56 @@ def test_a_flood_at_a_bound_replier_is_cut_and_its_requester_loses_nothing(chunk
         with Flood(port, chunk, count, bytes_max=4_000 * MIB, duration_s=60.0, openings=openings) as flood:
             until(lambda: requester.request("echo", 1, timeout_s=30) == 1 and len(flood.cut_after_s) == count)
         assert requester.request("echo", 2, timeout_s=30) == 2
+        assert replier.cuts == {"beyond_credit" if role else "before_hello": count}
     assert not any(thread.name == "zbroker-guard" for thread in threading.enumerate())
+
+
+def test_a_bound_replier_tells_what_it_has_refused(context):
+    with serving("tcp://127.0.0.1:0", "echo", lambda body: body) as replier:
+        assert (replier.refused, replier.cuts) == ({}, {})
+        stranger = context.socket(zmq.DEALER)
+        stranger.connect(replier.address)
+        stranger.send_multipart([b"ZB1Q", b"\x80"])  # a request without an id
+        with Peer(context, replier.address) as peer:
+            peer.hello("requester")
+            peer.send("Q", {"id": 1, "service": "other", "timeout_ms": 9_000}, b"", ONE)
+            peer.receive("E", 60)
+        until(lambda: replier.refused == {"PROTOCOL_ERROR.header": 1, "NO_REPLIER": 1})
+
+
+@only_guarded
+@pytest.mark.parametrize(
+    ("chunk", "count"), [(ENDLESS_MULTIPART, 1), (ENDLESS_MULTIPART, 20), (ENDLESS_TINY_FRAMES, 2)]
+)
+def test_a_flood_at_a_bound_publisher_is_cut_and_its_subscriber_loses_nothing(chunk, count, caplog):
+    with Publisher("tcp://127.0.0.1:0") as publisher, Subscriber(publisher.address, "a.>") as subscriber:
+        subscriber.ready(30)
+        port = int(publisher.address.rpartition(":")[2])
+        number = 0
+        with Flood(port, chunk, count, socket_type=b"SUB", bytes_max=4_000 * MIB, duration_s=60.0) as flood:
+            while len(flood.cut_after_s) < count or number < 100:
+                publisher.publish("a.b", number)
+                assert subscriber.receive(30).body == number
+                number += 1
+        assert publisher.cuts == {"before_hello": count}
+        assert any("cut the connection of 127.0.0.1:" in record.getMessage() for record in caplog.records)
+        assert (subscriber.lost, subscriber.interruptions) == (0, 0)
+    assert not any(thread.name == "zbroker-guard" for thread in threading.enumerate())
+
+
+@only_guarded
+def test_a_forwarders_many_subscriptions_at_a_bound_publisher_are_no_flood(context):
+    with Publisher("tcp://127.0.0.1:0") as publisher:
+        forwarder = context.socket(zmq.XSUB)
+        forwarder.sndhwm = 0
+        forwarder.connect(publisher.address)
+        for number in range(20_000):  # and all behind it come and go
+            forwarder.send(b"\x01ZB1e%016d" % number)
+        for number in range(20_000):
+            forwarder.send(b"\x00ZB1e%016d" % number)
+        forwarder.send(b"\x01ZB1e" + b"n" * 16)
+        until(lambda: publisher._engine._listeners == {b"n" * 16})
+        assert publisher.cuts == {}
 
 
 def test_a_bound_replier_that_is_busy_cuts_nobody_within_its_credit(context):
