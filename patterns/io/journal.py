@@ -123,6 +123,10 @@ class Reader(Protocol):
         """The records, verified and in this order; in the place of one that cannot be had, why."""
         ...
 
+    def status(self) -> dict[str, object]:
+        """For people and metrics; from any thread."""
+        ...
+
     def close(self) -> None:
         """Let go of the storage."""
         ...

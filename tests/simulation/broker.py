@@ -13,12 +13,12 @@ from patterns.wire.frames import Frames
 from patterns.wire.messages import Role
 from patterns.wire.records import Damage, Opened, Position, Record
 from tests.simulation.process import Process
+from tests.simulation.reads import DelayedReads
 from tests.simulation.violation import require
 from zbroker.core.broker import BrokerEngine
 from zbroker.core.effects import SESSIONS
 from zbroker.core.streams import Streams
 from zbroker.processes.carrier import Carrier
-from zbroker.processes.reads import ImmediateReads
 from zbroker.store.journal import FileJournal
 from zbroker.store.listing import list_segments
 from zbroker.store.reader import RecordReader
@@ -75,6 +75,7 @@ class BrokerProcess:
         self.engine: BrokerEngine | None = None
         self.journal: WatchedJournal | None = None
         self.carrier: Carrier | None = None
+        self.reads: DelayedReads | None = None
         self._suspects: deque[tuple[int, bytes]] = deque()
         self._informed_at = 0
         self.is_condemned = False
@@ -96,8 +97,8 @@ class BrokerProcess:
         engine.opened(opened, str(inner.status().get("uuid", "")), now)
         self._compare(engine, opened, log, now)
         self.engine, self.journal = engine, WatchedJournal(inner, world)
-        reads = ImmediateReads(RecordReader(world.disk, FOLDER))
-        self.carrier = Carrier(engine, self.journal, self._send, lambda effect: None, reads=reads)
+        self.reads = DelayedReads(world, RecordReader(world.disk, FOLDER), self.process)
+        self.carrier = Carrier(engine, self.journal, self._send, lambda effect: None, reads=self.reads)
         self._watch_appends(self.carrier)
         self.process.busy(world.disk.elapsed_us)
         self.process.wake()
@@ -172,6 +173,8 @@ class BrokerProcess:
         self.carrier.carry_out(now)
         self.engine.farewell()
         self.carrier.carry_out(now)
+        if self.reads is not None:
+            self.reads.close()
         self.journal.close()
         self.world.truth.committed(self.journal.durable_index)
 
@@ -205,7 +208,7 @@ class BrokerProcess:
         engine.events()
         self.process.busy(world.disk.elapsed_us)
         due = self._next_due()
-        if self.router.inbox or carrier.has_appended:
+        if self.router.inbox or carrier.has_appended or (self.reads is not None and self.reads.is_answered):
             self.process.wake()
         elif due is not None:
             self.process.due(due)

@@ -59,6 +59,8 @@ class World:
         self.network = Network(self.scheduler, self.chances.of("latency"))
         self.disk = FaultyDisk(self.chances.of("disk"))
         self.salts = self.chances.of("salts")
+        self.read_times = self.chances.of("reads")
+        self.read_us = self.read_times.choice([0, 200, 10_000, 500_000])  # a read of the disk takes at most so long
         self.truth = LogTruth(self.disk)
         self.coverage: Counter[str] = Counter()
         self.model = Model(self)

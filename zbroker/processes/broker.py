@@ -16,7 +16,7 @@ import zmq
 
 from patterns.io import sockets
 from patterns.io.guard import Guard
-from patterns.io.journal import Journal, Reader
+from patterns.io.journal import Journal
 from patterns.wire.limits import MIB
 from patterns.wire.messages import Codec
 from patterns.wire.server import Sessions
@@ -30,7 +30,7 @@ from zbroker.processes.logbook import Logbook
 from zbroker.processes.loop import Loop, now_us
 from zbroker.processes.news import News, news_of_cut
 from zbroker.processes.plain import PlainPorts
-from zbroker.processes.reads import ImmediateReads
+from zbroker.processes.reading import ReadingThread
 from zbroker.store.journal import FileJournal
 from zbroker.store.os_disk import OsDisk
 from zbroker.store.reader import RecordReader
@@ -70,7 +70,7 @@ def serve(options: Options, on_ready: Callable[[Serving], None]) -> None:
     router = sockets.bare_router(context)
     plain = PlainPorts(context, guard)
     journal: Journal | None = None
-    reader: Reader | None = None
+    reads: ReadingThread | None = None
     engine: BrokerEngine | None = None
     try:
         guard.watch(router)
@@ -83,11 +83,11 @@ def serve(options: Options, on_ready: Callable[[Serving], None]) -> None:
             engine = _engine(options, os.urandom(16).hex(), epoch=_wall_ms() // 1_000)
         else:
             journal = FileJournal(OsDisk(), folder, random_bytes=os.urandom, wall_ms=_wall_ms)
-            reader = RecordReader(OsDisk(read_only=True), folder)
             engine = _recover(options, journal)
+            reads = ReadingThread(RecordReader(OsDisk(read_only=True), folder), folder, now_us)
+            reads.start()
         guard.start()
         serving = Serving(endpoint, plain.xsub_endpoint, plain.xpub_endpoint, folder, engine.epoch)
-        reads = None if reader is None else ImmediateReads(reader)
         loop = Loop(engine, router, guard, journal, logbook, plain, options.drain_s * 1_000_000, reads)
         loop.run(lambda: _announce(serving, on_ready, logbook))
     finally:
@@ -101,8 +101,8 @@ def serve(options: Options, on_ready: Callable[[Serving], None]) -> None:
             _abandoned.append(context)
             time.sleep(_STUCK_S)
         try:
-            if reader is not None:
-                reader.close()
+            if reads is not None and not reads.close():
+                logbook.write("warning", "reader_stuck", folder=folder)
             if journal is not None:
                 journal.close()
             if engine is not None:

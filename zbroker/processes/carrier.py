@@ -61,6 +61,7 @@ class Carrier:
         self._send = send
         self._other = other
         self._share = share
+        self._turned_at = 0
         self._reads = reads
         self.has_appended = False
         self.is_failed = False
@@ -75,7 +76,8 @@ class Carrier:
     def carry_out(self, now: int) -> None:
         """What the engine wants, until it wants nothing more: sends first, then one commit for all that was appended."""
         engine = self._engine
-        has_committed = False
+        self._turned_at = now
+        has_committed = has_heard = False
         for _ in range(_PASSES_MAX):
             engine.turn(now)
             effects = engine.effects()
@@ -83,10 +85,8 @@ class Carrier:
             if self.has_appended and not has_committed:
                 has_committed = has_news = True
                 self._commit(now)
-            if (
-                self._reads is not None and self._reads.is_answered
-            ):  # after the commit: what it confirms is ready to leave
-                has_news = True
+            if self._reads is not None and not has_heard and self._reads.is_answered:  # confirms go first
+                has_heard = has_news = True
                 self._hear_reads(self._reads, now)
             if not has_news:
                 return
@@ -122,8 +122,6 @@ class Carrier:
     def next_timeout(self) -> int | None:
         """When expire() is due: the engine's earliest instant, or the journal's; 0 for at once."""
         due = self._engine.next_timeout()
-        if self._reads is not None and self._reads.is_answered:
-            return 0
         if self._journal is not None:
             own = self._journal.next_timeout()
             if own is not None and (due is None or own < due):
@@ -137,7 +135,7 @@ class Carrier:
             hear: takes in all that waits in the sockets and returns the time afterwards. Called first after a stall:
                 what peers sent meanwhile is heard before their time is held to be over.
         """
-        if has_stalled(due, now):
+        if has_stalled(due or self._turned_at, now):  # what is due at once was due when the last turn had ended
             now = hear()
         self._engine.handle_timeout(now)
         if self._journal is not None:

@@ -99,6 +99,10 @@ class Loop:
         self._guard_fd = guard.fileno()
         if self._guard_fd >= 0:
             self._polled.append((self._guard_fd, _POLLIN))
+        self._reads = reads
+        self._reads_fd = -1 if reads is None else reads.fileno()
+        if self._reads_fd >= 0:
+            self._polled.append((self._reads_fd, _POLLIN))
         self._distant = journal if isinstance(journal, DistantJournal) else None
         self._distant_entry = _NOWHERE  # of _polled
         self._plain = plain
@@ -240,7 +244,7 @@ class Loop:
                 self._carrier.hear(self._distant, now)
             elif source in self._plain.sockets:
                 self._plain.receive(source, self._engine, now)
-            else:
+            elif source != self._reads_fd:  # its answers are the carrier's, after the commit
                 self._bell_in.recv(64)
 
     def _receive(self, now: int) -> int:
@@ -330,6 +334,9 @@ class Loop:
         self._carrier.read_again()
         if self._journal is not None:
             self._inform_of_journal(self._journal.status())
+        if self._reads is not None:
+            self._engine.inform("reads", self._reads.status())
+            self._engine.warn("reads", self._reads.complaint())
         report = asdict(self._guard.report())
         if report["available"] and not report["is_running"]:
             self._engine.warn("guard", "the connection guard has died: floods are not cut any more; restart the broker")

@@ -23,6 +23,10 @@ class Reads(Protocol):
         """Never waits."""
         ...
 
+    def fileno(self) -> int:
+        """Readable as long as there are answers; -1 when there is no such descriptor."""
+        ...
+
     @property
     def is_answered(self) -> bool:
         """Whether answers() would return any."""
@@ -30,6 +34,14 @@ class Reads(Protocol):
 
     def answers(self) -> list[Answer]:
         """Some of what is read by now, oldest first: records in the order of positions, errors of the store among them."""
+        ...
+
+    def complaint(self) -> str:
+        """What is wrong with the reading; empty when nothing is."""
+        ...
+
+    def status(self) -> dict[str, object]:
+        """For people and metrics."""
         ...
 
 
@@ -43,6 +55,9 @@ class ImmediateReads:
     def ask(self, read: Read) -> None:
         self._answers.append((read, self._reader.read(read.positions)))
 
+    def fileno(self) -> int:
+        return -1
+
     @property
     def is_answered(self) -> bool:
         return bool(self._answers)
@@ -51,3 +66,9 @@ class ImmediateReads:
         answers = list(self._answers)
         self._answers.clear()
         return answers
+
+    def complaint(self) -> str:
+        return ""
+
+    def status(self) -> dict[str, object]:
+        return self._reader.status()

@@ -108,10 +108,13 @@ class RecordTooLarge(JournalError):
 
 
 class RecordUnreadable(JournalError):
-    """The system has no file handle left for it: the record is whole, but cannot be read at present."""
+    """The system has no file handle or memory left for it: the record is whole, but cannot be read at present."""
 
     def __init__(self, folder: str, segment: int, why: str) -> None:
-        super().__init__(f"segment {segment} in {folder} cannot be opened now ({why}); raise the limit of open files")
+        super().__init__(
+            f"segment {segment} in {folder} cannot be read now ({why}); it is tried again every second. When too many "
+            "files are open, raise the limit of open files"
+        )
 
 
 class RecordMoved(JournalError):

@@ -45,6 +45,11 @@ class RecordReader:
         """Open now."""
         return len(self._files)
 
+    def status(self) -> dict[str, object]:
+        """For people and metrics; from any thread. `read_bytes` over `wanted_bytes` is the amplification."""
+        names = ("records", "wanted_bytes", "calls", "read_bytes", "files")
+        return {name: getattr(self, name) for name in names}
+
     def read(self, positions: Sequence[Position]) -> list[Record | JournalError]:
         """The records at these positions, in this order; in the place of one that cannot be had, why.
 

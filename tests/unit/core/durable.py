@@ -30,8 +30,8 @@ from patterns.wire.messages import (
 from patterns.wire.records import Position, Record
 from patterns.wire.server import Session, Sessions
 from patterns.wire.session import ServerState
+from zbroker.core.effects import MOVED, Moved, Read
 from zbroker.core.effects import Append as AppendEffect
-from zbroker.core.effects import Read
 from zbroker.core.streams import Streams
 
 SECOND = 1_000_000
@@ -42,7 +42,7 @@ class Durable:
     """One life of a broker over `records`, which survive it.
 
     Attributes:
-        records: on disk. written: taken by the journal, not on disk. damaged: indexes that read as None.
+        records: on disk. written: taken by the journal, not on disk. damaged: indexes that read as None. moved: likewise.
         reads: Read effects seen; held back while `slow_disk`.
     """
 
@@ -50,6 +50,7 @@ class Durable:
         self.records = records if records is not None else []
         self.written: list[Record] = []
         self.damaged: set[int] = set()
+        self.moved: set[int] = set()  # their file is gone; in another one of a higher generation they are there
         self.reads: list[Read] = []
         self.slow_disk = False
         self.now = now
@@ -131,7 +132,10 @@ class Durable:
 
     def answer(self, read: Read) -> None:
         by_index = {record.index: record for record in self.records}
-        found = [None if position.offset in self.damaged else by_index[position.offset] for position in read.positions]
+        found: list[Record | Moved | None] = []
+        for position in read.positions:
+            is_gone = position.offset in self.moved and not position.segment > 1
+            found.append(MOVED if is_gone else None if position.offset in self.damaged else by_index[position.offset])
         self.streams.loaded(read.token, found, self.now)
         self._carry_out()
 

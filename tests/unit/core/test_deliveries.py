@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from patterns.wire.messages import Credit
+import pytest
+
+from patterns.wire.messages import Credit, Lost
+from patterns.wire.records import Position
 from tests.unit.core.durable import Durable
-from zbroker.core.deliveries import TURN_BYTES
+from zbroker.core import deliveries
+from zbroker.core.deliveries import MOVED_AGAIN_US, MOVED_TIMES_MAX, TURN_BYTES
 
 
 def test_a_turn_ends_at_its_budget_and_goes_on_in_the_next() -> None:
@@ -37,3 +41,79 @@ def test_feeds_take_turns_so_a_long_backlog_holds_up_nobody() -> None:
     rig.streams.turn(rig.now)
     rig._carry_out()
     assert (len(rig.deliveries(b"c")), len(rig.deliveries(b"d"))) == (511, 1)
+
+
+def _replaying(count: int = 3) -> Durable:
+    """A later life, so that what was written must be read."""
+    rig = Durable()
+    producer = rig.producer()
+    for number in range(count):
+        producer.append(number, "x" * 500)
+    rig.turn()
+    return rig.crash()
+
+
+def _index(rig: Durable, offset: int) -> int:
+    return next(record.index for record in rig.records if record.count and record.base_offset == offset)
+
+
+def test_what_lies_elsewhere_by_now_is_read_there_and_is_no_damage() -> None:
+    rig = _replaying()
+    rig.slow_disk = True
+    rig.consumer(group="", mode="batches")
+    rig.moved = {_index(rig, 2)}
+    log = rig.streams._catalog.by_name["s"]
+    before = log.position(1)
+    log.place(1, Position(2, before.offset, before.size))  # news of it came while it was read
+    rig.slow_disk = False
+    rig.answer(rig.reads[0])
+    rig.pass_time(0)
+    assert [d.offset for d in rig.deliveries(b"c")] == [0, 2, 4]
+    assert rig.take(b"c", Lost) == []
+
+
+def test_what_is_gone_before_the_news_of_its_place_is_asked_again_until_it_comes() -> None:
+    rig = _replaying()
+    rig.moved = {_index(rig, 2)}
+    rig.consumer(group="", mode="batches")
+    assert [d.offset for d in rig.deliveries(b"c")] == [0]
+    reads = len(rig.reads)
+    rig.turn()
+    assert len(rig.reads) == reads, "not at once, that would go round without end"
+    for _ in range(10):
+        rig.pass_time(MOVED_AGAIN_US)
+    assert len(rig.reads) == reads + 10
+    log = rig.streams._catalog.by_name["s"]
+    log.place(1, Position(2, log.position(1).offset, log.position(1).size))
+    rig.pass_time(MOVED_AGAIN_US)
+    assert [d.offset for d in rig.deliveries(b"c")] == [2, 4]
+
+
+def test_what_nobody_finds_for_half_a_minute_was_deleted_and_is_told_as_lost() -> None:
+    rig = _replaying()
+    rig.moved = {_index(rig, 2)}
+    rig.consumer(group="", mode="batches")
+    for _ in range(MOVED_TIMES_MAX):
+        assert rig.take(b"c", Lost) == []
+        rig.pass_time(MOVED_AGAIN_US)
+    assert [(lost.first, lost.last) for lost in rig.take(b"c", Lost)] == [(2, 3)]
+    assert [d.offset for d in rig.deliveries(b"c")] == [0, 4]
+
+
+def test_many_who_replay_have_a_bounded_number_of_bytes_read_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deliveries, "READING_BYTES", 4_000)
+    rig = Durable()
+    producer = rig.producer()
+    for number in range(8):
+        for _ in range(3):
+            producer.append("x" * 500, stream=f"s{number}")
+    rig.turn()
+    again = rig.crash()
+    again.slow_disk = True
+    for number in range(8):
+        again.consumer(b"c%d" % number, stream=f"s{number}", group="", mode="batches")
+    assert 1 < len(again.reads) < 5
+    for read in again.reads:  # grows as others are answered
+        again.answer(read)
+    assert len(again.reads) == 8
+    assert [len(again.deliveries(b"c%d" % number)) for number in range(8)] == [3] * 8

@@ -44,6 +44,15 @@ def test_what_is_due_at_once_is_no_stall():
     assert engine.told == [("handle_timeout", 5_000_000_000)]
 
 
+def test_a_stall_is_one_too_when_something_was_due_at_once():
+    engine = Engine()
+    carrier = carrier_of(engine)
+    carrier.carry_out(5_000_000)
+    engine.told.clear()
+    carrier.expire(0, 5_000_001 + STALL_US, lambda: engine.told.append(("heard",)) or 9_000_000)
+    assert engine.told == [("heard",), ("handle_timeout", 9_000_000)]
+
+
 def test_what_many_are_sent_is_shown_before_the_first_of_them_leaves():
     engine = Engine()
     engine.wants = [Send(0, b"%d" % number, [b"x"]) for number in range(CROWD)]

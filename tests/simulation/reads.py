@@ -1,0 +1,59 @@
+"""The reader thread on the virtual clock: reads take time, one after the other, and turns go on meanwhile."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from tests.simulation.process import Process
+from zbroker.core.effects import Read
+from zbroker.processes.reads import Answer
+from zbroker.store.reader import RecordReader
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+
+class DelayedReads:
+    """Of one life of a broker; what is not read when it ends is never read."""
+
+    def __init__(self, world: World, reader: RecordReader, process: Process) -> None:
+        self._world = world
+        self._reader = reader
+        self._process = process
+        self._answers: deque[Answer] = deque()
+        self._free_at = 0
+        self._is_closed = False
+
+    def ask(self, read: Read) -> None:
+        world = self._world
+        self._free_at = max(self._free_at, world.scheduler.now) + world.read_times.randint(0, world.read_us)
+        world.scheduler.at(self._free_at, lambda: self._serve(read))
+
+    def _serve(self, read: Read) -> None:
+        if self._process.is_alive and not self._is_closed:
+            self._world.coverage["reads"] += 1
+            self._answers.append((read, self._reader.read(read.positions)))
+            self._process.wake()
+
+    def fileno(self) -> int:
+        return -1
+
+    @property
+    def is_answered(self) -> bool:
+        return bool(self._answers)
+
+    def answers(self) -> list[Answer]:
+        """One a turn, so that there are turns between them."""
+        return [self._answers.popleft()]
+
+    def complaint(self) -> str:
+        return ""
+
+    def status(self) -> dict[str, object]:
+        return {}
+
+    def close(self) -> None:
+        """As the thread ends: before the journal closes."""
+        self._is_closed = True
+        self._reader.close()
