@@ -232,3 +232,14 @@ def test_plain_bodies_are_labelled_with_a_codec_that_there_is():
     assert load({}, {"ZBROKER_PLAIN_CODEC": "json"}, []).plain_codec == "json"
     with pytest.raises(ConfigurationError, match="raw, json, msgpack"):
         load({}, {"ZBROKER_PLAIN_CODEC": "yaml"}, [])
+
+
+def test_duplicate_keys_are_last_or_refused_and_say_who_wants_that():
+    assert load({}, {}, []).duplicate_keys == "last"
+    settings = load_settings({}, {"ZBROKER_DUPLICATE_KEYS": "refuse"}, [])
+    assert (settings.options.duplicate_keys, str(settings.origins["duplicate_keys"])) == (
+        "refuse",
+        "ZBROKER_DUPLICATE_KEYS",
+    )
+    with pytest.raises(ConfigurationError, match="'first' is none of last, refuse"):
+        load({"duplicate_keys": "first"}, {}, [])
