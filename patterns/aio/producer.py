@@ -9,7 +9,7 @@ from patterns.aio.driver import AioDriver
 from patterns.aio.role import AioRole
 from patterns.roles.posting import PostedRole, Receipt, Receipts, SendManyError
 from patterns.roles.producer import UNCONFIRMED_BYTES_MAX, ProducerRole, refuse_unbuilt
-from patterns.roles.role import check_headers
+from patterns.wire.attributes import check_attributes
 
 __all__ = ["Posted", "Producer", "Receipt", "Receipts", "SendManyError"]
 
@@ -87,7 +87,8 @@ class Producer(ProducerRole[AioDriver], AioRole):
         Raises:
             TimedOut: no confirm in time; it may be stored nevertheless.
             StorageFull, StorageFailed, OutcomeUnknown, Fenced: see their texts.
-            BadBody, TooLarge, BadName.
+            BadBody, BadArgument: the body, or what travels with it, cannot be written.
+            TooLarge: a body above 1 MiB; key, headers and message_id above 64 KiB together.
         """
         return await self._driver.drive(self._send(body, key, headers, topic, message_id, delay_s))
 
@@ -115,12 +116,13 @@ class Producer(ProducerRole[AioDriver], AioRole):
 
         Raises:
             BufferFull: no room, and the message was not taken; `await room()`, then post it again.
+            BadArgument, TooLarge: of key, headers and message_id, as in send(); the body is refused in the Posted.
             Closed, Forked, Unavailable.
         """
         if topic is not None or delay_s is not None:
             refuse_unbuilt(topic, delay_s)
-        if headers is not None:
-            check_headers(headers)
+        if key is not None or headers is not None or message_id is not None:
+            check_attributes(key, headers, message_id)
         if self._is_full:
             if not self._may_go_on():
                 raise self._no_room()

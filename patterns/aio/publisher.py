@@ -8,7 +8,7 @@ from typing import Any, Final
 from patterns.aio.driver import AioDriver
 from patterns.aio.role import AioRole
 from patterns.roles.publisher import PublisherRole
-from patterns.roles.role import check_headers
+from patterns.wire.attributes import check_headers
 
 _STRETCH: Final = 1_000  # messages; then the loop has its turn, so that what was published can leave
 
@@ -45,6 +45,7 @@ class Publisher(PublisherRole[AioDriver], AioRole):
 
         Raises:
             BadName: no topic.
+            BadArgument, TooLarge: headers that are not str to str, or above 64 KiB.
             Overloaded: the broker has not taken what was published before within `timeout_s`.
             BadBody, TooLarge: an earlier message could not be sent and was left out.
             Closed, Forked, Unavailable.

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from itertools import takewhile
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from patterns.core.backoff import Jitter
 from patterns.core.client import ClientEngine, ClientSession, error_of
 from patterns.wire.address import Address
-from patterns.wire.codec import Encoded
+from patterns.wire.attributes import pieces
+from patterns.wire.codec import Encoded, encode
 from patterns.wire.errors import OutcomeUnknown, SequenceGap, ZbrokerError
 from patterns.wire.frames import MSGPACK, Message, pack, pack_columns
-from patterns.wire.limits import PRODUCER_BATCHES_REMEMBERED, RETRY_AFTER_MS_MAX
+from patterns.wire.limits import COLUMNS_BYTES_TARGET, PRODUCER_BATCHES_REMEMBERED, RETRY_AFTER_MS_MAX
 from patterns.wire.messages import (
     Append,
     Codec,
@@ -59,6 +60,11 @@ class Batch(msgspec.Struct, gc=False, eq=False):
     sent: bool = False
     copies: int = 0
 
+    @property
+    def size(self) -> int:
+        """What credit counts: the bytes of columns and payload."""
+        return len(self.columns) + len(self.payload)
+
 
 class Confirmed(msgspec.Struct, gc=False):
     """These batches are done, in order."""
@@ -88,6 +94,30 @@ def batch_of(
     topic = topics[0] if topics else None
     packed = pack_columns(columns, MSGPACK)
     return Batch(part.count, codec, part.payload, b"" if packed == b"\x80" else packed, topic)
+
+
+def batches_of(
+    codec: Codec,
+    bodies: Sequence[Any],
+    bytes_max: int,
+    *,
+    keys: list[str | None],
+    headers: list[dict[str, str] | None],
+    ids: list[str | None],
+) -> list[Batch]:
+    """Bodies and what travels with each, in as few batches as both allow. Raises BadBody, TooLarge."""
+    batches: list[Batch] = []
+    begin = 0
+    for part in encode(codec, bodies, bytes_max):
+        end = begin + part.count
+        batch = batch_of(codec, part, keys=keys[begin:end], headers=headers[begin:end], ids=ids[begin:end])
+        if len(batch.columns) > COLUMNS_BYTES_TARGET and part.count > 1:
+            for a, b in pieces(begin, end, len(batch.columns)):
+                batches += batches_of(codec, bodies[a:b], bytes_max, keys=keys[a:b], headers=headers[a:b], ids=ids[a:b])
+        else:
+            batches.append(batch)
+        begin = end
+    return batches
 
 
 class ProducerEngine(ClientEngine):
@@ -125,7 +155,7 @@ class ProducerEngine(ClientEngine):
         """Send batches in order, each as soon as credit admits it."""
         for batch in batches:
             self._unsent.append(batch)
-            self.unconfirmed_bytes += len(batch.payload)
+            self.unconfirmed_bytes += batch.size
         self._send_unsent(now)
 
     def _send_unsent(self, now: int) -> None:
@@ -166,10 +196,9 @@ class ProducerEngine(ClientEngine):
             codec=batch.codec,
             topic=batch.topic,
         )
-        size = len(batch.columns) + len(batch.payload)
         batch.sent = True
         batch.copies += 1
-        session.post(batch.count, size, pack(header, columns=batch.columns, payload=batch.payload), now)
+        session.post(batch.count, batch.size, pack(header, columns=batch.columns, payload=batch.payload), now)
 
     def on_ready(self, session: ClientSession, ready: Ready, now: int) -> None:
         """Number anew if the broker knows this producer further or as another, and send again what has no confirm."""
@@ -245,9 +274,9 @@ class ProducerEngine(ClientEngine):
             self._events.append(Confirmed(done))
 
     def _finish(self, batch: Batch, done: list[Batch]) -> None:
-        self.unconfirmed_bytes -= len(batch.payload)
+        self.unconfirmed_bytes -= batch.size
         batch.done = True
-        batch.payload = b""  # kept by whoever asks for the receipt; the bytes are not needed any more
+        batch.payload = batch.columns = b""  # whoever asks for the receipt keeps the batch, and needs no bytes
         done.append(batch)
 
     def _batch_refused(self, sequence: int, error: ZbrokerError, now: int) -> None:
@@ -290,7 +319,7 @@ class ProducerEngine(ClientEngine):
         if batch.sent or batch.done or batch not in self._unsent:
             return False
         self._unsent.remove(batch)
-        self.unconfirmed_bytes -= len(batch.payload)
+        self.unconfirmed_bytes -= batch.size
         return True
 
     def role_timeout(self) -> int | None:

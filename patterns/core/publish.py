@@ -11,11 +11,12 @@ import msgspec
 from patterns.core.backoff import Jitter
 from patterns.core.client import ClientEngine, ClientSession, SessionReady
 from patterns.wire.address import Address
-from patterns.wire.codec import encode
+from patterns.wire.attributes import pieces
+from patterns.wire.codec import Encoded, encode
 from patterns.wire.engine import Effect, Link, Open, PeerId, Send, Unreachable
 from patterns.wire.errors import BadBody, TooLarge, ZbrokerError
 from patterns.wire.frames import ECHO_PREFIX, MSGPACK, Frames, Message, columns_of, pack, pack_columns, parse
-from patterns.wire.limits import BATCH_BYTES_TARGET, BODY_BYTES_MAX, CREDIT_BYTES
+from patterns.wire.limits import BATCH_BYTES_TARGET, BODY_BYTES_MAX, COLUMNS_BYTES_TARGET, CREDIT_BYTES
 from patterns.wire.messages import Audience, Codec, Columns, Echo, Hello, Publish, Ready, Resume, Role
 from patterns.wire.names import channel_of, check_topic
 
@@ -111,46 +112,41 @@ class Lanes:
         del lane.items[:end]
         topics, bodies, headers = items[0::FIELDS], items[1::FIELDS], items[2::FIELDS]
         try:
-            parts = encode(self._codec, bodies, self.body_bytes_max)
+            return self._batches(lane, topics, bodies, headers)
         except (BadBody, TooLarge):
             topics, bodies, headers = self._without_bad_ones(topics, bodies, headers)
-            parts = encode(self._codec, bodies, self.body_bytes_max) if bodies else []
+            return self._batches(lane, topics, bodies, headers) if bodies else []
+
+    def _batches(
+        self, lane: Lane, topics: list[str], bodies: list[Any], headers: list[Any]
+    ) -> list[tuple[int, int, Frames]]:
+        """As few as payloads and columns allow; what is raised comes before the first of them has its sequence."""
         batches = []
         begin = 0
-        for part in parts:
+        for part in encode(self._codec, bodies, self.body_bytes_max):
             stop = begin + part.count
-            batches.append(self._batch(lane, part, topics[begin:stop], headers[begin:stop]))
+            same, packed = _columns(part, topics[begin:stop], headers[begin:stop])
+            if len(packed) > COLUMNS_BYTES_TARGET and part.count > 1:
+                for a, b in pieces(begin, stop, len(packed)):
+                    batches += self._batches(lane, topics[a:b], bodies[a:b], headers[a:b])
+            else:
+                batches.append(self._batch(lane, part, topics[begin] if same else None, packed))
             begin = stop
         return batches
 
-    def _batch(self, lane: Lane, part: Any, topics: list[str], headers: list[Any]) -> tuple[int, int, Frames]:
-        same = topics.count(topics[0]) == len(topics)
-        columns = Columns()
-        if not same:
-            distinct = {topic: index for index, topic in enumerate(dict.fromkeys(topics))}
-            columns.topics, columns.topic = list(distinct), [distinct[topic] for topic in topics]
-        if any(headers):
-            columns.headers = headers
-        if part.sizes is not None:
-            columns.sizes = part.sizes
+    def _batch(self, lane: Lane, part: Encoded, topic: str | None, packed: bytes) -> tuple[int, int, Frames]:
         header = Publish(
-            publisher=self.publisher,
-            sequence=lane.sequence,
-            count=part.count,
-            codec=self._codec,
-            topic=topics[0] if same else None,
+            publisher=self.publisher, sequence=lane.sequence, count=part.count, codec=self._codec, topic=topic
         )
         lane.sequence += part.count
         self.batches += 1
-        size = len(part.payload)
+        size = len(packed) + len(part.payload)
         fitting = part.count * BATCH_BYTES_TARGET // max(size, 1)
         lane.full = FIELDS * min(max(fitting, 1), _LANE_MESSAGES_MAX)
         if self._is_open:
             lane.open()
-        plain = same and columns.headers is msgspec.UNSET and part.sizes is None
-        packed = b"" if plain else pack_columns(columns, MSGPACK)
         frames = pack(header, columns=packed, payload=part.payload, key=bytes((lane.channel,)))
-        return part.count, len(packed) + size, frames
+        return part.count, size, frames
 
     def _without_bad_ones(self, *columns: list[Any]) -> tuple[list[Any], list[Any], list[Any]]:
         """Leave out the bodies that cannot be encoded; remember why."""
@@ -164,6 +160,21 @@ class Lanes:
                 good.append((topic, body, headers))
         kept = list(zip(*good, strict=True)) or [(), (), ()]
         return list(kept[0]), list(kept[1]), list(kept[2])
+
+
+def _columns(part: Encoded, topics: list[str], headers: list[Any]) -> tuple[bool, bytes]:
+    """Whether all have one topic, and the columns' frame; empty when no column is needed."""
+    same = topics.count(topics[0]) == len(topics)
+    columns = Columns()
+    if not same:
+        distinct = {topic: index for index, topic in enumerate(dict.fromkeys(topics))}
+        columns.topics, columns.topic = list(distinct), [distinct[topic] for topic in topics]
+    if any(headers):
+        columns.headers = headers
+    if part.sizes is not None:
+        columns.sizes = part.sizes
+    plain = same and columns.headers is msgspec.UNSET and part.sizes is None
+    return same, b"" if plain else pack_columns(columns, MSGPACK)
 
 
 class AudienceChanged(msgspec.Struct, gc=False):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from patterns.core.produce import Batch, Confirmed, ProducerEngine, batch_of
+from patterns.core.produce import Batch, Confirmed, ProducerEngine, batch_of, batches_of
 from patterns.io.clock import clock
 from patterns.io.links import SocketKind
 from patterns.io.waiting import Steps, Wait
@@ -19,7 +19,6 @@ from patterns.roles.role import (
     D,
     MakeDriver,
     Role,
-    check_headers,
     codec_of,
     deadline_of,
     jitter,
@@ -28,6 +27,7 @@ from patterns.roles.role import (
     refuse_security,
     resolve,
 )
+from patterns.wire.attributes import check_attributes
 from patterns.wire.codec import encode, encode_body
 from patterns.wire.errors import (
     BadArgument,
@@ -120,7 +120,7 @@ class ProducerRole(Role[D]):
     ) -> Steps[Receipt]:
         self._driver.check()
         refuse_unbuilt(topic, delay_s)
-        check_headers(headers)
+        check_attributes(key, headers, message_id)
         part = encode(self._codec, [body], self._engine.sessions[0].limits.body_bytes_max)[0]
         batch = batch_of(self._codec, part, keys=[key], headers=[headers], ids=[message_id])
         self._append([batch])
@@ -274,7 +274,14 @@ class ProducerRole(Role[D]):
     def _drain_part(self, items: list[_Item], now: int) -> None:
         bodies, keys, headers, _topics, ids, posted = (list(column) for column in zip(*items, strict=True))
         try:
-            parts = encode(self._codec, bodies, self._engine.sessions[0].limits.body_bytes_max)
+            batches = batches_of(
+                self._codec,
+                bodies,
+                self._engine.sessions[0].limits.body_bytes_max,
+                keys=keys,
+                headers=headers,
+                ids=ids,
+            )
         except (BadBody, TooLarge) as error:
             if len(items) == 1:
                 posted[0]._error = error
@@ -285,12 +292,9 @@ class ProducerRole(Role[D]):
                     self._drain_part([item], now)
             return
         begin = 0
-        for part in parts:
-            end = begin + part.count
-            batch = batch_of(
-                self._codec, part, keys=keys[begin:end], headers=headers[begin:end], ids=ids[begin:end]
-            )  # fmt: skip
-            self._learn(part.count, len(part.payload))
+        for batch in batches:
+            end = begin + batch.count
+            self._learn(batch.count, batch.size)
             self._own(batch, posted[begin:end])
             self._engine.append([batch], now)
             begin = end

@@ -21,7 +21,6 @@ from patterns.roles.role import (
     MakeDriver,
     Role,
     binds,
-    check_headers,
     codec_of,
     deadline_of,
     jitter,
@@ -30,6 +29,7 @@ from patterns.roles.role import (
     refuse_security,
     resolve,
 )
+from patterns.wire.attributes import check_headers
 from patterns.wire.codec import BodyDecoder, encode_only
 from patterns.wire.errors import (
     ApplicationError,

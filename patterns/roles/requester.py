@@ -15,7 +15,6 @@ from patterns.roles.role import (
     D,
     MakeDriver,
     Role,
-    check_headers,
     codec_of,
     jitter,
     new_nonce,
@@ -23,6 +22,7 @@ from patterns.roles.role import (
     refuse_security,
     resolve,
 )
+from patterns.wire.attributes import check_headers
 from patterns.wire.codec import BodyDecoder, encode_only, too_large
 from patterns.wire.errors import BadAddress, BadArgument
 from patterns.wire.frames import MSGPACK, pack_columns

@@ -118,15 +118,6 @@ def resolve(address: str | None) -> tuple[Address, ...]:
     return parse_addresses(address or os.environ.get("ZBROKER_URL"))
 
 
-def check_headers(headers: dict[str, str] | None) -> None:
-    """Raises BadArgument for what is not str to str."""
-    if headers is None:
-        return
-    for name, value in headers.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise BadArgument(f"header {name!r}: {value!r}; names and values are str")
-
-
 def codec_of(codec: str) -> Codec:
     """Raises BadArgument."""
     try:

@@ -8,8 +8,8 @@ from typing import Any
 from patterns.io.driver import Driver
 from patterns.roles.posting import PostedRole, Receipt, Receipts, SendManyError
 from patterns.roles.producer import UNCONFIRMED_BYTES_MAX, ProducerRole, refuse_unbuilt
-from patterns.roles.role import check_headers
 from patterns.sync.role import SyncRole
+from patterns.wire.attributes import check_attributes
 
 __all__ = ["Posted", "Producer", "Receipt", "Receipts", "SendManyError"]
 
@@ -84,7 +84,8 @@ class Producer(ProducerRole[Driver], SyncRole):
         Raises:
             TimedOut: no confirm in time; it may be stored nevertheless.
             StorageFull, StorageFailed, OutcomeUnknown, Fenced: see their texts.
-            BadBody, TooLarge, BadName.
+            BadBody, BadArgument: the body, or what travels with it, cannot be written.
+            TooLarge: a body above 1 MiB; key, headers and message_id above 64 KiB together.
         """
         return self._driver.drive(self._send(body, key, headers, topic, message_id, delay_s))
 
@@ -112,12 +113,13 @@ class Producer(ProducerRole[Driver], SyncRole):
 
         Raises:
             BufferFull: no room within `timeout_s`.
+            BadArgument, TooLarge: of key, headers and message_id, as in send(); the body is refused in the Posted.
             Closed, Forked, Unavailable.
         """
         if topic is not None or delay_s is not None:
             refuse_unbuilt(topic, delay_s)
-        if headers is not None:
-            check_headers(headers)
+        if key is not None or headers is not None or message_id is not None:
+            check_attributes(key, headers, message_id)
         if self._is_full:  # before the message is taken: who gets BufferFull may post it again
             self._driver.drive(self._room(self._timeout_s))
         posted = Posted(self)

@@ -6,8 +6,8 @@ from typing import Any
 
 from patterns.io.driver import Driver
 from patterns.roles.publisher import PublisherRole
-from patterns.roles.role import check_headers
 from patterns.sync.role import SyncRole
+from patterns.wire.attributes import check_headers
 
 
 class Publisher(PublisherRole[Driver], SyncRole):
@@ -41,6 +41,7 @@ class Publisher(PublisherRole[Driver], SyncRole):
 
         Raises:
             BadName: no topic.
+            BadArgument, TooLarge: headers that are not str to str, or above 64 KiB.
             Overloaded: the broker has not taken what was published before within `timeout_s`.
             BadBody, TooLarge: an earlier message could not be sent and was left out.
             Closed, Forked, Unavailable.

@@ -3,10 +3,11 @@ from __future__ import annotations
 import pytest
 
 from patterns.core.client import Failed
-from patterns.core.produce import Batch, Confirmed, ProducerEngine, batch_of
-from patterns.wire.codec import encode
+from patterns.core.produce import Batch, Confirmed, ProducerEngine, batch_of, batches_of
+from patterns.wire.codec import decode, encode
 from patterns.wire.errors import BadBody, Fenced, OutcomeUnknown, StorageFull
 from patterns.wire.frames import MSGPACK, columns_of
+from patterns.wire.limits import COLUMNS_BYTES_TARGET
 from patterns.wire.messages import Append, Codec, Confirm, Credit, ErrorHeader, Hello, ProducerIdentity, Resume
 from tests.unit.core_clients.wire import BROKER, NONCE, S, Wire, calm
 
@@ -271,3 +272,30 @@ def test_another_cluster_gets_only_what_was_never_sent_to_the_first(wire):
     assert [batch is sent for batch in done(wire)] == [True]
     assert len(wire.sent(Append)) == 1
     assert not unsent.done
+
+
+@pytest.mark.parametrize("codec", [Codec.MSGPACK, Codec.RAW])
+def test_batches_are_closed_before_their_columns_are_too_large(codec):
+    bodies = [str(at).encode() for at in range(3_000)]
+    headers = [{"n": str(at), "a": "v" * (at % 5 * 800)} for at in range(3_000)]  # 5 MB in all
+    keys = [None if at % 3 else str(at) for at in range(3_000)]
+    batches = batches_of(codec, bodies, 1 << 20, keys=keys, headers=headers, ids=[None] * 3_000)
+    assert max(len(batch.columns) for batch in batches) <= COLUMNS_BYTES_TARGET
+    assert len(batches) < 100
+    columns = [MSGPACK.columns.decode(batch.columns) for batch in batches]
+    assert [one for c in columns for one in c.headers] == headers
+    assert [one for c in columns for one in (c.keys or [])] == keys
+    found = [
+        body
+        for b, c in zip(batches, columns, strict=True)
+        for body in decode(codec, b.payload, b.count, c.sizes or None)
+    ]
+    assert found == bodies
+
+
+def test_columns_count_as_unconfirmed_bytes(wire):
+    batch = Batch(1, Codec.MSGPACK, b"\x91\x01", b"c" * 100)
+    wire.engine.append([batch], wire.now)
+    assert wire.engine.unconfirmed_bytes == 102
+    wire.say(Confirm(1, [0]))
+    assert wire.engine.unconfirmed_bytes == 0

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from itertools import accumulate
+
 import pytest
 
 from patterns.core.publish import FIELDS, AudienceChanged, Lanes, PeerPublisherEngine, PublisherEngine
 from patterns.wire.codec import decode
 from patterns.wire.errors import BadBody, BadName, TooLarge
 from patterns.wire.frames import ECHO_PREFIX, columns_of, parse
+from patterns.wire.limits import COLUMNS_BYTES_TARGET
 from patterns.wire.messages import Audience, Codec, Echo, Limits, Publish
 from patterns.wire.names import channel_of
 from tests.unit.core_clients.wire import BROKER, NONCE, PEER, Wire, calm
@@ -203,3 +206,17 @@ def test_a_bound_publisher_sends_at_once_in_order(peer):
     assert [header.sequence for header in peer.sent(Publish)] == [0, 1, 2]
     peer.engine.leave(peer.now)
     assert peer.engine.closed
+
+
+@pytest.mark.parametrize("headers", [{"a": "v" * 1_000}, None])
+def test_batches_are_closed_before_their_columns_are_too_large(headers):
+    topics = [
+        f"a.{number:05}.{'t' * 200}" for number in range(8_000)
+    ]  # or else the distinct topics alone pass the limit
+    lanes = filled(Codec.MSGPACK, *((topic, at, headers) for at, topic in enumerate(topics)))
+    batches = lanes.drain_all()
+    read = opened(batches)
+    assert max(len(frames[2]) for _, _, frames in batches) <= COLUMNS_BYTES_TARGET
+    assert [header.sequence for _, header, _, _ in read] == [*accumulate([0, *(h.count for _, h, _, _ in read[:-1])])]
+    assert [columns.topics[at] for _, _, columns, _ in read for at in columns.topic] == topics
+    assert [body for _, _, _, bodies in read for body in bodies] == list(range(8_000))
