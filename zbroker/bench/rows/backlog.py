@@ -121,7 +121,14 @@ PLANS: Final[tuple[Plan, ...]] = tuple(
 )
 
 BARS: Final = bars(
-    ("backlog-half", "held_bytes", (), 500.0 * _MIB, False, "backlog, every second acked, resident bytes"),
-    ("backlog-half", "ready_s", (), 5.0, False, "backlog, ready after SIGKILL, s"),
+    (
+        "backlog-half",
+        "held_bytes",
+        (),
+        500.0 * _MIB,
+        False,
+        "backlog, resident bytes (the bar is for --backlog 10000000)",
+    ),
+    ("backlog-half", "ready_s", (), 5.0, False, "backlog, ready after SIGKILL, s (the bar is for --backlog 10000000)"),
     ("backlog-half", "rate", ("backlog-none",), 0.8, True, "backlog, drained / stored and taken one by one"),
 )
