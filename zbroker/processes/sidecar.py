@@ -1,4 +1,4 @@
-"""The sidecar process: `python -m zbroker.processes.sidecar`, with the line to its broker as standard input.
+"""The sidecar process, begun by spawn.py with the line to its broker as standard input.
 
 It owns the folder's lock, and writes. It ends when its broker says so, or is gone. Start-up time counts, so little is imported.
 """
@@ -50,7 +50,3 @@ def main() -> None:
         line.wait(None if due is None else due - now_us())
         scribe.turn(now_us())
     line.drain()
-
-
-if __name__ == "__main__":
-    main()
