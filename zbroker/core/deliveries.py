@@ -314,6 +314,8 @@ class Deliveries:
         size = 0
         self._logs[log.id] = log
         while number < log.batches and len(keys) < AHEAD_BATCHES and log.end(number) <= log.durable_next:
+            if not log.size(number):
+                break  # it is gone, and nobody wants it
             key = (log.id, number)
             size += log.size(number)
             if keys and (size > AHEAD_BYTES or key in self._in_flight or self._tail.get(key) is not None):

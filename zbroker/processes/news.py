@@ -27,6 +27,7 @@ WARNINGS: Final[dict[str, tuple[LogLevel, str, str]]] = {
     "journal": ("error", "journal_error", "journal_error_gone"),
     "damage": ("error", "journal_damaged", "journal_damage_gone"),
     "unreadable": ("warning", "journal_unreadable", "journal_readable"),
+    "reads": ("error", "reads_stuck", "reads_go_on"),
     "guard": ("error", "guard_died", "guard_lives"),
     "gate": ("warning", "plain_subscribers_held_back", "plain_subscribers_let_in"),
 }
