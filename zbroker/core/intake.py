@@ -114,7 +114,7 @@ class Intake:
         self._holders[producer.id] = session
         ready.producer, ready.resumed = producer.identity(), resumed
 
-    def ended(self, session: Session) -> None:
+    def ended(self, session: Session, reason: str) -> None:
         """What it had not been told it will learn when it sends it again."""
         feeder = self._feeders.pop(session, None)
         if feeder is None:
@@ -122,7 +122,7 @@ class Intake:
         self._touched.pop(feeder, None)
         if self._holders.get(feeder.producer.id) is session:
             del self._holders[feeder.producer.id]
-            self.producers.forget(feeder.producer)
+            self.producers.forget(feeder.producer, has_left=reason == "goodbye")
 
     def producers_of(self, log: StreamLog) -> int:
         """How many sessions have written to the stream since they began."""

@@ -198,8 +198,9 @@ class Producers:
         producer.batches.clear()  # retries are of the life that sent the original
         self._by_nonce[nonce] = producer
 
-    def forget(self, producer: Producer) -> None:
-        """An unnamed producer that never stored anything is gone with its session."""
-        if not producer.journaled and not producer.name and not producer.sequence:
+    def forget(self, producer: Producer, *, has_left: bool) -> None:
+        """An unnamed producer is gone with its session if it never stored anything, or has said goodbye: it never comes back."""
+        is_known = producer.journaled or producer.sequence > 0
+        if not producer.name and (has_left or not is_known):
             self._by_id.pop(producer.id, None)
             self._by_nonce.pop(producer.nonce, None)

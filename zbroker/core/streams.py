@@ -227,7 +227,7 @@ class Streams:
     def ended(self, session: Session, reason: str, now: int) -> None:
         """A session is over: what it held goes back, counting an attempt if it was lost ("expired", "disconnected")."""
         if session.role is Role.PRODUCER:
-            self._intake.ended(session)
+            self._intake.ended(session, reason)
         else:
             self._consumers.ended(session, reason)
 

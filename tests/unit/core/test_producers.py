@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from patterns.wire.messages import Credit, ErrorHeader, Ready, Resume, Role
+from patterns.wire.messages import Credit, ErrorHeader, Goodbye, Ready, Resume, Role
 from tests.unit.core.durable import Client, Durable
 
 
@@ -195,3 +195,18 @@ def test_unsynced_bytes_stay_within_the_window_however_the_disk_lags() -> None:
         unsynced = sum(len(record.payload) for record in rig.written)
         assert unsynced + session.into.bytes_max - session.into.bytes_used <= (4 << 20)
     assert rig.take(b"p", Credit)
+
+
+def test_an_unnamed_producer_that_says_goodbye_leaves_nothing_behind() -> None:
+    rig = Durable()
+    rig.producer().append("a")
+    rig.turn()
+    rig.send(b"p", Goodbye())
+    assert rig.streams.status(1_000)["producers"] == 0
+    rig.producer(b"q", name="bookkeeper").append("b")
+    rig.turn()
+    rig.send(b"q", Goodbye())
+    rig.producer(b"r").append("c")
+    rig.turn()
+    rig.disconnect(b"r")
+    assert rig.streams.status(1_000)["producers"] == 2  # one has a name, the other may come back
