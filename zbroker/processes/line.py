@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import time
 from collections import deque
 from itertools import islice
 from typing import Final, Protocol
@@ -18,6 +19,7 @@ _READ_BYTES: Final = 1 << 18  # about what the kernel holds of a UNIX socket; on
 _BUFFER_BYTES: Final = 1 << 20  # asked of the kernel, which gives what net.core.wmem_max allows
 _JOIN_BYTES: Final = 16 << 10  # below, a copy costs less than another part of a vector
 _PARTS_MAX: Final = 1_000  # IOV_MAX is 1,024
+_REAP_TRIES, _REAP_PAUSE_S = 20, 0.001  # a loop must not wait longer for a status that is for people
 
 
 class Line(Protocol):
@@ -153,14 +155,21 @@ _unreaped: Final[list[int]] = []  # children that had hung up and were not yet g
 
 
 def _ending(pid: int) -> str:
-    """How a child has ended; it is not waited for."""
-    _unreaped.append(pid)
-    ending = ""
+    """How a child has ended. A process lets go of its descriptors last, so that is known at once, or it is still alive."""
     for child in list(_unreaped):
-        found, status = os.waitpid(child, os.WNOHANG)
-        if found:
-            _unreaped.remove(child)
-        if found == pid:
-            code = os.waitstatus_to_exitcode(status)
-            ending = f"signal {-code}" if code < 0 else f"exit status {code}"
-    return ending
+        _reap(child)
+    _unreaped.append(pid)
+    for _ in range(_REAP_TRIES):
+        if (status := _reap(pid)) is not None:
+            return f"signal {-status}" if status < 0 else f"exit status {status}"
+        time.sleep(_REAP_PAUSE_S)
+    return ""
+
+
+def _reap(pid: int) -> int | None:
+    """The exit status of a child, negative for a signal; None while it lives."""
+    found, status = os.waitpid(pid, os.WNOHANG)
+    if not found:
+        return None
+    _unreaped.remove(pid)
+    return os.waitstatus_to_exitcode(status)
