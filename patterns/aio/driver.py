@@ -161,11 +161,14 @@ class AioDriver:
         links = self._links
         self.kicked = False
         is_more = False
-        for _ in range(_TURNS_MAX):
-            links.turn(named)
-            is_more = links.has_new or links.is_readable()
-            if links.has_new or not is_more:
-                break
+        try:
+            for _ in range(_TURNS_MAX):
+                links.turn(named)
+                is_more = links.has_new or links.is_readable()
+                if links.has_new or not is_more:
+                    break
+        except Exception as error:  # noqa: BLE001  the top of a callback: the loop would log it, and who waits wait on
+            links.fail(self.owner, error)
         for future, (done, _deadline) in list(self._waiters.items()):
             if not future.done() and done():
                 future.set_result(True)

@@ -178,6 +178,12 @@ class Driver:
         if self._followers or self._leader is not None:
             self._ring_the_done()
 
+    def fail(self, error: Exception) -> None:
+        """The keeper's turn, or what was deferred, has raised: whoever waits is told; under the lock."""
+        if not self.is_closed:
+            self._links.fail(self.owner, error)
+            self._ring_everybody()
+
     # -- waiting -------------------------------------------------------------------------------------------------
 
     def wait(
@@ -364,12 +370,13 @@ class Driver:
         if self.is_closed or self.forked:
             return True
         deadline = clock() + int(timeout_s * 1e6)
-        with self.lock:
-            self.turn()
-            self.engine.leave(clock())
-        done = self.wait(lambda: self.engine.closed, deadline)
-        self._shut()
-        return done
+        try:
+            with self.lock:
+                self.turn()
+                self.engine.leave(clock())
+            return self.wait(lambda: self.engine.closed, deadline)
+        finally:
+            self._shut()
 
     def at_exit(self) -> None:
         """The interpreter ends and the program has not closed us."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _WATCH_US: Final = 5_000  # a caller that comes back within it finds the sockets free
 _NAP_US: Final = 1_000  # while callers send full batches by themselves; bounds how long a batch's beginning may wait
 _LEAST_US: Final = 1_000
+_CALM_US: Final = 1_000_000  # after a turn that failed: what raises once may raise in each
 _LONG_US: Final = 3_600_000_000
 
 
@@ -31,6 +32,7 @@ class Keeper:
         self._parked = False
         self._watches = False  # parked for a moment only: it looks again by itself
         self._bursts = 0
+        self._seen = -1  # calls of wait() when it last looked
         self.leads = False
         self.naps = False  # looks again in a moment, whatever is posted
 
@@ -58,34 +60,41 @@ class Keeper:
         return self._parked and not self._watches and self._driver.in_background()
 
     def _run(self) -> None:
-        driver = self._driver
         poll = select.poll()
         poll.register(self._read_fd, select.POLLIN)
-        seen = -1
-        while not self._stopped:
-            with driver.lock:
-                if driver.is_closed:
-                    break
-                led = driver.is_led
-                wanted = driver.in_background()
-                due = driver.engine.next_timeout()
-            now = clock()
-            if driver.bursts != self._bursts:
-                self._nap(poll)
-            elif not led and (driver.kicked or (due is not None and due <= now)):
-                with driver.lock:
-                    if not driver.is_led:
-                        driver.turn()
-                        driver.run_deferred()
-            elif wanted and not led and driver.entries == seen:
-                self._lead()
-            else:
-                seen = driver.entries
-                self._watches = wanted and not led
-                self._park(poll, _WATCH_US if self._watches else max(_LEAST_US, _until(due, now)))
-                self._watches = False
+        while not self._stopped and not self._driver.is_closed:
+            try:
+                self._keep(poll)
+            except Exception as error:  # noqa: BLE001  the top of a thread: whoever posts must not wait for a dead one
+                with self._driver.lock:
+                    self._driver.fail(error)
+                self._park(poll, _CALM_US)
         os.close(self._read_fd)
         os.close(self._write_fd)
+
+    def _keep(self, poll: select.poll) -> None:
+        driver = self._driver
+        with driver.lock:
+            if driver.is_closed:
+                return
+            led = driver.is_led
+            wanted = driver.in_background()
+            due = driver.engine.next_timeout()
+        now = clock()
+        if driver.bursts != self._bursts:
+            self._nap(poll)
+        elif not led and (driver.kicked or (due is not None and due <= now)):
+            with driver.lock:
+                if not driver.is_led:
+                    driver.turn()
+                    driver.run_deferred()
+        elif wanted and not led and driver.entries == self._seen:
+            self._lead()
+        else:
+            self._seen = driver.entries
+            self._watches = wanted and not led
+            self._park(poll, _WATCH_US if self._watches else max(_LEAST_US, _until(due, now)))
+            self._watches = False
 
     def _nap(self, poll: select.poll) -> None:
         """Callers fill batches faster than we could wake: stay out of their way, and send what is left in a moment."""
@@ -100,8 +109,10 @@ class Keeper:
 
     def _lead(self) -> None:
         self.leads = True
-        self._driver.wait(self._enough, None, keeper=True)
-        self.leads = False
+        try:
+            self._driver.wait(self._enough, None, keeper=True)
+        finally:
+            self.leads = False
 
     def _enough(self) -> bool:
         driver = self._driver

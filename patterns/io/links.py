@@ -5,6 +5,7 @@ One non-blocking turn serves every shell; only who waits, and how, differs betwe
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable
 from enum import Enum
@@ -15,12 +16,13 @@ import zmq
 from patterns.io import sockets, turn
 from patterns.io.clock import clock
 from patterns.wire.engine import Close, Effect, Link, Listen, Open, PeerId, Send, Unreachable
-from patterns.wire.errors import ZbrokerError
+from patterns.wire.errors import LocalProtocolError, ZbrokerError
 from patterns.wire.frames import Frames
 
 if TYPE_CHECKING:
     from patterns.io.watched import Watch
 
+_log = logging.getLogger("zbroker")
 _HELLO: Final = b"ZB1H"
 _TURN_MESSAGES: Final = 128  # then timers and sends have their turn
 _STALL_US: Final = 1_000_000  # after a stall, what has arrived is heard before deadlines are judged (design: SIGSTOP)
@@ -132,6 +134,18 @@ class Links:
         self.due: int | None = None
         self.bound = ""
         self.cuts: Counter[str] = Counter()
+
+    def fail(self, owner: str, error: Exception) -> None:
+        """A turn that nobody waits for has raised what none may: said in the log, and by every call from now on."""
+        if self._engine.error is not None:
+            return
+        _log.error("a %s has failed, and nothing leaves it any more", owner, exc_info=error)
+        failure = LocalProtocolError(
+            f"this {owner} has failed, and nothing leaves it any more: {type(error).__name__}: {error}; "
+            "the log has the traceback; make another one"
+        )
+        failure.__cause__ = error
+        self._engine.error = failure
 
     def turn(self, named: list[tuple[int, int]] | None = None) -> None:
         """Take what is there, do what is due, send what there is.
