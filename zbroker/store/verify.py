@@ -3,7 +3,7 @@
 import msgspec
 
 from patterns.wire.records import Damage
-from zbroker.store.checkpoint import parse_checkpoint_name
+from zbroker.store.checkpoint import KEPT, Meta, parse_checkpoint_name
 from zbroker.store.chunks import NotWhole
 from zbroker.store.disk import Disk
 from zbroker.store.folder import hold_for_reading
@@ -47,10 +47,14 @@ class FolderReport(msgspec.Struct, frozen=True):
     reclaimable: int
 
     @property
+    def unusable(self) -> int:
+        """Checkpoints that cannot be used, of the two newest: an older one is what a power cut brought back."""
+        return sum(one.why_not is not None for one in self.checkpoints[-KEPT:])
+
+    @property
     def is_whole(self) -> bool:
-        """No hole, neither now nor told of, and each checkpoint usable; a torn tail was never confirmed, so it is none."""
-        is_usable = all(one.why_not is None for one in self.checkpoints)
-        return is_usable and not self.damage and not self.known and not self.cut_short
+        """No hole, neither now nor told of, and both checkpoints usable; a torn tail was never confirmed, so it is none."""
+        return not (self.unusable or self.damage or self.known or self.cut_short)
 
 
 def verify_folder(disk: Disk, folder: str, progress: Progress = silent) -> FolderReport:
@@ -68,33 +72,51 @@ def verify_folder(disk: Disk, folder: str, progress: Progress = silent) -> Folde
         files = list_segments(disk, folder)
         dead = given_back(disk, folder, files)
         scan = LogScan(disk, files, lambda record, position: None, progress, given_back=dead).run()
-        checkpoints = _checkpoints(disk, folder, files)
+        checkpoints, newest = _checkpoints(disk, folder, files)
     finally:
         if lock is not None:
             disk.close(lock)
+    beyond = _beyond_the_end(scan, newest)
     return FolderReport(
         segments=scan.reports,
-        damage=scan.found,
+        damage=scan.found + beyond,
         known=scan.known,
         cut_short=cut_short(files),
         checkpoints=checkpoints,
         records=scan.records,
         bytes=scan.bytes,
-        next_index=scan.end_index,
+        next_index=beyond[0].last_index + 1 if beyond else scan.end_index,
         torn_bytes=scan.torn_bytes,
         reclaimable=sum(part.reclaimable for part in scan.reports),
     )
 
 
-def _checkpoints(disk: Disk, folder: str, files: list[SegmentFile]) -> list[CheckpointReport]:
-    reports = []
+def _checkpoints(disk: Disk, folder: str, files: list[SegmentFile]) -> tuple[list[CheckpointReport], Meta | None]:
+    """All of them, and the newest that can be used."""
+    reports, newest = [], None
     for name in sorted(disk.listdir(folder)):
         index = parse_checkpoint_name(name)
         if index is None:
             continue
         try:
-            why = objection(read_meta(disk, f"{folder}/{name}"), files)
+            meta = read_meta(disk, f"{folder}/{name}")
+            why = objection(meta, files)
+            newest = meta if why is None else newest
         except NotWhole as error:
             why = str(error)
         reports.append(CheckpointReport(name, index, why))
-    return reports
+    return reports, newest
+
+
+def _beyond_the_end(scan: LogScan, newest: Meta | None) -> list[Damage]:
+    """Records that a checkpoint knows to have been synced, and that the scan took for a torn tail or never met: an open,
+    which begins at that checkpoint, finds the same hole.
+    """
+    if newest is None or newest.last_index < scan.end_index:
+        return []
+    last = scan.reports[-1]
+    is_there = any(part.number >= newest.number for part in scan.reports if part.state != "headless")
+    if is_there and last.state in ("torn", "whole"):
+        last.state = "damaged"
+    reason = "header" if is_there else "segment missing"
+    return [Damage(scan.end_index, newest.last_index, newest.number, 0, max(1, scan.torn_bytes), [], reason)]

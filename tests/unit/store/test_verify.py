@@ -68,3 +68,37 @@ def test_files_without_anything_of_the_log_are_reclaimable_and_counted() -> None
     assert [part.reclaimable for part in report.segments] == [0, 64 << 10]
     assert report.reclaimable == 64 << 10
     assert sum(heard) == 2 * (64 << 10)
+
+
+def with_checkpoint(disk: VirtualDisk) -> int:
+    """Another life writes 6 to 10, and a checkpoint that tells of them; returns where record 10 lies in segment 2."""
+    journal = FileJournal(disk, "/j", segment_bytes=64 << 10, random_bytes=Random(2).randbytes, wall_ms=lambda: 0)
+    journal.open(lambda record, position: None)
+    for index in range(6, 11):
+        place = journal.append(Record(index, RecordKind.APPEND, payload=b"x" * 100))
+    journal.commit(0)
+    journal.begin_checkpoint()
+    journal.end_checkpoint(10)
+    while journal.checkpoint_due or not any("checkpoint-" in name for name in disk.live):
+        journal.handle_timeout(0)
+    disk.crash()
+    return place.offset
+
+
+def test_a_tail_that_a_checkpoint_knows_is_damaged_and_not_torn() -> None:
+    disk, _ = written(5)
+    last = with_checkpoint(disk)
+    path = f"/j/{segment_name(2)}"
+    disk.zero(path, last, len(disk.content(path)) - 4096 - last)
+    report = verify_folder(disk, "/j")
+    assert not report.is_whole
+    assert [(hole.first_index, hole.last_index) for hole in report.damage] == [(10, 10)]
+    assert report.next_index == 11
+
+
+def test_newest_segments_that_are_gone_are_missed_by_the_checkpoint() -> None:
+    disk, _ = written(5)
+    with_checkpoint(disk)
+    disk.remove(f"/j/{segment_name(2)}")
+    report = verify_folder(disk, "/j")
+    assert [(hole.first_index, hole.last_index, hole.reason) for hole in report.damage] == [(6, 10, "segment missing")]
