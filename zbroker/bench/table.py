@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from rich.console import Console
@@ -16,8 +16,9 @@ _NOISY = 0.3  # ends further apart than this part of the median are pointed out
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Rows, then ratios with their bars, then what they depend on."""
-    console.print(_rows(report))
+    """Rows, a table for each group, then ratios with their bars, then what they depend on."""
+    for group in dict.fromkeys(row.group for row in report.rows):
+        console.print(_rows(group, [row for row in report.rows if row.group == group]))
     if report.ratios:
         console.print(_ratios(report))
     console.print(_footnote(report), style="dim", highlight=False)
@@ -46,18 +47,14 @@ _COLUMNS: Final[tuple[tuple[str, str, Callable[[Row], str]], ...]] = (
 )
 
 
-def _rows(report: Report) -> Table:
-    """Only columns that some row has something for."""
-    table = Table(title="what was measured (medians)", title_justify="left")
+def _rows(group: str, rows: Sequence[Row]) -> Table:
+    """Only columns that some row has something for: with those of all groups, no room is left for the rows' names."""
+    table = Table(title=f"{group} (medians)", title_justify="left")
     table.add_column("row")
-    columns = [column for column in _COLUMNS if not column[1] or any(row.values(column[1]) for row in report.rows)]
+    columns = [column for column in _COLUMNS if not column[1] or any(row.values(column[1]) for row in rows)]
     for heading, _, _ in columns:
         table.add_column(heading, justify="right")
-    group = ""
-    for row in report.rows:
-        if group not in ("", row.group):
-            table.add_section()
-        group = row.group
+    for row in rows:
         table.add_row(f"{row.label} [dim]({row.body})[/dim]", *(cell(row) for _, _, cell in columns))
     return table
 
