@@ -17,7 +17,7 @@ from zbroker.core.effects import MOVED, Effect, Moved, Read
 from zbroker.core.groups import Group, Lease, Piece
 from zbroker.core.log import StreamLog
 from zbroker.core.producers import ID_SHIFT
-from zbroker.core.tail import Batch, Key, Tail, batch_of
+from zbroker.core.tail import BATCH_OVERHEAD, Batch, Key, Tail, batch_of
 from zbroker.core.timers import Timers
 
 LEASE_US: Final = 30_000_000  # without progress of its session a lease ends after this
@@ -108,6 +108,9 @@ class Deliveries:
         self._waiting: dict[Key, dict[Feed, None]] = {}
         self._reads: dict[int, tuple[list[Key], Read]] = {}
         self._reading_bytes = 0
+        # What is read ahead must still be there when its turn comes: else the first of it makes room for the last.
+        self._ahead_bytes = min(AHEAD_BYTES, tail.loaded_max // 2)
+        self._reading_max = min(READING_BYTES, tail.loaded_max // 2)
         self._queued: dict[Feed, None] = {}  # they ask when others have got what they asked for
         self._in_flight: set[Key] = set()
         self._moved: Counter[Key] = Counter()  # how often each was looked for in vain
@@ -305,7 +308,7 @@ class Deliveries:
         if key in self._in_flight:
             self._waiting.setdefault(key, {})[feed] = None
             return
-        if self._reading_bytes and self._reading_bytes + log.size(number) > READING_BYTES:
+        if self._reading_bytes and self._reading_bytes + log.size(number) > self._reading_max:
             self._queued[feed] = None
             return
         self._waiting[key] = {feed: None}
@@ -317,8 +320,8 @@ class Deliveries:
             if not log.size(number):
                 break  # it is gone, and nobody wants it
             key = (log.id, number)
-            size += log.size(number)
-            if keys and (size > AHEAD_BYTES or key in self._in_flight or self._tail.get(key) is not None):
+            size += log.size(number) + BATCH_OVERHEAD
+            if keys and (size > self._ahead_bytes or key in self._in_flight or self._tail.get(key) is not None):
                 break
             keys.append(key)
             positions.append(log.position(number))

@@ -18,7 +18,7 @@ TAIL_BYTES: Final = 64 << 20
 _LOADED_SHARE: Final = 4  # one part in four is for what was read back: slow readers must not push out the newest
 _SPLITS: Final = 16  # batches kept cut into bodies; a consumer that takes slices comes back to the same one
 _VIEWS: Final = 32  # translated batches kept; more than one group reads the newest
-_OVERHEAD: Final = 512  # what a batch costs beside its bytes, so that tiny batches are bounded too
+BATCH_OVERHEAD: Final = 512  # what a batch costs beside its bytes, so that tiny batches are bounded too
 
 _T = TypeVar("_T")
 Key = tuple[int, int]  # stream id, number of the batch in its stream
@@ -63,7 +63,7 @@ class Batch(msgspec.Struct, gc=False):
 
     @property
     def bytes(self) -> int:
-        return len(self.payload) + len(self.columns) + _OVERHEAD
+        return len(self.payload) + len(self.columns) + BATCH_OVERHEAD
 
 
 def batch_of(record: Record) -> Batch:
@@ -140,6 +140,11 @@ class Tail:
     def bytes(self) -> int:
         """Held now."""
         return self._new_bytes + self._loaded_bytes
+
+    @property
+    def loaded_max(self) -> int:
+        """Bytes kept of what is read back; each batch takes 512 more than its record."""
+        return self._loaded_max
 
     def get(self, key: Key) -> Batch | None:
         """The batch if it is here."""

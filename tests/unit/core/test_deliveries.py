@@ -100,6 +100,22 @@ def test_what_nobody_finds_for_half_a_minute_was_deleted_and_is_told_as_lost() -
     assert [d.offset for d in rig.deliveries(b"c")] == [0, 4]
 
 
+def test_what_is_read_ahead_is_read_once_however_small_the_cache() -> None:
+    rig = Durable()
+    producer = rig.producer()
+    for number in range(60):
+        producer.append(number, "x" * 500)
+    rig.turn()
+    again = rig.crash(tail_bytes=40_000)  # of which 10,000 for what is read back
+    again.slow_disk = True
+    again.consumer(group="", mode="batches")
+    for read in again.reads:  # grows as it is answered
+        again.answer(read)
+    assert [d.offset for d in again.deliveries(b"c")] == list(range(0, 120, 2))
+    assert sum(len(read.positions) for read in again.reads) == 60
+    assert len(again.reads) > 5
+
+
 def test_many_who_replay_have_a_bounded_number_of_bytes_read_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deliveries, "READING_BYTES", 4_000)
     rig = Durable()
