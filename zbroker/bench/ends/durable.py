@@ -16,6 +16,7 @@ from patterns.sync import Consumer, Producer
 from zbroker.bench.ends.asking import Asking
 from zbroker.bench.ends.bodies import DISTINCT, END, differing_bytes, differing_records, pool_of
 from zbroker.bench.ends.feed import FixedRate, StampedFullSpeed, parts_of
+from zbroker.bench.ends.starting import go
 from zbroker.bench.ends.tally import Expected, LatencyTally, said_of, tally_of
 from zbroker.bench.ends.window import window_of
 from zbroker.bench.figures import Histogram, steady_rate
@@ -50,9 +51,9 @@ def produce(
         producer.send(end)  # the session stands, the stream is made
         begin = time.monotonic_ns()
         receipts = producer.send_many(bodies())
-        elapsed = time.monotonic_ns() - begin
+        done = time.monotonic_ns()
         producer.send(end)
-        say({"sent": len(receipts), "confirmed_rate": len(receipts) * 1e9 / elapsed})
+        say(_sent(len(receipts), begin, done))
 
 
 def _until(pool: list[Any], seconds: float, most: int | None) -> Callable[[], Iterator[Any]]:
@@ -74,9 +75,13 @@ async def _produce_awaited(say: Say, address: str, codec: str, end: Any, bodies:
         await producer.send(end)
         begin = time.monotonic_ns()
         receipts = await producer.send_many(bodies())
-        elapsed = time.monotonic_ns() - begin
+        done = time.monotonic_ns()
         await producer.send(end)
-        say({"sent": len(receipts), "confirmed_rate": len(receipts) * 1e9 / elapsed})
+        say(_sent(len(receipts), begin, done))
+
+
+def _sent(count: int, begin: int, end: int) -> dict[str, Any]:
+    return {"sent": count, "confirmed_rate": count * 1e9 / (end - begin), "span": [begin, end]}
 
 
 def consume(say: Say, *, address: str, codec: str, body: str, size: int, warm_up_s: float, api: str = "sync") -> None:
@@ -148,8 +153,11 @@ class _Taking:
         }
 
 
-def send_each(say: Say, *, address: str, stream: str = STREAM, tells: bool = False, **told: Any) -> None:
-    """Producer.send() for each: it returns when the message is on disk. With `tells`, when each began and ended is told too."""
+def send_each(say: Say, *, address: str, stream: str = STREAM, is_beside: bool = False, **told: Any) -> None:
+    """Producer.send() for each: it returns when the message is on disk.
+
+    Beside something else, it begins when it is told to, and says when each one began and ended.
+    """
     with Producer(address, stream, codec="raw", timeout_s=TIMEOUT_S) as producer:
         offset = producer.send(END).offset
 
@@ -159,9 +167,11 @@ def send_each(say: Say, *, address: str, stream: str = STREAM, tells: bool = Fal
             return body if producer.send(body).offset == offset else None
 
         asking = msgspec.convert(told, Asking)
-        if not tells:
+        if not is_beside:
             say(asking.each(send))
             return
+        say({"ready": True})
+        go.wait()
         spans: list[tuple[int, int]] = []
 
         def send_and_note(body: bytes) -> bytes | None:

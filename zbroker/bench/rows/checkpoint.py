@@ -6,6 +6,8 @@ have the same load; each keeps its part of what was timed.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any, Final
 
 import msgspec
@@ -19,30 +21,37 @@ from zbroker.bench.rows.request import asker
 from zbroker.store.checkpoint import DRAFT
 
 _SINGLE: Final = "single"  # the stream of what is sent one by one
-_LONGER_S: Final = 0.5  # the bulk goes on beside the last one too
+_LONGER_S: Final = (
+    1.0  # and twice as long as the bulk, whose process takes a moment to start; only what is beside it counts
+)
 _SEND: Final = "Producer.send() beside send_many()"
 Span = tuple[int, int]
 
 
 def _run(settings: Settings, *, during: bool) -> Sample:
-    said: list[dict[str, Any]] = []
-    spans: list[Span] = []
+    times: list[int] = []
+    damaged: list[int] = []
 
-    def ask_now(running: Broker) -> None:
-        with (
-            Worker("watch-for", folder=running.folder, name=DRAFT) as watcher,
-            asker(settings, "send-each", running.connects_to, stream=_SINGLE, tells=True) as asking,
-        ):
-            watcher.said()
-            said.append(asking.said(settings.patience_s))
+    def beside(running: Broker, stack: ExitStack) -> Callable[[dict[str, Any]], None]:
+        watcher = stack.enter_context(Worker("watch-for", folder=running.folder, name=DRAFT))
+        longer = msgspec.structs.replace(settings, size=KIB, seconds=2 * settings.seconds + _LONGER_S)
+        asking = stack.enter_context(asker(longer, "send-each", running.connects_to, stream=_SINGLE, is_beside=True))
+        for worker in (watcher, asking):
+            worker.said()
+        asking.go()
+
+        def ended(sent: dict[str, Any]) -> None:
+            single = asking.said(longer.patience_s)
             watcher.go()
-            spans.extend((first, last) for first, last in watcher.said()["times"])
+            begin, end = sent["span"]
+            beside_bulk = [(one[0], one[1]) for one in single["spans"] if begin <= one[0] and one[1] <= end]
+            times.extend(kept(beside_bulk, watcher.said()["times"], during=during))
+            damaged.append(single["damaged"])
 
-    load = msgspec.structs.replace(settings, size=KIB, seconds=settings.seconds + _LONGER_S)
-    found = bulk(load, meanwhile=ask_now)
-    [single] = said
-    times = kept(single["spans"], spans, during=during)
-    figures = latency(times, len(times), single["damaged"]) if times else {}
+        return ended
+
+    found = bulk(msgspec.structs.replace(settings, size=KIB), beside=beside)
+    figures = latency(times, len(times), 0) if times else {}
     return Sample(
         rate=found.rate,
         bytes_rate=found.bytes_rate,
@@ -52,11 +61,11 @@ def _run(settings: Settings, *, during: bool) -> Sample:
         max_us=figures.get("max_us"),
         messages=found.messages,
         lost=found.lost,
-        damaged=found.damaged + single["damaged"],
+        damaged=found.damaged + sum(damaged),
     )
 
 
-def kept(operations: list[Span], spans: list[Span], *, during: bool) -> list[int]:
+def kept(operations: Sequence[Span], spans: Sequence[Sequence[int]], *, during: bool) -> list[int]:
     """How long those operations took, ns, that overlap with any of the spans; else those that overlap with none.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -24,9 +24,13 @@ def bulk(
     *,
     body: str = RAW,
     codecs: tuple[str, str] = ("raw", "raw"),
-    meanwhile: Callable[[Broker], None] | None = None,
+    beside: Callable[[Broker, ExitStack], Callable[[dict[str, Any]], None]] | None = None,
 ) -> Sample:
-    """One producer, one consumer, at the same time. `meanwhile`: called once the producer has been started."""
+    """One producer, one consumer, at the same time.
+
+    Args:
+        beside: starts what else runs, before the producer; what it returns is called with the producer's words at its end.
+    """
     told = {"body": body, "size": 0 if body == DICT else settings.size, "api": settings.api}
     with ExitStack() as stack:
         running = stack.enter_context(running_broker(settings, durable=True))
@@ -36,12 +40,13 @@ def bulk(
         )
         consumer.said()
         account = DiskAccount(running, address)
+        ended = beside(running, stack) if beside is not None else None
         producer = stack.enter_context(
             Worker("produce", address=address, codec=codecs[0], seconds=settings.seconds, **told)
         )
-        if meanwhile is not None:
-            meanwhile(running)
         sent = producer.said(settings.patience_s)
+        if ended is not None:
+            ended(sent)
         received = consumer.said()
         factors = account.of(sent["sent"], received["body_bytes"])
     rate = min(received["rate"], sent["confirmed_rate"])
