@@ -337,6 +337,8 @@ class ClientEngine:
                 self._goodbye(session, reason, after_ms, now)
             case ErrorHeader(scope="session") as header:
                 self._refused(session, error_of(header), now)
+            case ErrorHeader(scope="command", id=0, number=ProtocolError.number) as header:
+                self._end(session, error_of(header), now)  # SPEC.md 5: a fault of ours, so another try has the same end
             case _:
                 self.on_message(session, message, now)
 
@@ -353,6 +355,10 @@ class ClientEngine:
             retry_us = None if len(self.addresses) > 1 else _retry_us(error.retry_after_ms)
             self._lose(session, ClientEvent.TIMEOUT, error.detail, now, retry_us=retry_us)
             return
+        self._end(session, error, now)
+
+    def _end(self, session: ClientSession, error: ZbrokerError, now: int) -> None:
+        """A refusal that is final."""
         session.close()
         self.on_lost(session, now)
         self.detail = error.detail

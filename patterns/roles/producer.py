@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
+from patterns.core.client import Failed
 from patterns.core.produce import Batch, Confirmed, ProducerEngine, batch_of, batches_of
 from patterns.io.clock import clock
 from patterns.io.links import SocketKind
@@ -101,7 +102,10 @@ class ProducerRole(Role[D]):
 
     def _take(self, events: list[Any]) -> None:
         for event in events:
-            if isinstance(event, Confirmed):
+            if isinstance(event, Failed):
+                self._engine.shed(event.error)
+                self._take(self._engine.events())
+            elif isinstance(event, Confirmed):
                 for batch in event.batches:
                     for posted in self._owners.pop(id(batch), ()):
                         if posted._callbacks:
@@ -268,6 +272,11 @@ class ProducerRole(Role[D]):
             return
         items = self._posted[:end]
         del self._posted[:end]
+        error = self._engine.error
+        if error is not None:
+            for item in items:
+                self._leave_out(item[-1], error)
+            return
         for begin in range(0, end, self._per_batch):
             self._drain_part(items[begin : begin + self._per_batch], now)
 
@@ -284,9 +293,7 @@ class ProducerRole(Role[D]):
             )
         except (BadBody, TooLarge) as error:
             if len(items) == 1:
-                posted[0]._error = error
-                self._left_out.append(error)
-                self._driver.defer(posted[0]._run_callbacks)
+                self._leave_out(posted[0], error)
             else:  # one by one, to keep the order and find the bad one
                 for item in items:
                     self._drain_part([item], now)
@@ -298,6 +305,11 @@ class ProducerRole(Role[D]):
             self._own(batch, posted[begin:end])
             self._engine.append([batch], now)
             begin = end
+
+    def _leave_out(self, posted: PostedRole, error: ZbrokerError) -> None:
+        posted._error = error
+        self._left_out.append(error)
+        self._driver.defer(posted._run_callbacks)
 
     def _own(self, batch: Batch, posted: list[PostedRole]) -> None:
         for index, one in enumerate(posted):

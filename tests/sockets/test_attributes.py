@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from patterns.sync import Consumer, Producer, Publisher, Replier, Requester, Subscriber
-from patterns.wire.errors import BadArgument, TooLarge
-from tests.processes import Broker
+from patterns.sync import Consumer, Posted, Producer, Publisher, Replier, Requester, Subscriber
+from patterns.wire.errors import BadArgument, ProtocolError, TooLarge
+from tests.processes import Broker, until
 from tests.sockets.places import Place
 
 LARGE = {"a": "v" * 2_000_000}
@@ -27,7 +27,7 @@ BAD_HEADERS = [(more["headers"], error) for more, error in BAD if "headers" in m
 
 def test_a_producer_refuses_one_message_and_stores_its_neighbours(broker: Broker) -> None:
     with Producer(broker.url, "s") as producer:
-        stored = []
+        stored: list[Posted] = []
         for more, error in BAD:
             stored.append(producer.post(len(stored)))
             for call in (producer.post, producer.send):
@@ -60,7 +60,7 @@ def test_a_publisher_refuses_one_message_and_publishes_its_neighbours(place: Pla
         Subscriber(place.of(publisher), "z.>") as subscriber,
     ):
         subscriber.ready(30)
-        published = []
+        published: list[int] = []
         for headers, error in BAD_HEADERS:
             publisher.publish("z.a", len(published))
             with pytest.raises(error):
@@ -94,3 +94,26 @@ def test_a_requester_and_a_replier_refuse_what_cannot_travel(place: Place) -> No
         request.send_part(1, {"a": "b"})
         request.reply(2, {"a": "b"})
         assert list(parts) == [1, 2]
+
+
+def test_what_the_broker_refuses_as_malformed_ends_the_producer_and_not_in_silence(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a fault of this library would: then nobody waits for a confirm that cannot come."""
+    for place in ("patterns.sync.producer", "patterns.roles.producer"):
+        monkeypatch.setattr(f"{place}.check_attributes", lambda *_: None)
+    with Producer(broker.url, "s", timeout_s=60) as producer:
+        assert producer.send(0).offset == 0
+        told: list[object] = []
+        first = producer.post(1, headers=LARGE)
+        first.add_done_callback(told.append)
+        second = producer.post(2)
+        for posted in (first, second):
+            with pytest.raises(ProtocolError, match="columns of 20"):
+                posted.result(60)
+        with pytest.raises(ProtocolError, match="columns of 20"):
+            producer.send(3)
+        assert first.done()
+        until(lambda: told == [first], what="the callback")
+    with Producer(broker.url, "s") as producer:
+        producer.send(1)

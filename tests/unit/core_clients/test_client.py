@@ -291,3 +291,19 @@ def test_credit_bounds_what_is_sent_and_a_grant_opens_it(wire):
     assert [header.sequence for header in wire.sent(Publish)] == [0]
     wire.say(Credit(2, 1 << 20))
     assert [header.sequence for header in wire.sent(Publish)] == [1]
+
+
+def test_a_message_of_ours_that_was_malformed_is_the_end(wire):
+    wire.greet()
+    wire.say(ErrorHeader(number=100, detail="columns of 2000000 bytes", scope="command"))
+    (failed,) = wire.heard(Failed)
+    assert failed.error is wire.engine.error
+    assert "2000000" in failed.error.detail
+    assert wire.engine.closed
+
+
+@pytest.mark.parametrize("header", [ErrorHeader(number=104, scope="command"), ErrorHeader(number=100, scope="lease")])
+def test_what_is_not_about_the_form_of_a_message_is_the_roles_matter(wire, header):
+    wire.greet()
+    wire.say(header)
+    assert wire.engine.is_ready
