@@ -327,8 +327,8 @@ class ClientEngine:
                 )
             case Ping(token=token):
                 session.send(Pong(token), now)
-            case Pong():
-                pass
+            case Pong(token=token):
+                self.on_pong(token)
             case CreditHeader(messages=messages, bytes=size, id=0):
                 session.out.raise_to(messages, size)
                 session.flush(now)
@@ -455,6 +455,9 @@ class ClientEngine:
 
     def on_message(self, session: ClientSession, message: Message, now: int) -> None:
         """A message of the role."""
+
+    def on_pong(self, token: int) -> None:
+        """Everything that was sent before the PING with this token has been read."""
 
     def on_credit(self, session: ClientSession, now: int) -> None:
         """More may be sent."""

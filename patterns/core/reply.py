@@ -34,6 +34,7 @@ from patterns.wire.messages import (
     Offer,
     Offered,
     Partial,
+    Ping,
     Ready,
     Reply,
     Request,
@@ -47,6 +48,7 @@ from patterns.wire.session import Credit, raise_for_parts
 
 _MS: Final = 1_000
 _REQUESTS_WINDOW: Final = 1_024  # requests that one requester may have outstanding here
+_FIRST_PING: Final = 2  # 1 is the heartbeat's
 _PARTING_MS: Final = 500  # for proof that the last replies were read; libzmq drops what is unread when we close
 _REPLY_BYTES_HELD: Final = REPLIES_HELD_BYTES_MAX  # then an error takes a reply's place
 
@@ -78,6 +80,8 @@ class ReplierEngine(ClientEngine):
         self._numbers: dict[int, int] = {}  # and back
         self._parts: dict[int, Credit] = {}  # token -> what the requester lets come, and how much went
         self._tokens = count(1)
+        self._pings = count(_FIRST_PING)
+        self._withdrawing = 0  # the PING behind the last WITHDRAW, as long as it has no answer
         self.offered: set[str] = set()
 
     def _hello(self, session: ClientSession) -> Hello:
@@ -110,6 +114,7 @@ class ReplierEngine(ClientEngine):
 
     def on_lost(self, session: ClientSession, now: int) -> None:
         self.offered.clear()
+        self._withdrawing = 0
         self._events.extend(RequestCancelled(token) for token in self._open)
         self._open.clear()
         self._numbers.clear()
@@ -155,11 +160,22 @@ class ReplierEngine(ClientEngine):
             self._events.append(RequestCancelled(token))
 
     def withdraw(self, now: int) -> None:
-        """No more requests, please; those that came are still answered."""
+        """No more requests, please; those that came are still answered, and those that crossed this on the way."""
         session = self.sessions[0]
         if session.is_ready:
             for service in self._services:
                 session.send(Withdraw(service), now)
+            self._withdrawing = next(self._pings)
+            session.send(Ping(self._withdrawing), now)
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether no request can come any more: what the broker sent before it read our WITHDRAW is here."""
+        return not self._withdrawing or not self.is_ready
+
+    def on_pong(self, token: int) -> None:
+        if token == self._withdrawing:
+            self._withdrawing = 0
 
     def has_room(self, token: int) -> bool:
         """Whether another part may be sent: the requester takes parts, waits, and has given credit."""
@@ -412,6 +428,8 @@ class PeerReplierEngine:
 
     def withdraw(self, now: int) -> None:
         """The shell refuses what comes from now on; there is nobody to tell."""
+
+    is_withdrawn = True
 
     def has_room(self, token: int) -> bool:
         """Whether another part may be sent: the requester takes parts, waits, has given credit and reads."""

@@ -414,12 +414,15 @@ class ReplierRole(Role[D]):
     def _last(self, timeout_s: float) -> Steps[None]:
         """Take nothing new, and wait for what others work on; say what was not answered."""
         self._is_leaving = True
-        if self._engine.error is not None:
+        engine = self._engine
+        if engine.error is not None:
             return
-        self._driver.run(self._engine.withdraw)
-        yield Wait(at_once, None, fresh=True)
+        deadline = deadline_of(timeout_s)
+        self._driver.run(engine.withdraw)
+        # a request that crosses our WITHDRAW would be lost with the session, as if it had been begun
+        yield Wait(lambda: engine.is_withdrawn or engine.error is not None, deadline, fresh=True)
         self._refuse_waiting()
-        yield Wait(self._all_served, deadline_of(timeout_s))
+        yield Wait(self._all_served, deadline)
         late = [token for token, who in {**self._in_hand, **self._serving}.items() if who != self._me()]
         if late:
             _log.warning("closed while %d requests had no reply; their requesters hear REPLIER_LOST", len(late))

@@ -225,3 +225,20 @@ async def test_wrong_use_is_refused_at_once() -> None:
 async def test_an_admin_asks(broker: Broker) -> None:
     async with Admin(broker.url) as admin:
         assert "streams" in await admin.status()
+
+
+@in_a_loop
+async def test_what_crosses_the_leave_of_its_replier_was_not_begun(broker: Broker) -> None:
+    async with Requester(broker.url) as requester, Admin(broker.url) as admin:
+        for _ in range(8):
+            async with Replier(broker.url, "s") as replier:
+                await replier.ready(IDLE_S)
+                asking = [requester.request("s", 1, timeout_s=IDLE_S) for _ in range(2)]
+                asked = asyncio.gather(*asking, return_exceptions=True)
+                request = await replier.receive(IDLE_S)
+                assert request is not None
+                while (await admin.status())["services"]["s"]["waiting"] != 1:
+                    await asyncio.sleep(0)
+                request.reply(1)
+            told = await asked
+            assert sorted(str(type(one).__name__) for one in told) == ["NoReplier", "int"]

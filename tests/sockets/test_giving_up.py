@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from patterns.sync import Replier, Requester
-from patterns.wire.errors import Closed, OutcomeUnknown, ReplierLost, ShuttingDown, TimedOut
-from tests.processes import until
+from patterns.sync import Admin, Replier, Requester
+from patterns.wire.errors import Closed, NoReplier, OutcomeUnknown, ReplierLost, ShuttingDown, TimedOut
+from tests.processes import Broker, until
 from tests.sockets.places import Crowd, Place, serving
 
 
@@ -152,3 +152,29 @@ def test_a_handler_may_close_its_own_replier(place: Place) -> None:
         with pytest.raises(ReplierLost):
             asker.request("stop", 1, timeout_s=25)
         serving.join(20)  # and does not wait 25 s for itself
+
+
+def test_what_crosses_the_leave_of_its_replier_was_not_begun(broker: Broker) -> None:
+    """A reply lends the replier the next request; who leaves right then has not begun with it, and says so."""
+    with Requester(broker.url) as requester, Admin(broker.url) as admin:
+        for _ in range(8):
+            told: list[object] = []
+
+            def ask(told: list[object] = told) -> None:
+                try:
+                    told.append(requester.request("s", 1, timeout_s=60))
+                except NoReplier as error:
+                    told.append(type(error))
+
+            crowd = Crowd()
+            with Replier(broker.url, "s") as replier:
+                replier.ready(30)
+                crowd.run(ask)
+                crowd.run(ask)
+                request = replier.receive(30)
+                assert request is not None
+                until(lambda: admin.status()["services"]["s"]["waiting"] == 1, what="the second request")
+                request.reply(1)
+            crowd.join()
+            assert crowd.errors == []
+            assert sorted(told, key=str) == [1, NoReplier]

@@ -319,3 +319,23 @@ def test_a_replier_does_not_wait_long_for_who_does_not_read(bound):
     bound.engine.handle_timeout(bound.engine.next_timeout())
     assert bound.engine.closed
     assert type(bound.told()[-1].header) is Goodbye
+
+
+def test_it_is_withdrawn_when_what_the_broker_sent_before_is_here(wire):
+    wire.sent(Ping)
+    assert wire.engine.is_withdrawn
+    wire.engine.withdraw(wire.now)
+    wire.settle()
+    (ping,) = wire.sent(Ping)
+    wire.say(Pong(1))  # of a heartbeat
+    wire.say(request(77))
+    assert not wire.engine.is_withdrawn
+    wire.say(Pong(ping.token))
+    assert wire.engine.is_withdrawn
+    assert [asked.service for asked in wire.heard(Requested)] == ["price"]
+
+
+def test_who_loses_its_broker_while_it_withdraws_waits_for_nothing(wire):
+    wire.engine.withdraw(wire.now)
+    wire.disconnect()
+    assert wire.engine.is_withdrawn
