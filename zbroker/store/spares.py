@@ -8,7 +8,12 @@ from zbroker.store.segment import segment_name
 
 FULL_RETRY_US: Final = 1_000_000  # somebody has to free space first; once a second costs nothing
 NO_SPACE: Final = frozenset([errno.ENOSPC, errno.EDQUOT])
-OUT_OF_SPACE: Final = NO_SPACE | {errno.EMFILE, errno.ENFILE}  # these heal, others do not
+# These heal, others do not. EFBIG: of a limit (ulimit -f), since a file system that holds no 64 MiB holds no journal.
+OUT_OF_SPACE: Final = NO_SPACE | {errno.EMFILE, errno.ENFILE, errno.EFBIG}
+ADVICE: Final = {
+    errno.EFBIG: "; `ulimit -f` must be unlimited, or above that",
+    errno.EMFILE: "; raise `ulimit -n`",
+}
 BALLAST: Final = "ballast"
 
 
@@ -105,7 +110,7 @@ class Spares:
                 self._disk.unlink(path)
             if error.errno not in OUT_OF_SPACE:
                 raise
-            return None, str(error.strerror)
+            return None, f"{error.strerror}{ADVICE.get(error.errno, '')}"
         return handle, ""
 
     def close(self) -> None:

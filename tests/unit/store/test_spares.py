@@ -56,6 +56,16 @@ def test_the_ballast_is_given_up_for_operations_and_producers_are_refused() -> N
     assert "ballast" in names(disk)
 
 
+@pytest.mark.parametrize(("code", "advice"), [(errno.EFBIG, "ulimit -f"), (errno.EMFILE, "ulimit -n")])
+def test_a_limit_in_the_way_is_a_want_of_space_and_says_which(code: int, advice: str) -> None:
+    disk, spares = made(None)
+    disk.fail("fallocate", code)
+    spares.prepare(2, 0)
+    assert advice in str(spares.full)
+    spares.prepare(2, FULL_RETRY_US)
+    assert spares.full is None
+
+
 def _freeing(disk: VirtualDisk):  # type: ignore[no-untyped-def]
     def unlink(path: str) -> None:
         VirtualDisk.unlink(disk, path)
