@@ -19,7 +19,7 @@ from patterns.wire.records import Record
 from zbroker.core.broker import BrokerEngine
 from zbroker.core.effects import MOVED, SESSIONS, Append, Checkpoint, CheckpointEnd, Effect, Moved, Read
 from zbroker.processes.reads import Reads
-from zbroker.store.faults import JournalError, JournalFull, RecordMoved, RecordUnreadable
+from zbroker.store.faults import JournalError, JournalFull, RecordDamaged, RecordMoved, RecordUnreadable
 
 STALL_US: Final = 1_000_000  # after a longer one, what waits in the sockets comes before what expired meanwhile
 CROWD: Final = 16  # effects at once; in fewer, to look for what several peers are sent costs more than their copies
@@ -69,6 +69,7 @@ class Carrier:
         self._is_full = False
         self._trouble = ""
         self._held: deque[Record] = deque()  # taken by the engine, but the journal has no room; in order of index
+        self._rotten = 0  # records that were read and are damaged
         self._unread: list[Read] = []  # asked again once a second: no file could be opened
 
     # -- effects -------------------------------------------------------------------------------------------------
@@ -263,7 +264,14 @@ class Carrier:
                 self._engine.warn("unreadable", str(unreadable))
                 self._unread.append(read)
                 continue
+            self._tell_rot([error for error in found if isinstance(error, RecordDamaged)])
             self._engine.loaded(read.token, [_record(outcome) for outcome in found], now)
+
+    def _tell_rot(self, damaged: list[RecordDamaged]) -> None:
+        """An open that began at a checkpoint has not read what lies before it: this is the first to see it."""
+        if damaged:
+            self._rotten += len(damaged)
+            self._engine.warn("rot", f"records that were read and are not whole any more: {self._rotten}; {damaged[-1]}")
 
     def read_again(self) -> None:
         """Try again what no file could be opened for; a second later there may be one."""

@@ -26,6 +26,7 @@ WARNINGS: Final[dict[str, tuple[LogLevel, str, str]]] = {
     "storage_failed": ("error", "journal_failed", "journal_recovered"),
     "journal": ("error", "journal_error", "journal_error_gone"),
     "damage": ("error", "journal_damaged", "journal_damage_gone"),
+    "rot": ("error", "journal_rot", "journal_rot_gone"),
     "unreadable": ("warning", "journal_unreadable", "journal_readable"),
     "reads": ("error", "reads_stuck", "reads_go_on"),
     "guard": ("error", "guard_died", "guard_lives"),

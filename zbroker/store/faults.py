@@ -132,6 +132,6 @@ class RecordDamaged(JournalError):
 
     def __init__(self, folder: str, segment: int, offset: int, found: str) -> None:
         super().__init__(
-            f"record at byte {offset} of segment {segment} in {folder}: {found}. The next open will "
-            "report and quarantine it; `zbroker store verify` shows the extent"
+            f"record at byte {offset} of segment {segment} in {folder}: {found}. What it held is "
+            "lost, and who consumes it is told; `zbroker store verify` shows the extent once the broker is stopped"
         )

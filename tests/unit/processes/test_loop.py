@@ -133,6 +133,7 @@ def test_a_damaged_record_is_read_as_none_and_one_whose_file_is_gone_as_moved(pa
     loop.turn()
     ((token, records, _),) = engine.of("loaded")
     assert (token, records) == (5, [Record(1, RecordKind.APPEND), None, MOVED])
+    assert "not whole any more: 1; record at byte 2 of segment 1" in str(engine.of("warn"))
 
 
 def test_a_record_that_no_file_can_be_opened_for_is_not_lost_but_asked_again(parts, reader):
