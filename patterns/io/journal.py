@@ -12,7 +12,7 @@ sync, and no sync for a read.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
-from patterns.wire.records import Opened, Position, Record, Restorer
+from patterns.wire.records import Move, Opened, Position, Record, Restorer
 
 
 class Journal(Protocol):
@@ -73,7 +73,24 @@ class Journal(Protocol):
         ...
 
     def forget(self, ranges: Iterable[tuple[int, int, int]]) -> None:
-        """Nobody will read these offsets (stream id, first, last) any more: a hint, to be given again after each open."""
+        """Nobody will read these offsets (stream id, first, last) any more: a hint, to be given again after each open.
+
+        Whatever makes it so is durable by then: they may be gone at once.
+        """
+        ...
+
+    @property
+    def tidy_at(self) -> int | None:
+        """When tidy() has something to do; None while nothing is."""
+        ...
+
+    def tidy(self, now: int) -> list[Move]:
+        """Do a bounded piece of what can wait: after the commit, once a turn.
+
+        Returns:
+            Batches that lie elsewhere from now on. Their old places can be read until the next call, and for as long as
+            whoever reads has the file open.
+        """
         ...
 
     def next_timeout(self) -> int | None:

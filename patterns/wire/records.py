@@ -52,6 +52,15 @@ class Position(msgspec.Struct, frozen=True, gc=False):
     generation: int = 0
 
 
+class Move(msgspec.Struct, frozen=True, gc=False):
+    """A batch lies elsewhere from now on, perhaps without those of its messages that were forgotten; None: it is gone whole."""
+
+    segment: int
+    stream_id: int
+    base_offset: int
+    position: Position | None
+
+
 class LostRange(msgspec.Struct, frozen=True, gc=False):
     """A record whose body is rotten and whose header is whole: exactly what is lost."""
 

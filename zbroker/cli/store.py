@@ -76,7 +76,7 @@ def verify(folder: Path, as_json: bool) -> None:
     click.echo(line_of(fields_of(folder, report)) if as_json else "\n".join(map(cleaned, lines_of(folder, report))))
     if not report.is_whole:
         places = len(report.damage or report.known) + len(report.cut_short)
-        places += sum(one.why_not is not None for one in report.checkpoints)
+        places += report.unusable
         end(UNHEALTHY, f"{folder} is damaged: {places} places; a broker starts on it, and serves the rest")
 
 

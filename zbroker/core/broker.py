@@ -30,7 +30,7 @@ from patterns.wire.limits import (
     PARTS_AHEAD_MAX,
 )
 from patterns.wire.messages import Admin, Codec, Credit, Hello, Limits, Ping, Ready, Result, Role
-from patterns.wire.records import Opened, Position, Record
+from patterns.wire.records import Move, Opened, Position, Record
 from patterns.wire.server import Session, Sessions
 from zbroker.core.effects import PLAIN_PUBLISHERS, PLAIN_SUBSCRIBERS, SESSIONS, Effect, Moved
 from zbroker.core.events import Event, SessionBegan, SessionEnded, SessionRefused, WarningGone, WarningRaised
@@ -70,6 +70,7 @@ class StreamsFacade(Protocol):
     def ended(self, session: Session, reason: str, now: int) -> None: ...
     def turn(self, now: int) -> None: ...
     def placed(self, index: int, position: Position) -> None: ...
+    def moved(self, moves: Iterable[Move]) -> None: ...
     def persisted(self, index: int, now: int) -> None: ...
     def loaded(self, token: int, records: list[Record | Moved | None], now: int) -> None: ...
     def storage(self, full: bool, failed: bool) -> None: ...
@@ -267,6 +268,11 @@ class BrokerEngine:
         """Where an appended record lies."""
         assert self._streams is not None
         self._streams.placed(index, position)
+
+    def moved(self, moves: Iterable[Move]) -> None:
+        """The journal has put batches elsewhere."""
+        assert self._streams is not None
+        self._streams.moved(moves)
 
     def persisted(self, index: int, now: int) -> None:
         """All records up to this index are on the disk."""

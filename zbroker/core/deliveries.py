@@ -226,9 +226,13 @@ class Deliveries:
             return piece.last
         if log.base(number) > piece.first:
             return min(log.base(number) - 1, piece.last)
-        if (log.id, number) in self._damaged:
+        if (log.id, number) in self._damaged or log.is_gone(number):
             return min(log.end(number) - 1, piece.last)
-        return None
+        batch = self._tail.get((log.id, number))
+        if batch is None or batch.kept is None:
+            return None
+        first = batch.base + batch.run(piece.first - batch.base)[0]
+        return min(first - 1, piece.last) if first > piece.first else None
 
     def _lose(self, feed: Feed, piece: Piece, last: int) -> None:
         if feed.group is None:
@@ -245,16 +249,19 @@ class Deliveries:
         session = member.session
         batch = self._tail.view(key, batch, session.codec)
         begin = piece.first - batch.base
-        end = min(piece.last + 1 - batch.base, batch.count)
+        first, last, before = batch.run(begin)
+        taken_out = first - before  # of a sliced batch, messages before this one
+        end = min(piece.last - batch.base, last) + 1
         if member.slices:
             end = begin + 1 if piece.tries else min(end, begin + session.out.messages_left)
             bytes_left = session.out.bytes_max - session.out.bytes_used
             if end - begin < batch.count or len(batch.payload) > bytes_left:
-                end = self._tail.split(key, batch).fitting(begin, end, bytes_left)
+                split = self._tail.split(key, batch)
+                end = split.fitting(begin - taken_out, end - taken_out, bytes_left) + taken_out
         if end - begin == batch.count:
             columns, payload = reform(batch.columns, MSGPACK, session.form), batch.payload
         else:
-            parts, payload = self._tail.split(key, batch).cut(begin, end)
+            parts, payload = self._tail.split(key, batch).cut(begin - taken_out, end - taken_out)
             columns = pack_columns(parts, session.form)
         lease_id = self._lend(feed, member, piece, batch.base + end - 1, now)
         header = Deliver(

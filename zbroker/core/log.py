@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 COLUMNS: Final = "QIQQQI"  # bases, counts, published, segments, places, sizes: of StreamLog.columns()
+_GENERATION_SHIFT: Final = 48  # of a place: a byte below, the generation of the segment's file above
 
 
 class StreamLog:
@@ -76,12 +77,30 @@ class StreamLog:
         """Where the batch's record lies, or will lie."""
         self.placed = max(self.placed, number + 1)
         self._segments[number] = position.segment
-        self._places[number] = position.offset
+        self._places[number] = _place_of(position)
         self._sizes[number] = position.size
+
+    def move(self, base: int, position: Position | None) -> None:
+        """The batch with this first offset lies elsewhere; None: nobody wanted it, and it is gone.
+
+        What is gone keeps its 40 bytes here until the next start: taking it out would move all that come after it.
+        """
+        number = self.find(base)
+        if number >= self.placed or self._bases[number] != base:
+            return
+        if position is None:
+            self._places[number] = self._sizes[number] = 0
+        else:
+            self.place(number, position)
+
+    def is_gone(self, number: int) -> bool:
+        """Whether the batch is not stored any more."""
+        return number < self.placed and not self._sizes[number]
 
     def position(self, number: int) -> Position:
         """Where the batch's record lies."""
-        return Position(self._segments[number], self._places[number], self._sizes[number])
+        generation, offset = divmod(self._places[number], 1 << _GENERATION_SHIFT)
+        return Position(self._segments[number], offset, self._sizes[number], generation)
 
     def size(self, number: int) -> int:
         """Bytes of the batch's record on disk."""
@@ -114,8 +133,11 @@ class StreamLog:
         return bisect_left(self._segments, first, 0, end), bisect_left(self._segments, below, 0, end)
 
     def columns(self, begin: int, end: int) -> list[array[int]]:
-        """What is known of batches, column by column, as COLUMNS says; copies."""
-        return [column[begin:end] for column in self._columns]
+        """What is known of batches that are stored, column by column, as COLUMNS says; copies."""
+        if 0 not in self._sizes[begin:end]:
+            return [column[begin:end] for column in self._columns]
+        stored = [number for number in range(begin, end) if self._sizes[number]]
+        return [array(column.typecode, [column[number] for number in stored]) for column in self._columns]
 
     def restore(self, columns: list[array[int]]) -> None:
         """Put back batches that the restored offsets cover, in order; those that are there already are passed over."""
@@ -127,7 +149,7 @@ class StreamLog:
 
     def reindex(self, base: int, count: int, published_at: int, position: Position) -> None:
         """The same for one batch, from its record."""
-        values = (base, count, published_at, position.segment, position.offset, position.size)
+        values = (base, count, published_at, position.segment, _place_of(position), position.size)
         self.restore([array(code, [value]) for code, value in zip(COLUMNS, values, strict=True)])
 
     # -- damage -------------------------------------------------------------------------------------------------------
@@ -138,3 +160,7 @@ class StreamLog:
         self.next_offset = max(self.next_offset, last + 1)
         for group in self.groups.values():
             group.lose(first, last)
+
+
+def _place_of(position: Position) -> int:
+    return position.generation << _GENERATION_SHIFT | position.offset

@@ -13,7 +13,7 @@ from patterns.wire.errors import UnknownCommand, WrongRole
 from patterns.wire.frames import Message
 from patterns.wire.messages import Append, Codec, Header, Hello, Join, Leave, Ready, Role, Settle
 from patterns.wire.messages import Credit as CreditHeader
-from patterns.wire.records import Position, Record, RecordKind, decode_lost
+from patterns.wire.records import Move, Position, Record, RecordKind, decode_lost
 from patterns.wire.server import Session, Sessions
 from zbroker.core import checkpoint
 from zbroker.core.catalog import Catalog, Recorder, decode_operations, encode_operations
@@ -308,6 +308,13 @@ class Streams:
 
         self._intake.placed(index, place)
         self._is_cut_waiting = False
+
+    def moved(self, moves: Iterable[Move]) -> None:
+        """Batches lie elsewhere, or are gone because nobody wanted them."""
+        for move in moves:
+            log = self._catalog.by_id.get(move.stream_id)
+            if log is not None:
+                log.move(move.base_offset, move.position)
 
     def persisted(self, index: int, now: int) -> None:
         """Everything up to index is on disk: confirm it, promise it, deliver it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -12,6 +13,7 @@ from patterns.wire.errors import Untranslatable
 from patterns.wire.frames import MSGPACK
 from patterns.wire.messages import Codec, Columns
 from patterns.wire.records import Record
+from patterns.wire.settled import Range
 from zbroker.core.translate import Translate, needed, translate
 
 TAIL_BYTES: Final = 64 << 20
@@ -39,6 +41,7 @@ class Stored(msgspec.Struct, array_like=True, gc=False):
     topic: str | None
     published_at: int
     columns: bytes
+    kept: list[Range] | None = None  # places of the messages that are left, if some were taken out
 
 
 _stored = msgspec.msgpack.Decoder(Stored).decode
@@ -60,10 +63,35 @@ class Batch(msgspec.Struct, gc=False):
     published_at: int
     columns: bytes
     payload: bytes
+    kept: list[Range] | None = None  # of a sliced one: places of the messages that are left; `count` is as it was
 
     @property
     def bytes(self) -> int:
         return len(self.payload) + len(self.columns) + BATCH_OVERHEAD
+
+    @property
+    def stored(self) -> int:
+        """How many messages it holds."""
+        return self.count if self.kept is None else sum(last - first + 1 for first, last in self.kept)
+
+    def run(self, place: int) -> tuple[int, int, int]:
+        """The first and last place of the messages without a gap that begin or go on at a place, or come next after it.
+
+        The third is how many messages are stored before them. `count`, `count - 1` when none comes any more.
+        """
+        if self.kept is None:
+            return 0, self.count - 1, 0
+        before = 0
+        for first, last in self.kept:
+            if last >= place:
+                return first, last, before
+            before += last - first + 1
+        return self.count, self.count - 1, before
+
+    def offsets(self) -> Iterator[int]:
+        """Of the messages that it holds."""
+        for first, last in self.kept or [(0, self.count - 1)]:
+            yield from range(self.base + first, self.base + last + 1)
 
 
 def batch_of(record: Record) -> Batch:
@@ -78,6 +106,7 @@ def batch_of(record: Record) -> Batch:
         stored.published_at,
         stored.columns,
         record.payload,
+        stored.kept,
     )
 
 
@@ -90,11 +119,11 @@ class Split:
         self.batch = batch
         self.columns = MSGPACK.columns.decode(batch.columns) if batch.columns else Columns()
         sizes = None if self.columns.sizes is msgspec.UNSET else self.columns.sizes
-        self.items: list[Any] = codec.items_of(batch.codec, batch.payload, batch.count, sizes)
+        self.items: list[Any] = codec.items_of(batch.codec, batch.payload, batch.stored, sizes)
         self.sizes = sizes or [len(memoryview(item)) for item in self.items]
 
     def fitting(self, begin: int, end: int, bytes_max: int) -> int:
-        """Where a slice from `begin` ends, at most at `end`, with at most bytes_max; one message at least."""
+        """Where a slice from the stored message `begin` ends, at most at `end`, with at most bytes_max; one at least."""
         size = 0
         for place in range(begin, end):
             size += self.sizes[place]
@@ -103,13 +132,22 @@ class Split:
         return end
 
     def cut(self, begin: int, end: int) -> tuple[Columns, bytes]:
-        """Columns and payload of the messages begin to end - 1 of the batch."""
+        """Columns and payload of the stored messages begin to end - 1."""
+        columns = self._columns(lambda column: column[begin:end])
+        return columns, codec.join(self.batch.codec, self.items[begin:end])
+
+    def pick(self, places: list[slice]) -> tuple[Columns, bytes]:
+        """The same of several stretches."""
+        columns = self._columns(lambda column: [item for place in places for item in column[place]])
+        return columns, codec.join(self.batch.codec, [item for place in places for item in self.items[place]])
+
+    def _columns(self, part: Callable[[list[Any]], list[Any]]) -> Columns:
         columns = Columns(topics=self.columns.topics)
         for name in ("sizes", "topic", "keys", "headers", "ids", "delays", "published"):
             column = getattr(self.columns, name)
             if column is not msgspec.UNSET:
-                setattr(columns, name, column[begin:end])
-        return columns, codec.join(self.batch.codec, self.items[begin:end])
+                setattr(columns, name, part(column))
+        return columns
 
 
 class Tail:

@@ -90,7 +90,9 @@ class Carrier:
                 has_heard = has_news = True
                 self._hear_reads(self._reads, now)
             if not has_news:
-                return
+                break
+        if self._journal is not None and not self.is_failed:
+            self._tidy(self._journal, now)
 
     def do(self, effects: list[Effect], now: int) -> bool:
         """Carry them out, in order; returns whether the engine learned anything by it."""
@@ -124,9 +126,9 @@ class Carrier:
         """When expire() is due: the engine's earliest instant, or the journal's; 0 for at once."""
         due = self._engine.next_timeout()
         if self._journal is not None:
-            own = self._journal.next_timeout()
-            if own is not None and (due is None or own < due):
-                return own
+            for own in (self._journal.next_timeout(), self._journal.tidy_at):
+                if own is not None and (due is None or own < due):
+                    due = own
         return due
 
     def expire(self, due: int, now: int, hear: Callable[[], int]) -> int:
@@ -212,6 +214,7 @@ class Carrier:
             self._engine.placed(index, position)
         if placed:
             self._engine.persisted(journal.durable_index, now)
+        self._tidy(journal, now)  # before a checkpoint begins, whose indexes must know of all moves
         self._tell_trouble(journal.trouble)
         self._append_held(journal)
         if journal.checkpoint_due:
@@ -254,6 +257,19 @@ class Carrier:
                 self._journal.end_checkpoint(effect.last_index)
         except JournalError as error:
             self.fail(error)
+
+    def _tidy(self, journal: Journal, now: int) -> None:
+        """A piece of what can wait, behind everything else of the turn."""
+        due = journal.tidy_at
+        if due is None or due > now:
+            return
+        try:
+            moves = journal.tidy(now)
+        except JournalError as error:
+            self.fail(error)
+            return
+        if moves:
+            self._engine.moved(moves)
 
     # -- reads ---------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ them. A message is a length of 4 bytes, a kind of 1, a body.
 
     B: RECORD..  S: DURABLE           up to an index, and where these records lie
     S: CHECKPOINT  B: PIECE.. END     one begins, its pieces, all was said
+    S: MOVED                          batches lie elsewhere by now; after a restart, wherever that is not certain
     B: FORGET.., STATUS  S: STATUS
     B: CLOSE  S: CLOSED               or FAULT, at any time, for good
 """
@@ -24,12 +25,12 @@ from typing import Any, Final
 
 import msgspec
 
-from patterns.wire.records import Opened, Position, Record
+from patterns.wire.records import Move, Opened, Position, Record
 from zbroker.store import faults
 from zbroker.store.faults import JournalError
 
 ORDER, ANSWER, RECORD, PIECE, END, FORGET, STATUS, CLOSE = range(8)
-STATE, RESTORE, INDEX, REINDEX, FOUND, OPENED, DURABLE, CHECKPOINT, FAULT, CLOSED = range(8, 18)
+STATE, RESTORE, INDEX, REINDEX, FOUND, OPENED, DURABLE, CHECKPOINT, FAULT, CLOSED, MOVED = range(8, 19)
 
 HEAD: Final = struct.Struct(">IB")
 _RECORD: Final = struct.Struct(">QBQQII")  # index, kind, stream id, base offset, count, bytes of columns
@@ -37,6 +38,7 @@ _RECORD_HEAD: Final = struct.Struct(">IB" + _RECORD.format[1:])
 _POSITION: Final = struct.Struct(">QQII")  # segment, offset, size, generation
 _DURABLE: Final = struct.Struct(">Q?")  # index, full
 _PIECE: Final = struct.Struct(">Q")
+_MOVE_NUMBERS: Final = 6  # segment, stream id, base offset; offset, size, generation
 _PLACE_NUMBERS: Final = 3  # segment, offset, size: what was just written is of generation 0
 
 Message = tuple[int, bytes, int, int]  # kind; the body lies in these bytes from here to there
@@ -184,6 +186,26 @@ def durable_of(message: Message) -> tuple[int, bool, list[Position]]:
     numbers.frombytes(data[start + _DURABLE.size : end])
     triples = zip(*[iter(numbers)] * _PLACE_NUMBERS, strict=True)
     return index, full, [Position(*triple) for triple in triples]
+
+
+def said_moved(moves: Iterable[Move]) -> bytes:
+    """MOVED: where batches lie by now; a size of 0 says that one is gone."""
+    numbers = array("Q")
+    for move in moves:
+        place = move.position or Position(move.segment, 0, 0)
+        numbers.extend((move.segment, move.stream_id, move.base_offset, place.offset, place.size, place.generation))
+    return said(MOVED, numbers.tobytes())
+
+
+def moved_of(message: Message) -> list[Move]:
+    """What MOVED says."""
+    _, data, start, end = message
+    numbers = array("Q")
+    numbers.frombytes(data[start:end])
+    return [
+        Move(segment, stream_id, base, Position(segment, offset, size, generation) if size else None)
+        for segment, stream_id, base, offset, size, generation in zip(*[iter(numbers)] * _MOVE_NUMBERS, strict=True)
+    ]
 
 
 # -- faults -----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from patterns.io.journal import Journal
-from patterns.wire.records import Position, Record
+from patterns.wire.records import Move, Position, Record
 from zbroker.processes import dialogue
 from zbroker.processes.dialogue import Message, Order, Welcome
 from zbroker.processes.line import Line
@@ -65,7 +65,8 @@ class Scribe:
             return self._retry_at
         if self._journal is None or self._is_failed:
             return None
-        return 0 if self._has_appended else self._journal.next_timeout()
+        due = [0] if self._has_appended else [self._journal.next_timeout(), self._journal.tidy_at]
+        return min((at for at in due if at is not None), default=None)
 
     def turn(self, now: int) -> None:
         """Take in what the broker has said, make it durable, say so."""
@@ -104,7 +105,7 @@ class Scribe:
     def _open(self, order: Order, now: int) -> None:
         journal = self._make_journal(order)
         shown = _Shown(self._line, order.durable_index)
-        restorer = _Trusting() if order.durable_index is not None else shown
+        restorer = _Trusting(self._line) if order.durable_index is not None else shown
         try:
             opened = journal.open(shown.visit, restorer)
         except FolderLocked as error:
@@ -199,6 +200,9 @@ class Scribe:
             self._report(journal)
             if not self._held and journal.checkpoint_due:
                 self._line.put(dialogue.said_value(dialogue.CHECKPOINT, journal.begin_checkpoint()))
+            due = journal.tidy_at
+            if due is not None and due <= now and (moves := journal.tidy(now)):
+                self._line.put(dialogue.said_moved(moves))
         except JournalError as error:
             self._fail(error)
 
@@ -273,7 +277,13 @@ class _Shown:
 
 
 class _Trusting:
-    """Takes a checkpoint for the broker, which made it, knows more by now, and is shown nothing of it."""
+    """Takes a checkpoint for the broker, which made it, knows more by now, and is shown nothing of it.
+
+    But where a segment has no index, the sidecar before may have compacted it, and died before the broker heard of it.
+    """
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
 
     def restore(self, chunks: Iterable[bytes]) -> bool:
         return True
@@ -282,4 +292,5 @@ class _Trusting:
         return True
 
     def reindex(self, record: Record, position: Position) -> None:
-        pass
+        move = Move(position.segment, record.stream_id, record.base_offset, position)
+        self._line.put(dialogue.said_moved([move]))

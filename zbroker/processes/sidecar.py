@@ -10,6 +10,7 @@ import socket
 import time
 from typing import Final
 
+from zbroker.core.slices import sliced
 from zbroker.processes.dialogue import Order
 from zbroker.processes.line import SocketLine
 from zbroker.processes.scribe import Scribe
@@ -38,6 +39,7 @@ def make_journal(order: Order) -> FileJournal:
         wall_ms=_wall_ms,
         segment_bytes=order.segment_bytes or SEGMENT_BYTES,
         network_allowed=order.network_allowed,
+        slicer=sliced,
     )
 
 

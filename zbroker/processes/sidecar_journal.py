@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from patterns.wire.records import Opened, Position, Record, Restorer
+from patterns.wire.records import Move, Opened, Position, Record, Restorer
 from patterns.wire.settled import CHUNK, Settled, runs
 from zbroker.processes import dialogue
 from zbroker.processes.dialogue import Message, Order, Welcome
@@ -69,6 +69,7 @@ class SidecarJournal:
         self._unconfirmed_bytes = 0
         self._found: list[Position] = []  # of the first unconfirmed ones, which the sidecar before had written
         self._placed: list[tuple[int, Position]] = []
+        self._moves: list[Move] = []  # of which the engine does not know yet
         self._is_full = False
         self._begun: tuple[list[int], int] | None = None  # a checkpoint, of which the engine does not know yet
         self._is_checkpointing = False
@@ -89,6 +90,7 @@ class SidecarJournal:
             dialogue.OPENED: self._take_opened,
             dialogue.DURABLE: self._take_durable,
             dialogue.CHECKPOINT: self._take_checkpoint,
+            dialogue.MOVED: self._take_moved,
             dialogue.STATUS: self._take_status,
             dialogue.FAULT: self._take_fault,
             dialogue.CLOSED: self._take_closed,
@@ -328,6 +330,19 @@ class SidecarJournal:
         """Try it."""
         if self._retry_at is not None and self._retry_at <= now:
             self._return(now)
+
+    @property
+    def tidy_at(self) -> int | None:
+        """At once, if there are moves."""
+        return 0 if self._moves else None
+
+    def tidy(self, now: int) -> list[Move]:
+        """The sidecar does it; here are the moves that it has told of."""
+        moves, self._moves = self._moves, []
+        return moves
+
+    def _take_moved(self, message: Message) -> None:
+        self._moves += dialogue.moved_of(message)
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
 

@@ -114,10 +114,10 @@ def export(disk: Disk, folder: str, wanted: str | None, take: Callable[[Exported
 def _messages(stream: str, record: Record) -> Iterator[Exported]:
     batch = batch_of(record)
     split = Split(batch)
-    for place, item in enumerate(split.items):
+    for place, (offset, item) in enumerate(zip(batch.offsets(), split.items, strict=True)):
         yield Exported(
             stream=stream,
-            offset=batch.base + place,
+            offset=offset,
             published_at=batch.published_at,
             codec=batch.codec,
             body=bytes(item),

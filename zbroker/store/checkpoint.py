@@ -38,7 +38,7 @@ class Meta(msgspec.Struct, frozen=True):
         last_number: the newest segment when the cut was complete.
         segments: number and first index of every segment that the log needs; one that is listed and absent was lost, and one
             below `number` that is not listed was given back, or will be.
-        spans: of the segments that can still grow, as an index has them.
+        spans, sizes: of the segments that can still grow, as an index has them.
         damage: holes that are known.
     """
 
@@ -56,10 +56,13 @@ class Meta(msgspec.Struct, frozen=True):
     damage: list[Damage]
     created_ms: int
     spans: dict[int, list[Span]] = {}
+    sizes: dict[int, list[int]] = {}
 
 
 class IndexMeta(msgspec.Struct, frozen=True):
-    """The store's part of a segment's index: which life of which segment it is of, and what it spans, if that is known."""
+    """The store's part of a segment's index: which life of which segment it is of, and what it spans, if that is known, with
+    the bytes of each span's records.
+    """
 
     format: int
     reader_min: int
@@ -67,6 +70,7 @@ class IndexMeta(msgspec.Struct, frozen=True):
     number: int
     header_crc: int
     spans: list[Span] | None = None
+    sizes: list[int] = []
 
 
 class Anchor(msgspec.Struct, frozen=True):
@@ -114,6 +118,7 @@ class Checkpoints:
         self._counted_from = (0, 0)  # records and bytes of log at the last one
         self.indexed: set[int] = set()  # segments whose index is whole
         self.newest: Meta | None = None
+        self.older_index = 0  # first index of the one before the newest; 0: not known to be there
         self.abandoned = 0
         self.oldest_needed = FIRST_INDEX  # once segments are to be given back, for the headers of new ones
 
@@ -158,8 +163,9 @@ class Checkpoints:
         if self._index is None or self._index[0] != segment:
             self._end_index()
             assert header is not None
-            self._index = segment, ChunkWriter(self._disk, f"{self._folder}/{index_name(segment)}")
-            meta = IndexMeta(FORMAT, READER_MIN, header.folder_uuid, segment, header.crc, self._liveness.spans(segment))
+            self._index = segment, ChunkWriter(self._disk, f"{self._folder}/{index_name(segment, header.generation)}")
+            spans, sizes = self._liveness.spans(segment), self._liveness.sizes(segment)
+            meta = IndexMeta(FORMAT, READER_MIN, header.folder_uuid, segment, header.crc, spans, sizes)
             self._index[1].put(META, msgspec.msgpack.encode(meta))
         self._index[1].put(segment, chunk)
 
@@ -197,19 +203,21 @@ class Checkpoints:
         older, self.newest = self.newest, self._meta
         dead = bool(self._dead)
         self.abandon_draft()
-        self._prune()
+        self.older_index = older.first_index if older is not None else 0
+        self._prune({self.newest.first_index, self.older_index})
         if older is None or not dead:
             return []
         self.oldest_needed = older.first_index
         is_guarded = headers[max(headers)].reader_min >= READER_MIN_GIVEN_BACK
-        return self._give_back(sorted(headers), older, self.newest) if is_guarded else []
+        return self._give_back(headers, older, self.newest) if is_guarded else []
 
-    def _give_back(self, numbers: list[int], older: Meta, newest: Meta) -> list[int]:
+    def _give_back(self, headers: dict[int, SegmentHeader], older: Meta, newest: Meta) -> list[int]:
         """Unlink what both leave out, once the newest header keeps readers away that know nothing of this. What is found again after a power cut, nobody lists: it goes another time."""
         listed = {number for meta in (older, newest) for number, _ in meta.segments}
-        gone = [number for number in numbers if number < older.number and number not in listed]
+        gone = [number for number in sorted(headers) if number < older.number and number not in listed]
         for number in gone:
-            for name in (segment_name(number), index_name(number)):
+            generation = headers[number].generation
+            for name in (segment_name(number, generation), index_name(number, generation)):
                 try:
                     self._disk.unlink(f"{self._folder}/{name}")
                 except FileNotFoundError:
@@ -221,6 +229,7 @@ class Checkpoints:
         assert anchor is not None
         assert last_index is not None
         header = headers[anchor.number]
+        growing = [number for number in headers if number >= anchor.number]
         return Meta(
             format=FORMAT,
             reader_min=READER_MIN,
@@ -235,13 +244,21 @@ class Checkpoints:
             segments=[(number, headers[number].first_index) for number in sorted(headers) if number not in self._dead],
             damage=damage,
             created_ms=self._wall_ms(),
-            spans={number: self._liveness.spans(number) or [] for number in headers if number >= anchor.number},
+            spans={number: self._liveness.spans(number) or [] for number in growing},
+            sizes={number: self._liveness.sizes(number) for number in growing},
         )
 
-    def _prune(self) -> None:
-        names = sorted(name for name in self._disk.listdir(self._folder) if parse_checkpoint_name(name) is not None)
-        for name in names[:-KEPT]:
-            self._disk.unlink(f"{self._folder}/{name}")
+    def _prune(self, kept: set[int]) -> None:
+        """All others go, those with a higher index too: they were refused when the folder was opened."""
+        for name in self._disk.listdir(self._folder):
+            index = parse_checkpoint_name(name)
+            if index is not None and index not in kept:
+                self._disk.unlink(f"{self._folder}/{name}")
+
+    def find_older(self) -> None:
+        """The one before the newest, in a folder where all that are there can be used."""
+        names = (parse_checkpoint_name(name) for name in self._disk.listdir(self._folder))
+        self.older_index = max((index for index in names if index and index < self.newest_index), default=0)
 
     def abandon(self) -> None:
         """It could not be written; another one is due when as much was written again."""

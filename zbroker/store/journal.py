@@ -6,9 +6,11 @@ What lies on the disk is FORMAT.md; what to believe of it is recovery.py.
 
 from collections.abc import Callable, Iterable
 
-from patterns.wire.records import Damage, Opened, Position, Record, Restorer
+from patterns.wire.records import Damage, Move, Opened, Position, Record, Restorer
 from zbroker.store.checkpoint import Anchor, Checkpoints
 from zbroker.store.commit import lost_records
+from zbroker.store.compaction import Slicer
+from zbroker.store.compactor import Compactor, remove_superseded
 from zbroker.store.disk import Disk, FileSystem
 from zbroker.store.faults import JournalFailed
 from zbroker.store.folder import settle_tail, take_folder
@@ -37,6 +39,7 @@ class FileJournal:
         wall_ms: Callable[[], int],
         segment_bytes: int = SEGMENT_BYTES,
         network_allowed: bool = False,
+        slicer: Slicer | None = None,
     ) -> None:
         assert segment_bytes % BLOCK_BYTES == 0 <= segment_bytes - SEGMENT_BYTES_MIN
         self._disk = disk
@@ -62,6 +65,18 @@ class FileJournal:
             liveness=self._liveness,
             begun=self._begun,
         )
+        self._compactor = Compactor(
+            disk,
+            self._folder,
+            self._liveness,
+            self._checkpoints,
+            self._headers,
+            random_bytes=random_bytes,
+            wall_ms=wall_ms,
+            slicer=slicer,
+            begun=self._begun,
+        )
+        self._writer.spares.relieve = self._compactor.make_room
 
     # -- open -----------------------------------------------------------------------------------------
 
@@ -93,6 +108,8 @@ class FileJournal:
             known, fresh = known_and_fresh(scan, restored)
             lost_records, lost_bytes = self._write_lost(fresh, visit)
             self._remove_empty(files, scan)
+            remove_superseded(self._disk, self._folder, files)
+            self._compactor.wake()
         except OSError as error:
             self._let_go()
             raise self._fail(error) from error
@@ -114,6 +131,8 @@ class FileJournal:
         if restored.meta is not None:
             self._checkpoints.newest, self._checkpoints.indexed = restored.meta, restored.indexed
             self._writer.checkpoint_index = restored.meta.first_index
+            if not restored.refused:
+                self._checkpoints.find_older()
         for file in files:
             if file.header is not None:
                 self._begun(file.header)
@@ -202,7 +221,7 @@ class FileJournal:
     def checkpoint_due(self) -> bool:
         """Whether 64 MiB or 200,000 records were written since the last one, and none waits to be written now."""
         writer = self._writer
-        is_quiet = not writer.is_waiting and self._failed is None
+        is_quiet = not writer.is_waiting and self._failed is None and not self._compactor.is_moving
         return is_quiet and self._checkpoints.is_due(writer.last_index, writer.log_bytes)
 
     def begin_checkpoint(self) -> tuple[list[int], int]:
@@ -233,14 +252,36 @@ class FileJournal:
         for number in self._checkpoints.publish(self._headers, self._damage):
             del self._headers[number]
             self._liveness.drop(number)
+            self._compactor.drop(number)
         self._writer.oldest_needed = max(self._writer.oldest_needed, self._checkpoints.oldest_needed)
         self._writer.checkpoint_index = self._checkpoints.newest_index
+        self._compactor.wake()
 
     def forget(self, ranges: Iterable[tuple[int, int, int]]) -> None:
         """Nobody will read these offsets (stream id, first, last). A segment of which nothing else is left goes when two
-        checkpoints in a row did not need it. Not remembered by the journal: say it again after each open.
+        checkpoints in a row did not need it; one of which less than half is left is compacted. Not remembered by the
+        journal: say it again after each open. What makes it so must be durable: a batch without them is, at once.
         """
         self._liveness.forget(ranges)
+        self._compactor.wake()
+
+    # -- compaction -----------------------------------------------------------------------------------
+
+    @property
+    def tidy_at(self) -> int | None:
+        """When tidy() has something to do; None while nothing is."""
+        return None if self._failed is not None or self._lock is None else self._compactor.due
+
+    def tidy(self, now: int) -> list[Move]:
+        """See the protocol. Raises JournalFailed."""
+        if self._failed is not None:
+            return []
+        try:
+            moves = self._compactor.step(now, self._damage)
+        except OSError as error:
+            raise self._fail(error) from error
+        self._writer.oldest_needed = max(self._writer.oldest_needed, self._compactor.oldest_needed)
+        return moves
 
     def _try_checkpoint(self, call: Callable[[], None]) -> None:
         """Without space it is given up, and due again later. A disk that fails otherwise has failed for the log too."""
@@ -268,17 +309,19 @@ class FileJournal:
     def status(self) -> dict[str, object]:
         """For people and metrics; bytes of the folder's segments and spares, times in microseconds or, for ages, ms."""
         writer, newest = self._writer, self._checkpoints.newest
-        segments, size, spare = len(self._headers), self._segment_bytes, writer.spares.bytes
-        live, rest = segments - self._liveness.count_dead(self._headers, writer.number), size - writer.tail
+        spare, rest = writer.spares.bytes, self._segment_bytes - writer.tail
+        used = {number: header.segment_bytes for number, header in self._headers.items()}
+        live = sum(used[number] for number in used if number >= writer.number or not self._liveness.is_dead(number))
         return {
             "folder": self._folder,
             "uuid": writer.uuid.hex(),
             "epoch": writer.epoch,
             "durable_index": writer.durable_index,
             "waiting_records": writer.last_index - writer.durable_index,
-            "segments": segments,
-            "bytes": segments * size + spare,
-            "live_bytes": live * size - rest,
+            "segments": len(used),
+            "bytes": sum(used.values()) + spare,
+            "live_bytes": live - rest,
+            **self._compactor.status(),
             "reserve_bytes": rest + spare,
             **writer.syncs.status(),
             "checkpoint_index": self._checkpoints.newest_index,
@@ -321,6 +364,7 @@ class FileJournal:
 
     def _let_go(self) -> None:
         self._checkpoints.abandon_draft()
+        self._compactor.close()
         self._writer.close()
         if self._lock is not None:
             self._disk.close(self._lock)

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from zbroker.store.compacted import is_whole
 from zbroker.store.disk import Disk
 from zbroker.store.faults import NewerFormat, NotOurs
 from zbroker.store.segment import BLOCK_BYTES, FORMAT, NUMBER_MAX, SegmentHeader, data_end, parse_name, unpack_header
@@ -18,6 +19,7 @@ class SegmentFile(msgspec.Struct):
     header: SegmentHeader | None = None
     is_blank: bool = False
     uuid: bytes | None = None  # of the folder it was made for, even if it bears another number than its name
+    superseded: list[str] = []  # paths of other generations of it
 
 
 def list_segments(disk: Disk, folder: str) -> list[SegmentFile]:
@@ -27,24 +29,40 @@ def list_segments(disk: Disk, folder: str) -> list[SegmentFile]:
         NotOurs: a segment of another folder lies among them.
         NewerFormat: one demands a newer reader.
     """
-    files = []
+    generations: dict[int, list[SegmentFile]] = {}
     for name in sorted(disk.listdir(folder)):
         parsed = parse_name(name)
         if parsed is None:
             continue
-        if parsed[1] != 0:
-            raise NewerFormat(folder, name, FORMAT + 1, FORMAT)  # compaction writes these, a later version
         if parsed[0] > NUMBER_MAX:
             raise NotOurs(folder, f"holds {name}, of a number that no journal reaches")
-        file = SegmentFile(parsed[0], parsed[1], f"{folder}/{name}", 0)
-        _read_header(disk, folder, file)
-        files.append(file)
+        file = SegmentFile(parsed[0], parsed[1], f"{folder}/{name}", 0, superseded=[])
+        try:
+            _read_header(disk, folder, file)
+        except FileNotFoundError:
+            continue  # a broker runs on it, and has just removed it
+        generations.setdefault(file.number, []).append(file)
+    files = [_one_of(disk, found) for found in generations.values()]
     ours = next((file.uuid for file in files if file.header), None)
     for file in files:
         if file.uuid is not None and file.uuid != (ours or file.uuid):
             raise NotOurs(folder, f"holds {file.path}, which belongs to another journal")
     _ignore_headers_out_of_order(files)
     return files
+
+
+def _one_of(disk: Disk, generations: list[SegmentFile]) -> SegmentFile:
+    """The highest generation that is whole, for a compaction may have been interrupted before the old file went, and rot
+    may have met the new one. Else the lowest: it holds everything that others hold.
+    """
+    chosen = generations[0]
+    if len(generations) > 1:
+        for file in reversed(generations[1:]):
+            if file.header is not None and is_whole(disk, file.path, file.size, file.header):
+                chosen = file
+                break
+        chosen.superseded = [file.path for file in generations if file is not chosen]
+    return chosen
 
 
 def _ignore_headers_out_of_order(files: list[SegmentFile]) -> None:
@@ -80,7 +98,7 @@ def _read_header(disk: Disk, folder: str, file: SegmentFile) -> None:
                 raise NewerFormat(folder, file.path, header.reader_min, FORMAT)
             if header is not None:
                 file.uuid = header.folder_uuid
-            if header is not None and header.number == file.number:
+            if header is not None and (header.number, header.generation) == (file.number, file.generation):
                 file.header = header
                 return
         file.is_blank = window.nonzero_end(0, file.size) == 0

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from patterns.wire.records import FIRST_INDEX, Damage, LostRange, Position, Record, RecordKind, decode_lost
+from zbroker.store.compacted import cut_off, look_through
 from zbroker.store.disk import Disk
 from zbroker.store.listing import SegmentFile
 from zbroker.store.record import (
@@ -46,25 +47,38 @@ class Start(NamedTuple):
 
 
 class GivenBack(msgspec.Struct, frozen=True):
-    """Segments that the log needs no more, as a checkpoint tells: those with a number below, but for the needed."""
+    """Segments that the log needs no more, as a checkpoint tells: those with a number below, but for the needed.
+
+    Segment `below` is where its replay starts, with `first_index`.
+    """
 
     below: int = 0
     needed: frozenset[int] = frozenset()
+    first_index: int = FIRST_INDEX
+
+    def covers(self, number: int) -> bool:
+        """Whether that checkpoint has what the operations in this segment did, so that compaction may have left them out."""
+        return number < self.below
 
     def has(self, number: int) -> bool:
         """Whether it is one."""
         return number < self.below and number not in self.needed
 
-    def has_all(self, numbers: range) -> bool:
-        """Whether they all are; there may be billions, if a file has a strange name."""
-        return numbers.stop <= self.below and not any(number in numbers for number in self.needed)
+    def explains(self, numbers: range, end_index: int) -> bool:
+        """Whether records before `end_index` were in some of these that are given back, and in none of the others.
+
+        There may be billions of numbers, if a file has a strange name. `below` and what follows hold nothing before `first_index`.
+        """
+        is_before = numbers.stop <= self.below or end_index <= self.first_index
+        missed = any(number in numbers for number in self.needed if number < self.below)
+        return numbers.start < self.below and is_before and not missed
 
 
 NONE_GIVEN_BACK = GivenBack()
 
 
 class SegmentReport(msgspec.Struct):
-    """What the scan met in one segment; `state` is whole, torn, damaged, blank, headless, or dead."""
+    """What the scan met in one segment; `state` is whole, compacted, torn, damaged, blank, headless, or dead."""
 
     number: int
     name: str
@@ -76,6 +90,7 @@ class SegmentReport(msgspec.Struct):
     slack_faults: int = 0  # unreadable PAD or WITNESS: nothing of anybody's is lost
     nonzero_after_end: int = 0
     size: int = 0  # of the file
+    generation: int = 0  # how often it was compacted
 
     @property
     def reclaimable(self) -> int:
@@ -134,7 +149,10 @@ class LogScan:
             elif not self._ended:
                 self._close_gap(place, file.header, headless)
                 headless = []
-                self._segment(place, file.path, file.size, file.header, report)
+                if file.generation:
+                    self._compacted(place, file, file.header, report)
+                else:
+                    self._segment(place, file.path, file.size, file.header, report)
         if not self._ended:
             self._trailing(headless)
         if self._start is not None and not any(file.header for file in self._files):
@@ -195,6 +213,31 @@ class LogScan:
             window.close()
         self.records += report.records
         self.bytes += report.bytes
+
+    def _compacted(self, place: int, file: SegmentFile, header: SegmentHeader, report: SegmentReport) -> None:
+        """Was synced as a whole: no tail can be torn. Its gaps are damage only without a checkpoint that has what was left out."""
+        found: list[tuple[Record, Position]] = []
+        content = look_through(
+            self._disk, file.path, file.size, header, lambda record, position: found.append((record, position))
+        )
+        last = self._bound(place) - 1 if self._bound(place) != UNBOUNDED else header.durable_index
+        ends: dict[int, int] = {}
+        for record, position in sorted(found, key=lambda one: one[0].index):
+            ends[record.stream_id] = record.base_offset + record.count
+            self._visit(record, position)
+        report.state = "compacted" if content.is_whole else "damaged"
+        report.first_index, report.last_index = header.first_index, last
+        report.records, report.bytes = content.records, content.bytes
+        self.records += content.records
+        self.bytes += content.bytes
+        for lost in content.rotten:
+            self._lose(Damage(lost.index, lost.index, header.number, 0, 0, [lost], "body"))
+        if content.lost_bytes or content.seal is None:
+            lost_bytes = max(content.lost_bytes, HEADER_BYTES)
+            self._lose(Damage(header.first_index, last, header.number, 0, lost_bytes, [], "header"))
+        elif not self._given_back.covers(header.number):
+            self._lose(Damage(header.first_index, last, header.number, 0, 0, cut_off(content, ends), "compacted"))
+        self.end_index, self._stopped_at = last + 1, data_end(header.segment_bytes)
 
     def _visit_unless_known(self, record: Record, position: Position) -> None:
         if any(damage.first_index <= record.index <= damage.last_index for damage in self.known):
@@ -277,7 +320,7 @@ class LogScan:
         first_number = FIRST_NUMBER if self._start is None else self._start.number
         absent = range(before.number + 1 if before else first_number, header.number - len(headless))
         missing = len(absent)
-        if missing and not headless and self._given_back.has_all(absent):
+        if missing and not headless and self._given_back.explains(absent, header.first_index):
             self.end_index = header.first_index
             return
         lost_bytes = sum(file.size for file in headless) + missing * header.segment_bytes
@@ -378,7 +421,8 @@ class LogScan:
 
 
 def _report(file: SegmentFile, state: str) -> SegmentReport:
-    return SegmentReport(file.number, file.path.rpartition("/")[2], state, size=file.size)
+    name = file.path.rpartition("/")[2]
+    return SegmentReport(file.number, name, state, size=file.size, generation=file.generation)
 
 
 def _leading_losses(window: Window, header: SegmentHeader, bound: int) -> list[Damage]:

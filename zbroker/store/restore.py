@@ -11,6 +11,7 @@ import msgspec
 from patterns.wire.records import FIRST_INDEX, Damage, Position, Record, RecordKind, Restorer
 from zbroker.store.checkpoint import STATE, IndexMeta, Meta, checkpoint_name, index_name, parse_checkpoint_name
 from zbroker.store.chunks import META, NotWhole, read_chunks
+from zbroker.store.compacted import look_through
 from zbroker.store.disk import Disk
 from zbroker.store.listing import SegmentFile
 from zbroker.store.liveness import Liveness
@@ -58,7 +59,7 @@ def restore_newest(disk: Disk, folder: str, files: list[SegmentFile], engine: Re
         result.missing = missing_segments(meta, files)
         result.indexed = set(_index(disk, folder, files, meta, engine, liveness))
         for number, spans in meta.spans.items():
-            liveness.load(number, spans)
+            liveness.load(number, spans, meta.sizes.get(number, []))
         if not all(engine.index(body) for tag, body in chunks if tag not in (STATE, META)):
             for file in files:
                 if file.header is not None and file.number >= meta.number:
@@ -92,8 +93,9 @@ def objection(meta: Meta, files: list[SegmentFile]) -> str | None:
     newest = headers[max(headers)]
     if meta.uuid != newest.folder_uuid:
         return "belongs to another journal"
-    if newest.oldest_needed > meta.first_index:
-        return f"is too old: the log before record {newest.oldest_needed} was given back since"
+    needed = max(header.oldest_needed for header in headers.values())
+    if needed > meta.first_index:
+        return f"is too old: of the log before record {needed} something was given back since"
     anchor = headers.get(meta.number)
     if anchor is not None and anchor.crc != meta.header_crc:
         return f"is of another life of segment {meta.number}: a copy from another time"
@@ -112,7 +114,7 @@ def given_back(disk: Disk, folder: str, files: list[SegmentFile]) -> GivenBack:
         except NotWhole:
             continue
         if objection(meta, files) is None:
-            return GivenBack(meta.number, frozenset(number for number, _ in meta.segments))
+            return GivenBack(meta.number, frozenset(number for number, _ in meta.segments), meta.first_index)
     return NONE_GIVEN_BACK
 
 
@@ -198,7 +200,7 @@ def _show_index(disk: Disk, path: str, header: SegmentHeader, engine: Restorer, 
                     return False
                 is_ours = True
                 if found.spans is not None:
-                    liveness.load(header.number, found.spans)
+                    liveness.load(header.number, found.spans, found.sizes)
             elif not is_ours or not engine.index(body):
                 return False
     except (NotWhole, msgspec.MsgspecError, UnicodeError):
@@ -213,10 +215,13 @@ def _rescan(
 
     def visit(record: Record, position: Position) -> None:
         if record.kind == RecordKind.APPEND:
-            liveness.note(position.segment, record.stream_id, record.base_offset, record.count)
+            liveness.note(position.segment, record.stream_id, record.base_offset, record.count, position.size)
             engine.reindex(record, position)
 
-    liveness.load(file.number, [])
+    liveness.load(file.number, [], [])
+    if file.generation:
+        look_through(disk, file.path, file.size, header, visit)
+        return
     window = Window(disk, file.path, file.size)
     run = Run(BLOCK_BYTES, header.crc, header.first_index, 0, 0, None)
     try:

@@ -12,11 +12,12 @@ from zbroker.store.disk import Disk
 from zbroker.store.record import crc32c
 
 MAGIC = b"ZBSEGMT1"
-FORMAT = 2
+FORMAT = 3
 READER_MIN = 1  # the oldest reader that may open what we write ..
 READER_MIN_GIVEN_BACK = (
     2  # .. and once segments were given back: to one of format 1 they would be damage, and acks undone
 )
+READER_MIN_COMPACTED = 3  # of a compacted segment: its records are not dense, nor in the order of their indexes
 BLOCK_BYTES = 4096
 SALT_BYTES = 16
 UUID_BYTES = 16

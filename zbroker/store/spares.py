@@ -1,6 +1,7 @@
 """Files for segments to come: one prepared ahead, and ballast that is given up first when the disk is full. FORMAT.md 4."""
 
 import errno
+from collections.abc import Callable
 from typing import Final
 
 from zbroker.store.disk import Disk
@@ -34,6 +35,7 @@ class Spares:
         self.prepared: int | None = None
         self.full: str | None = None
         self.retry_at: int | None = None
+        self.relieve: Callable[[], bool] = lambda: False  # gives back what can be made again; False when there is none
 
     @property
     def bytes(self) -> int:
@@ -56,6 +58,8 @@ class Spares:
         If only the ballast makes room, it is full as well: what is left is for operations.
         """
         handle, why = self._allocate(segment_name(number))
+        if handle is None and self.relieve():
+            handle, why = self._allocate(segment_name(number))
         if handle is None and self._has_ballast:
             self._disk.unlink(f"{self._folder}/{BALLAST}")
             self._has_ballast = False

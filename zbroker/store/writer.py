@@ -141,7 +141,7 @@ class LogWriter:
         group.end = offset + padded(size)
         self.last_index = record.index
         if record.kind == RecordKind.APPEND:
-            self._liveness.note(group.segment, record.stream_id, record.base_offset, record.count)
+            self._liveness.note(group.segment, record.stream_id, record.base_offset, record.count, size)
         return Position(group.segment, offset, size)
 
     def _room(self, room: int, size: int) -> Group:

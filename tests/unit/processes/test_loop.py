@@ -42,6 +42,8 @@ class Engine:
 
 
 class Journal:
+    tidy_at = None
+
     full, durable_index, last, commits, failure, room = False, 0, 0, 0, None, 1_000
     checkpoint_due = False
 

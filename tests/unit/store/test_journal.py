@@ -157,10 +157,10 @@ def test_a_newer_format_is_refused() -> None:
     journal.close()
     header = unpack_header(disk.content(FIRST)[:4096])
     assert header is not None
-    header = type(header)(**{**{f: getattr(header, f) for f in header.__struct_fields__}, "reader_min": 3})
+    header = type(header)(**{**{f: getattr(header, f) for f in header.__struct_fields__}, "reader_min": 4})
     handle = disk.open(FIRST)
     disk.pwrite(handle, pack_header(header)[0], 0)
-    with pytest.raises(NewerFormat, match="format 3"):
+    with pytest.raises(NewerFormat, match="format 4"):
         opened(disk)
 
 

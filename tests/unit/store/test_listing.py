@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from zbroker.store.faults import NewerFormat, NotOurs
+from zbroker.store.faults import NotOurs
 from zbroker.store.journal import FileJournal
 from zbroker.store.listing import cut_short, list_segments
 from zbroker.store.segment import segment_name
@@ -50,11 +50,13 @@ def test_a_segment_of_another_journal_is_refused() -> None:
         list_segments(disk, "/j")
 
 
-def test_a_compacted_segment_needs_a_newer_reader() -> None:
+def test_a_generation_that_is_not_whole_gives_way_to_the_one_before() -> None:
     disk = VirtualDisk()
-    disk.open(f"/j/{segment_name(1, 1)}", create=True)
-    with pytest.raises(NewerFormat):
-        list_segments(disk, "/j")
+    journal_in(disk, "/j", 1)
+    disk.close(disk.open(f"/j/{segment_name(1, 1)}", create=True))
+    file = list_segments(disk, "/j")[0]
+    assert (file.generation, file.superseded) == (0, [f"/j/{segment_name(1, 1)}"])
+    assert file.header is not None
 
 
 def test_a_segment_of_a_number_that_no_journal_reaches_is_refused() -> None:

@@ -8,10 +8,10 @@ def noted() -> Liveness:
     liveness = Liveness()
     for segment in (1, 2):
         liveness.begin(segment)
-    liveness.note(1, 7, 0, 5)
-    liveness.note(1, 7, 5, 5)
-    liveness.note(1, 8, 100, 1)
-    liveness.note(2, 7, 10, 5)
+    liveness.note(1, 7, 0, 5, 500)
+    liveness.note(1, 7, 5, 5, 500)
+    liveness.note(1, 8, 100, 1, 100)
+    liveness.note(2, 7, 10, 5, 500)
     return liveness
 
 
@@ -46,7 +46,7 @@ def test_spans_come_back_in_another_life() -> None:
     other = Liveness()
     spans = noted().spans(1)
     assert spans == [(7, 0, 9), (8, 100, 100)]
-    other.load(1, spans)
+    other.load(1, spans, noted().sizes(1))
     other.forget([(7, 0, 9), (8, 100, 100)])
     assert other.is_dead(1)
     other.drop(1)
@@ -85,11 +85,13 @@ def test_what_begins_a_life_stays_as_long_as_the_one_before_may_hold_records_tha
     assert liveness.droppable(written, below=6) == {1, 2, 3, 4, 5}
 
 
-def test_live_messages_are_counted_and_named() -> None:
+def test_live_bytes_are_told_and_live_messages_named() -> None:
     liveness = noted()
-    assert liveness.live(1) == (11, 11)
+    assert liveness.live(1) == 1_100
     liveness.forget([(7, 1, 1), (7, 3, 3), (9, 0, 50)])
-    assert liveness.live(1) == (9, 11)
+    assert liveness.live(1) == 900
     assert liveness.wanted(7, 0, 4) == [(0, 0), (2, 2), (4, 4)]
     assert liveness.wanted(8, 100, 101) == [(100, 101)]
     assert liveness.live(4) is None
+    liveness.load(4, [(7, 0, 9)], [])
+    assert liveness.live(4) == 8, "in an index of an earlier version there are no sizes"
