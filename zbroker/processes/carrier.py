@@ -287,7 +287,8 @@ class Carrier:
         """An open that began at a checkpoint has not read what lies before it: this is the first to see it."""
         if damaged:
             self._rotten += len(damaged)
-            self._engine.warn("rot", f"records that were read and are not whole any more: {self._rotten}; {damaged[-1]}")
+            text = f"records that were read and are not whole any more: {self._rotten}; {damaged[-1]}"
+            self._engine.warn("rot", text)
 
     def read_again(self) -> None:
         """Try again what no file could be opened for; a second later there may be one."""
