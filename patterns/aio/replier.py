@@ -6,13 +6,15 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final
 
 from patterns.aio.driver import AioDriver
 from patterns.aio.role import AioRole, Arrivals
+from patterns.roles.arguments import check_count, check_executor
 from patterns.roles.replier import Handler, IncomingRequestRole, ReplierRole
-from patterns.wire.errors import BadArgument, Closed, ReplierLost
+from patterns.wire.errors import BadArgument, Cancelled, Closed, ReplierLost
 
 __all__ = ["Handler", "IncomingRequest", "Replier"]
 _END: Final = object()  # instead of a part; None is one
@@ -69,8 +71,8 @@ class Replier(ReplierRole[AioDriver], AioRole):
         concurrency: int = 1,
         executor: Executor | None = None,
     ) -> None:
-        if concurrency < 1:
-            raise BadArgument(f"concurrency={concurrency!r}: at least 1")
+        check_count("concurrency", concurrency, 1_000_000, "requests")
+        check_executor(executor)
         if executor is not None and inspect.iscoroutinefunction(handler):
             raise BadArgument("executor= is for handlers that block; a coroutine function runs in the loop")
         self._concurrency = concurrency
@@ -88,6 +90,7 @@ class Replier(ReplierRole[AioDriver], AioRole):
         )
         self._arrivals = Arrivals(self._more, idle_timeout_s)
         self._stopped: set[int] = set()  # tokens of handlers whose tasks we have cancelled
+        self._unbegun: set[int] = set()  # tokens of tasks that have not run yet; cancelled now, they never would
 
     async def ready(self, timeout_s: float = 5.0) -> None:
         """Return when the services are offered. Raises TimedOut, Unavailable."""
@@ -128,11 +131,12 @@ class Replier(ReplierRole[AioDriver], AioRole):
         tasks: set[asyncio.Task[None]] = set()
         try:
             async for request in self:
+                token = request._token
+                self._unbegun.add(token)
                 task = asyncio.create_task(self._serve(request, handler))
-                self._serving[request._token] = task  # so that close() waits for it though it has not begun
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
-                task.add_done_callback(self._task_ended)
+                task.add_done_callback(partial(self._task_ended, token))
                 while len(tasks) >= self._concurrency:
                     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             failure, self._failure = self._failure, None
@@ -145,8 +149,16 @@ class Replier(ReplierRole[AioDriver], AioRole):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _task_ended(self, task: asyncio.Task[None]) -> None:
-        """What is more than an error reply ends serve_forever(); the loop itself hands on SystemExit and Ctrl-C."""
+    def _task_ended(self, token: int, task: asyncio.Task[None]) -> None:
+        """What is more than an error reply ends serve_forever(); the loop itself hands on SystemExit and Ctrl-C.
+
+        A task that was cancelled before its first step has run nothing of ours: its request is answered here.
+        """
+        if token in self._unbegun:
+            self._unbegun.discard(token)
+            self._refuse(
+                token, Cancelled("its task at the replier was cancelled before it began with this; nothing was done")
+            )
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, (SystemExit, KeyboardInterrupt)):
             self._failure = error
@@ -156,6 +168,10 @@ class Replier(ReplierRole[AioDriver], AioRole):
     async def _serve(self, request: IncomingRequest, handler: Handler) -> None:
         token, task = request._token, asyncio.current_task()
         assert task is not None
+        self._unbegun.discard(token)
+        if token in self._cancelled or self.closed:  # since it was taken: it must not begin any more (SPEC.md 7)
+            self._settled(token)
+            return
         cancelling = task.cancelling()
         self._serving[token] = task
         try:
