@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Final
 
@@ -58,10 +59,12 @@ class Recorder:
 
 
 class Catalog:
-    """Streams by name and id, and their groups. All are made by first use."""
+    """Streams by name and id, and their groups. All are made by first use, but to read is to use nothing."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
+        self._awaited: dict[str, StreamLog] = {}  # what readers without a group wait for; bounded by their number
+        self._readers: Counter[StreamLog] = Counter()  # of those
         self.by_name: dict[str, StreamLog] = {}
         self.by_id: dict[int, StreamLog] = {}
         self.groups: dict[tuple[int, int], Group] = {}  # by stream id and group id, as OPS name them
@@ -73,6 +76,27 @@ class Catalog:
             check_name(name, "stream")
             log = self.add(self._recorder.write(RecordKind.CATALOG, _encode(["stream", name])), name)
         return log
+
+    def awaited(self, name: str) -> StreamLog:
+        """The stream of that name; if there is none, one without an id that only memory holds, until stream() makes it.
+
+        What is got here is given back with given_up(). Raises BadName.
+        """
+        log = self.by_name.get(name) or self._awaited.get(name)
+        if log is None:
+            check_name(name, "stream")
+            log = self._awaited[name] = StreamLog(0, name)
+        if not log.id:
+            self._readers[log] += 1
+        return log
+
+    def given_up(self, log: StreamLog) -> None:
+        """A reader is gone; what nobody has made and nobody waits for any more is forgotten."""
+        if log.id:
+            return
+        self._readers[log] -= 1
+        if not self._readers[log]:
+            del self._readers[log], self._awaited[log.name]
 
     def group(self, log: StreamLog, name: str, start: int) -> Group:
         """A new group of the stream. Raises BadName."""
@@ -113,8 +137,11 @@ class Catalog:
             table.clear()
 
     def add(self, id: int, name: str) -> StreamLog:
-        """A stream that a record or a checkpoint names."""
-        log = self.by_name[name] = self.by_id[id] = StreamLog(id, name)
+        """A stream that a record or a checkpoint names. Whoever has awaited it has it then."""
+        log = self._awaited.pop(name, None) or StreamLog(id, name)
+        self._readers.pop(log, None)
+        log.id = log.last_index = id
+        self.by_name[name] = self.by_id[id] = log
         return log
 
     def add_group(self, log: StreamLog, id: int, name: str, start: int) -> Group:

@@ -100,7 +100,7 @@ class Consumers:
             return
         if member.feed.group is None:  # what the old connection lost only its reader knows: it joins again, from there
             del self._members[session]
-            self._deliveries.leave(member)
+            self._part(member, "release")
             return
         ready.resumed = True
         kept = frozenset(resume.leases)
@@ -122,6 +122,8 @@ class Consumers:
         for lease in list(member.leases.values()):
             self._give_back(member, lease, action)
         self._deliveries.leave(member)
+        if member.feed.group is None:
+            self._catalog.given_up(member.feed.log)
 
     def _give_back(self, member: Member, lease: Lease, action: str) -> None:
         del member.leases[lease.id]
@@ -161,12 +163,11 @@ class Consumers:
         known = self._catalog.by_name.get(header.stream)
         if self._recorder.failed and (known is None or (header.group and header.group not in known.groups)):
             raise StorageFailed("the broker's disk failed; no stream or group is made until it is started again")
-        log = known or self._catalog.stream(header.stream)
-        feed = self._feed_for(log, header)
+        feed = self._feed_for(header)
         claims = self._claims.pop(session, frozenset())
         member = self._members[session] = Member(session, feed, header.id, slices, claims)
         joined = Joined(header.id, self._next_of(feed))
-        made_at = feed.group.id if feed.group else log.id
+        made_at = feed.group.id if feed.group else feed.log.id  # of one that is only awaited: 0
         if made_at <= self._durable_index:
             self._sessions.answer(session, joined)
             self._deliveries.join(member)
@@ -182,13 +183,23 @@ class Consumers:
         """Streams and groups made up to here are on disk."""
         self._durable_index = index
 
-    def _feed_for(self, log: StreamLog, header: Join) -> Feed:
+    def _feed_for(self, header: Join) -> Feed:
+        """Of a group, which is made, and its stream too; or of a reader, who makes nothing."""
         if not header.group:
-            return Feed(log, None, self._start(log, header))
+            return self._reader(header)
+        log = self._catalog.stream(header.stream)
         group = log.groups.get(header.group)
         if group is None:
             group = self._catalog.group(log, header.group, self._start(log, header))
         return self._feed(log, group)
+
+    def _reader(self, header: Join) -> Feed:
+        log = self._catalog.awaited(header.stream)
+        try:
+            return Feed(log, None, self._start(log, header))
+        except BadArgument:
+            self._catalog.given_up(log)
+            raise
 
     def _feed(self, log: StreamLog, group: Group) -> Feed:
         feed = self._feeds.get(group)

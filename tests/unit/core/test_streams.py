@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from patterns.wire.errors import CreditExceeded
-from patterns.wire.messages import Codec, Columns, Credit, Join, Leave, Lost, Ready, Resume, Role
+from patterns.wire.messages import Codec, Columns, Credit, Goodbye, Join, Leave, Lost, Ready, Resume, Role
 from patterns.wire.records import Damage, LostRange, Record, RecordKind, encode_lost
 from tests.unit.core.durable import JSON, SECOND, Durable
 from zbroker.core import streams
@@ -144,6 +144,51 @@ def test_a_reader_without_a_group_leaves_no_trace() -> None:
     [delivery] = rig.deliveries(b"c")
     assert (delivery.lease, delivery.bodies) == (0, ["b"])
     assert rig.streams.status(1_000)["groups"] == {}
+
+
+@pytest.mark.parametrize("start", ["first", "new", 0])
+def test_a_reader_of_what_is_not_there_makes_nothing_and_gets_it_once_somebody_appends(start: str | int) -> None:
+    rig = Durable()
+    rig.consumer(group="", start=start, mode="batches")
+    rig.pass_time(SECOND)
+    assert rig.joined(b"c") == [0]
+    assert rig.streams.status(1_000)["stream_count"] == 0
+    assert (rig.records, rig.written) == ([], [])
+    rig.producer().append("a")
+    rig.turn()
+    assert [d.bodies for d in rig.deliveries(b"c")] == [["a"]]
+    assert list(rig.streams.status(1_000)["streams"]) == ["s"]  # type: ignore[call-overload]
+    assert rig.crash().streams.status(1_000)["stream_count"] == 1
+
+
+def test_what_only_readers_awaited_is_forgotten_with_the_last_of_them() -> None:
+    rig = Durable()
+    catalog = rig.streams._catalog
+    for reader in (b"leaves", b"ends", b"comes back", b"is lost"):
+        rig.consumer(reader, group="")
+    rig.consumer(b"asks too much", group="", start=9)
+    assert rig.errors(b"asks too much") == ["BAD_ARGUMENT"]
+    awaited = catalog.awaited("s")
+    catalog.given_up(awaited)
+    rig.send(b"leaves", Leave(id=7))
+    rig.send(b"ends", Goodbye("done"))
+    rig.resume(b"comes back", b"again", [])
+    assert catalog.awaited("s") is awaited
+    catalog.given_up(awaited)
+    rig.disconnect(b"is lost")
+    rig.pass_time(3 * SECOND)
+    assert catalog.awaited("s") is not awaited
+
+
+def test_a_group_of_what_a_reader_awaits_makes_it_for_both() -> None:
+    rig = Durable()
+    rig.consumer(b"reader", group="", mode="batches")
+    rig.consumer(b"member", mode="batches")
+    rig.producer().append("a")
+    rig.turn()
+    assert [d.bodies for d in rig.deliveries(b"reader") + rig.deliveries(b"member")] == [["a"], ["a"]]
+    rig.send(b"reader", Leave(id=7))
+    assert rig.errors(b"reader") == []
 
 
 def test_start_new_of_a_group_skips_what_was_there() -> None:
