@@ -4,30 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import deque
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from zbroker.cli.words import say
+
+_REMEMBERED: Final = 8  # lines: a command that runs for days says the same now and then, and must not keep it all
 
 
 class ClientLog(logging.Handler):
     """Says warnings of the library, such as that nobody answers, at once: a command may wait without a limit.
 
-    Without a handler Python would print them bare, beside our own lines.
-
-    Attributes:
-        last: what was said last; an error that says the same at the end need not be told again.
+    Without a handler Python would print them bare, beside our own lines. A reason that was told already is left off the
+    end of a later warning: an unreachable broker is one fact, whatever it keeps from being done.
     """
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.last = ""
+        self._said: deque[str] = deque(maxlen=_REMEMBERED)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Any thread of a role may call."""
-        self.last = record.getMessage()
+        text = record.getMessage()
+        for reason in self._said:
+            text = text.removesuffix(f": {reason}")
+        self._said.append(text)
         with contextlib.suppress(OSError, ValueError):  # standard error is gone or closed: nobody reads it
-            say(self.last)
+            say(text)
+
+    def has_said(self, text: str) -> bool:
+        """Whether it was told, alone or as the reason of something; an error of this text need not be told again."""
+        return any(said == text or said.endswith(f": {text}") for said in self._said)
 
     def __enter__(self) -> Self:
         logging.getLogger("zbroker").addHandler(self)

@@ -37,7 +37,7 @@ class ClientCommand(click.Command):
             _end_quietly(TERMINATED)
         except ZbrokerError as error:  # before OSError, which some of them are too
             code = f"{error.code}: " if error.code and error.code != error.detail else ""
-            if f"{code}{error}" == log.last:
+            if log.has_said(f"{code}{error}"):
                 sys.exit(status_of(error))
             end(status_of(error), f"{code}{error}")
         except KeyboardInterrupt:

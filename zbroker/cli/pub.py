@@ -46,7 +46,8 @@ _GATHER_S = 1.0  # peer to peer subscribers come by themselves every 0.1 s or so
 def pub(topic: str, body: str, url: str, as_json: bool, raw: bool, audience: int | None, timeout_s: float) -> None:
     """Publish BODY, which is JSON text, to the subscribers of TOPIC; `-` publishes each line of standard input.
 
-    Peer to peer it binds the address. A BODY that begins with `-` goes behind `--`.
+    Peer to peer it binds the address. A BODY that begins with `-` goes behind `--`. With --json it tells how many
+    messages and subscribers there were; `subscribers` is null when a broker has told of none so far.
 
     \b
     zbroker pub orders.eu '{"sku": 7}' --url zb://localhost
@@ -69,7 +70,12 @@ def pub(topic: str, body: str, url: str, as_json: bool, raw: bool, audience: int
                 raise
             end(FAILED, at_line(lines, error, "the lines before it were published"))
         publisher.flush(timeout_s)
-        Printer(as_json=as_json, raw=raw).record({"published": count, "subscribers": publisher.subscribers})
+        Printer(as_json=as_json, raw=raw).record({"published": count, "subscribers": _audience(publisher, url)})
+
+
+def _audience(publisher: Publisher, url: str) -> int | None:
+    """How many were there; None through a broker that has not told of any: it may not have come to that yet."""
+    return publisher.subscribers or (None if is_brokered(url) else 0)
 
 
 def _publish(publisher: Publisher, topic: str, bodies: Iterable[Any]) -> int:

@@ -39,6 +39,21 @@ def test_an_end_for_another_reason_is_said(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().err == f"zbroker: {NOBODY}\nzbroker: the broker hangs up\n"
 
 
+def test_a_reason_that_was_said_is_left_off_the_end_of_what_follows_from_it(capsys: pytest.CaptureFixture[str]) -> None:
+    def callback() -> None:
+        logging.getLogger("zbroker.keeper").warning("%s", NOBODY)
+        logging.getLogger("zbroker.publisher").warning("one message is lost: %s", NOBODY)
+        raise Unavailable(NOBODY)
+
+    assert run(callback) == UNAVAILABLE
+    assert capsys.readouterr().err == f"zbroker: {NOBODY}\nzbroker: one message is lost\n"
+
+
+def test_an_error_that_was_said_as_a_reason_is_not_said_again(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(failing(f"one message is lost: {NOBODY}", NOBODY)) == UNAVAILABLE
+    assert capsys.readouterr().err == f"zbroker: one message is lost: {NOBODY}\n"
+
+
 def test_a_warning_of_a_part_of_the_library_is_one_clean_line(capsys: pytest.CaptureFixture[str]) -> None:
     def callback() -> None:
         logging.getLogger("zbroker.producer").warning("left out; the first: %s", "\x1b[2J\nforged")
