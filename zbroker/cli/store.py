@@ -56,7 +56,9 @@ def store() -> None:
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def verify(folder: Path, as_json: bool) -> None:
-    """Check every byte of a data folder, and change none.
+    """Check every record and header of a data folder, byte by byte, and change none.
+
+    What only fills up, behind a record and to the end of a commit, holds nothing of anybody's and is not judged.
 
     No broker may run on it: of a running one, `zbroker status` tells what it found. A tail that is torn was never
     confirmed, and is no damage.

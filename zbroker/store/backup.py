@@ -49,6 +49,7 @@ def back_up(disk: Disk, folder: str, target: str, moved: Moved = lambda size: No
         FolderUnusable, NotOurs, NewerFormat: there is no journal in the folder.
         OSError: the disk's.
     """
+    _require_journal(disk, folder)  # before anything is made
     if _exists(disk, target):
         raise BackupFailed(target, "it is there already; name a folder that is not")
     draft = target + UNFINISHED
@@ -61,6 +62,14 @@ def back_up(disk: Disk, folder: str, target: str, moved: Moved = lambda size: No
     parent = target.rstrip("/").rpartition("/")[0]
     disk.fsync_dir(parent or ("/" if target.startswith("/") else "."))
     return result
+
+
+def _require_journal(disk: Disk, folder: str) -> None:
+    try:
+        if not any(parse_name(name) for name in disk.listdir(folder)):
+            raise FolderUnusable(folder, "has no journal in it")
+    except OSError as error:
+        raise FolderUnusable(folder, f"cannot be read ({error.strerror})") from error
 
 
 def _exists(disk: Disk, path: str) -> bool:
@@ -84,8 +93,6 @@ class _Copying:
 
     def run(self) -> Backup:
         names = sorted(self._disk.listdir(self._folder))
-        if not any(parse_name(name) for name in names):
-            raise FolderUnusable(self._folder, "has no journal in it")
         checkpoints = [name for name in names if parse_checkpoint_name(name) is not None]
         for name in [*checkpoints, *(name for name in names if name.endswith(INDEX_SUFFIX))]:
             self._take(name)

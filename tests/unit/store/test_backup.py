@@ -119,15 +119,26 @@ def test_without_hard_links_files_are_copied(tmp_path: Path) -> None:
     assert read(target) == [record(index) for index in range(1, 101)]
 
 
-def test_a_target_that_is_there_or_a_folder_without_a_journal_is_refused(tmp_path: Path) -> None:
+def test_a_target_that_is_there_or_what_broke_off_is_refused(tmp_path: Path) -> None:
     source, target = tmp_path / "data", tmp_path / "backup"
-    source.mkdir()
-    with pytest.raises(FolderUnusable, match="no journal"):
-        back_up(OsDisk(), str(source), str(target))
-    assert not target.exists()
+    journal = journal_in(source)
+    journal.open(lambda record, position: None)
+    journal.close()
+    draft = tmp_path / f"backup{UNFINISHED}"
+    draft.mkdir()
     with pytest.raises(BackupFailed, match="broke off"):
         back_up(OsDisk(), str(source), str(target))
-    (tmp_path / f"backup{UNFINISHED}").rmdir()
+    draft.rmdir()
     target.mkdir()
     with pytest.raises(BackupFailed, match="there already"):
         back_up(OsDisk(), str(source), str(target))
+
+
+def test_a_folder_without_a_journal_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    source, target = tmp_path / "data", tmp_path / "backup"
+    with pytest.raises(FolderUnusable, match=r"data cannot be read \(No such file or directory\).*Check its path"):
+        back_up(OsDisk(), str(source), str(target))
+    source.mkdir()
+    with pytest.raises(FolderUnusable, match="no journal"):
+        back_up(OsDisk(), str(source), str(target))
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
