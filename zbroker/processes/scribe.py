@@ -190,15 +190,15 @@ class Scribe:
 
     def _write(self, journal: Journal, now: int) -> None:
         try:
-            if self._has_appended:
-                self._has_appended = False
+            has_committed, self._has_appended = self._has_appended, False
+            if has_committed:
                 journal.commit(now)
             due = journal.next_timeout()
             if due is not None and due <= now:
                 journal.handle_timeout(now)
             self._append_held(journal)
             self._report(journal)
-            if not self._held and journal.checkpoint_due:
+            if has_committed and not self._held and journal.checkpoint_due:  # not right after an open: nothing is new
                 self._line.put(dialogue.said_value(dialogue.CHECKPOINT, journal.begin_checkpoint()))
             due = journal.tidy_at
             if due is not None and due <= now and (moves := journal.tidy(now)):
