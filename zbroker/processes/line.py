@@ -148,7 +148,8 @@ class SocketLine:
 
     def close(self) -> str:
         self._socket.close()
-        return _ending(self.pid) if self.pid else ""
+        pid, self.pid = self.pid, 0
+        return _ending(pid) if pid else ""
 
 
 _unreaped: Final[list[int]] = []  # children that had hung up and were not yet gone
@@ -156,20 +157,24 @@ _unreaped: Final[list[int]] = []  # children that had hung up and were not yet g
 
 def _ending(pid: int) -> str:
     """How a child has ended. A process lets go of its descriptors last, so that is known at once, or it is still alive."""
-    for child in list(_unreaped):
+    for child in _unreaped:
         _reap(child)
     _unreaped.append(pid)
     for _ in range(_REAP_TRIES):
         if (status := _reap(pid)) is not None:
             return f"signal {-status}" if status < 0 else f"exit status {status}"
+        if pid not in _unreaped:
+            break
         time.sleep(_REAP_PAUSE_S)
     return ""
 
 
 def _reap(pid: int) -> int | None:
-    """The exit status of a child, negative for a signal; None while it lives."""
-    found, status = os.waitpid(pid, os.WNOHANG)
-    if not found:
-        return None
-    _unreaped.remove(pid)
-    return os.waitstatus_to_exitcode(status)
+    """The exit status of a child, negative for a signal; None while it lives, or when whoever began us lets nobody have it."""
+    try:
+        found, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:  # SIGCHLD was ignored
+        found, status = pid, None
+    if found:
+        _unreaped.remove(pid)
+    return None if not found or status is None else os.waitstatus_to_exitcode(status)

@@ -14,8 +14,7 @@ from zbroker.processes.line import SocketLine
 _STDIN: Final = 0
 _STDOUT: Final = 1
 _STDERR: Final = 2
-# Our own search path, whatever put it together: -m would look for packages where the broker happens to be started first,
-# and `site` (-S) costs a tenth of the start.
+# Our own search path, whatever put it together: -m would look for packages where the broker happens to be started first.
 _BOOT: Final = "import sys; sys.path[:] = sys.argv[1:]; from zbroker.processes.sidecar import main; main()"
 _ROOT: Final = str(Path(__file__).parents[2])
 # A terminal, and systemd, signal all of a group: when to end is the broker's decision.
@@ -42,7 +41,7 @@ def start_sidecar() -> SocketLine:
         ]
         if sys.stderr is None:
             actions.append((os.POSIX_SPAWN_OPEN, _STDERR, os.devnull, os.O_WRONLY, 0))
-        command = [sys.executable, "-I", "-S", "-c", _BOOT, _ROOT, *sys.path]
+        command = [sys.executable, "-c", _BOOT, _ROOT, *sys.path]
         pid = os.posix_spawn(sys.executable, command, os.environ, file_actions=actions, setsigmask=_BLOCKED)
     except OSError:
         ours.close()
