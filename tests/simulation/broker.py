@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from patterns.wire.frames import Frames
 from patterns.wire.messages import Role
-from patterns.wire.records import Damage, Opened, Position, Record
+from patterns.wire.records import Damage, Move, Opened, Position, Record
+from patterns.wire.settled import Settled, merged
 from tests.simulation.process import Process
 from tests.simulation.reads import DelayedReads
 from tests.simulation.violation import require
@@ -24,6 +26,7 @@ from zbroker.store.listing import list_segments
 from zbroker.store.reader import RecordReader
 from zbroker.store.recovery import GivenBack, LogScan
 from zbroker.store.restore import given_back
+from zbroker.store.segment import parse_name
 from zbroker.store.verify import FolderReport, verify_folder
 from zbroker.testing.disk import PowerCut
 
@@ -34,6 +37,7 @@ FOLDER = "/journal"
 ENDPOINT = "tcp://broker:7700"
 PROOFS_US = (0, 20_000, 200_000)
 INFORM_US = 1_000_000
+FORGET_US = 100_000
 
 
 class WatchedJournal:
@@ -52,6 +56,19 @@ class WatchedJournal:
         durable = self._inner.commit(now)
         self._world.truth.committed(durable)
         return durable
+
+    def tidy(self, now: int) -> list[Move]:
+        moves = self._inner.tidy(now)
+        self._world.truth.moved(moves)
+        return moves
+
+    def forget(self, ranges: list[tuple[int, int, int]]) -> None:
+        self._world.truth.forgot(ranges)
+        self._inner.forget(ranges)
+
+    @property
+    def tidy_at(self) -> int | None:
+        return self._inner.tidy_at
 
     def handle_timeout(self, now: int) -> None:
         self._inner.handle_timeout(now)
@@ -78,6 +95,8 @@ class BrokerProcess:
         self.reads: DelayedReads | None = None
         self._suspects: deque[tuple[int, bytes]] = deque()
         self._informed_at = 0
+        self._forgot_at = 0
+        self._forgotten: dict[int, Settled] = {}
         self.is_condemned = False
 
     # -- life -----------------------------------------------------------------------------------------------------
@@ -93,7 +112,7 @@ class BrokerProcess:
         report = self._verified()
         opened = inner.open(engine.recover, engine)
         log, found, gone = self._whole_log()
-        world.opened(opened, log, found, gone, report)
+        world.opened(opened, log, found, gone, report, self._compacted())
         engine.opened(opened, str(inner.status().get("uuid", "")), now)
         self._compare(engine, opened, log, now)
         self.engine, self.journal = engine, WatchedJournal(inner, world)
@@ -137,6 +156,11 @@ class BrokerProcess:
             disk.faults = faults
         holes = scan.known + scan.fresh
         return log, holes, gone
+
+    def _compacted(self) -> set[int]:
+        """Numbers of segments of which records may be gone, or shorter."""
+        names = (parse_name(path.rpartition("/")[2]) for path in self.world.disk.live)
+        return {name[0] for name in names if name is not None and name[1]}
 
     def _compare(self, engine: BrokerEngine, opened: Opened, log: list[tuple[Record, Position]], now: int) -> None:
         """5: checkpoint and replay make the same as a replay of everything that was ever in the log."""
@@ -201,6 +225,9 @@ class BrokerProcess:
             while self._suspects and self._suspects[0][0] <= now:
                 engine.suspect(SESSIONS, self._suspects.popleft()[1])
         carrier.carry_out(now)
+        if world.has_retention and now - self._forgot_at >= FORGET_US:
+            self._forgot_at = now
+            self._forget()
         if now - self._informed_at >= INFORM_US:
             self._informed_at = now
             carrier.read_again()
@@ -212,6 +239,27 @@ class BrokerProcess:
             self.process.wake()
         elif due is not None:
             self.process.due(due)
+
+    def _forget(self) -> None:
+        """Work queues: what all groups have settled nobody wants any more, once that is durable."""
+        streams, journal = self.streams, self.journal
+        assert journal is not None
+        recorder = streams._recorder
+        if streams._dirty or recorder.failed or journal.durable_index < recorder.last_index:
+            return
+        for log in streams._catalog.by_id.values():
+            wanted = {group for stream, group in self.world.pairs if stream == log.name}
+            if not wanted or not wanted <= log.groups.keys():
+                continue
+            end = log.durable_next
+            known = self._forgotten.setdefault(log.id, Settled())
+            pieces = [piece for group in log.groups.values() for piece in group.settled.missing(0, end - 1)]
+            bounds = [(-1, -1), *merged(pieces), (end, end)]
+            done = [(before[1] + 1, after[0] - 1) for before, after in pairwise(bounds)]
+            new = [(first, last) for first, last in done if known.count(first, last) < last - first + 1]
+            for first, last in new:
+                known.add(first, last)
+            journal.forget([(log.id, first, last) for first, last in new])
 
     def _next_due(self) -> int | None:
         assert self.carrier is not None
@@ -280,4 +328,5 @@ class BrokerProcess:
 
 def _lasting(section: Any) -> dict[str, dict[str, Any]]:
     """Without what a checkpoint may know and the log not yet: how far messages were delivered for the first time."""
-    return {name: {key: row[key] for key in row if key not in ("waiting", "lag")} for name, row in section.items()}
+    left_out = ("waiting", "lag", "batches", "first_offset")  # the latter two tell what is stored, too
+    return {name: {key: row[key] for key in row if key not in left_out} for name, row in section.items()}

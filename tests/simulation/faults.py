@@ -201,7 +201,7 @@ def _any_place(world: World, random: Random) -> tuple[str, int] | None:
         place = entries[index].position
         for path in segments:
             parsed = parse_name(path.rpartition("/")[2])
-            if parsed is not None and parsed[0] == place.segment:
+            if parsed == (place.segment, place.generation) and place.offset < len(world.disk.live[path].cache):
                 return path, place.offset + random.randrange(place.size)
     if not segments:
         return None

@@ -12,10 +12,11 @@ from typing import Any
 import msgspec
 
 from patterns.wire import codec
-from patterns.wire.records import Damage, Opened, Position, Record, RecordKind
+from patterns.wire.records import Damage, Move, Opened, Position, Record, RecordKind
+from patterns.wire.settled import Settled
 from tests.simulation.disks import FaultyDisk
 from tests.simulation.violation import Violation, require
-from zbroker.core.tail import stored_of
+from zbroker.core.tail import Split, batch_of, stored_of
 from zbroker.store.recovery import GivenBack
 from zbroker.store.segment import parse_name, segment_name
 
@@ -60,8 +61,9 @@ class LogTruth:
         self.is_damaged = False
         self._epochs: list[int] = []
         self._given: dict[int, Entry] = {}
+        self._forgotten: dict[int, Settled] = {}
         self._told_ever: set[int] = set()
-        self._hits: list[tuple[int, int, int]] = []  # since the last open, which writes records of its own
+        self._hits: list[tuple[int, int, int, int]] = []  # since the last open, which writes records of its own
         self._sequences: dict[int, tuple[int, int]] = {}  # producer id -> (epoch, sequence) of its last batch
 
     # -- a life ---------------------------------------------------------------------------------------------------
@@ -115,6 +117,63 @@ class LogTruth:
                 key not in self.lost_offsets, f"3: offset {key[1]} of stream {key[0]} was told lost, and is used again"
             )
 
+    # -- retention and compaction -----------------------------------------------------------------------------------
+
+    def forgot(self, ranges: list[tuple[int, int, int]]) -> None:
+        """The broker has said that nobody wants these messages any more."""
+        for stream, first, last in ranges:
+            self._forgotten.setdefault(stream, Settled()).add(first, last)
+
+    def _is_forgotten(self, record: Record, offset: int) -> bool:
+        return record.stream_id in self._forgotten and offset in self._forgotten[record.stream_id]
+
+    def _may_vanish(self, record: Record) -> bool:
+        """Operations are in checkpoints; of a batch nobody must want a message."""
+        offsets = range(record.base_offset, record.base_offset + record.count)
+        return record.kind != RecordKind.APPEND or all(self._is_forgotten(record, offset) for offset in offsets)
+
+    def moved(self, moves: list[Move]) -> None:
+        """Batches lie elsewhere; what is gone must be unwanted."""
+        places = {
+            (entry.record.stream_id, entry.record.base_offset): entry for entry in self.entries.values() if entry.uids
+        }
+        for move in moves:
+            entry = places.get((move.stream_id, move.base_offset))
+            if entry is None:
+                continue
+            if move.position is not None:
+                entry.position = move.position
+            else:
+                require(
+                    self._may_vanish(entry.record), f"2: batch {entry.record.index} is compacted away, and is wanted"
+                )
+
+    def _is_slice(self, whole: Record, found: Record) -> bool:
+        """Whether it is the same batch without messages that nobody wants."""
+        same = (found.kind, found.stream_id, found.base_offset, found.count)
+        if whole.kind != RecordKind.APPEND or same != (whole.kind, whole.stream_id, whole.base_offset, whole.count):
+            return False
+        before, after = _bodies(whole), _bodies(found)
+        return all(before[offset] == body for offset, body in after.items()) and all(
+            self._is_forgotten(whole, offset) for offset in before.keys() - after.keys()
+        )
+
+    def _with_whole(self, log: list[tuple[Record, Position]], compacted: set[int]) -> None:
+        """In the place of each slice, the batch that it was cut from."""
+        for place, (record, position) in enumerate(log):
+            entry = self.entries.get(record.index)
+            if entry is not None and entry.record != record and position.segment in compacted:
+                require(self._is_slice(entry.record, record), f"4: batch {record.index} is not what is left of it")
+                log[place] = entry.record, position
+                self.coverage["sliced"] += 1
+
+    def _compact(self, shown: dict[int, tuple[Record, Position]], compacted: set[int]) -> None:
+        for index in [index for index, entry in self.entries.items() if entry.position.segment in compacted]:
+            entry = self.entries[index]
+            if index not in shown and self._may_vanish(entry.record):
+                self._given[index] = self.entries.pop(index)
+                self.coverage["record_compacted_away"] += 1
+
     # -- damage ---------------------------------------------------------------------------------------------------
 
     def hit(self, path: str, start: int, end: int) -> None:
@@ -122,9 +181,9 @@ class LogTruth:
         parsed = parse_name(path.rpartition("/")[2])
         if parsed is None:
             return
-        self._hits.append((parsed[0], start, end))
+        self._hits.append((*parsed, start, end))
         for index, entry in self.entries.items():
-            if _overlaps(entry.position, parsed[0], start, end):
+            if _overlaps(entry.position, *parsed, start, end):
                 self.damaged.add(index)
                 self.is_damaged = self.is_damaged or entry.is_exposed
 
@@ -140,13 +199,22 @@ class LogTruth:
         """Records whose segments were unlinked, in order: checkpoints have what they said."""
         return [(entry.record, entry.position) for _, entry in sorted(self._given.items())]
 
-    def opened(self, opened: Opened, log: list[tuple[Record, Position]], found: list[Damage], gone: GivenBack) -> None:
+    def opened(
+        self,
+        opened: Opened,
+        log: list[tuple[Record, Position]],
+        found: list[Damage],
+        gone: GivenBack,
+        compacted: set[int],
+    ) -> None:
         """What a life begins with, against all that is known; `gone` are segments that were given back."""
         require(not self._epochs or opened.epoch > self._epochs[-1], f"3: epoch {opened.epoch} after {self._epochs}")
         self._epochs.append(opened.epoch)
+        self._with_whole(log, compacted)
         shown = {record.index: (record, position) for record, position in log}
         require(list(shown) == sorted(shown) and len(shown) == len(log), "4: an open shows records out of order")
         self._give_back(shown, gone)
+        self._compact(shown, compacted)
         told = self._told(opened, shown, found)
         self._judge_missing(opened, shown, told)
         self._adopt(opened, log)
@@ -161,9 +229,7 @@ class LogTruth:
             if index in shown:
                 continue
             entry = self._given[index] = self.entries.pop(index)
-            require(
-                entry.record.kind != RecordKind.APPEND, f"2: record {index} is a batch, and its segment is given back"
-            )
+            require(self._may_vanish(entry.record), f"2: record {index} is wanted, and its segment is given back")
             self.coverage["record_given_back"] += 1
 
     def _told(self, opened: Opened, shown: dict[int, tuple[Record, Position]], found: list[Damage]) -> set[int]:
@@ -264,5 +330,13 @@ class LogTruth:
         )
 
 
-def _overlaps(place: Position, segment: int, start: int, end: int) -> bool:
-    return place.segment == segment and place.offset < end and start < place.offset + place.size
+def _overlaps(place: Position, segment: int, generation: int, start: int, end: int) -> bool:
+    """Of a file that is newer than what we know of, anything may be hit; until an open is through with the older one, of that too."""
+    if place.segment != segment or place.generation > generation:
+        return False
+    return place.generation < generation or (place.offset < end and start < place.offset + place.size)
+
+
+def _bodies(record: Record) -> dict[int, bytes]:
+    batch = batch_of(record)
+    return {offset: bytes(item) for offset, item in zip(batch.offsets(), Split(batch).items, strict=True)}

@@ -22,6 +22,7 @@ from tests.simulation.rogue import RogueMember, RogueProducer
 from tests.simulation.truth import LogTruth
 from tests.simulation.violation import Violation, require
 from zbroker.core.effects import SESSIONS
+from zbroker.core.slices import sliced
 from zbroker.store.faults import JournalError
 from zbroker.store.journal import FileJournal
 from zbroker.store.recovery import GivenBack
@@ -86,6 +87,7 @@ class World:
         self.segment_bytes = shape.choice([32, 64, 256]) << 10
         self.tail_bytes = shape.choice([100_000, 400_000, 1 << 22])
         self.messages_per_turn = shape.choice([2, 16, 64])  # few: as libzmq has it when its thread was stopped, too
+        self.has_retention = self.chances.of("retention").random() < 0.6
         self.checkpoint_records = shape.choice([10, 60, 1 << 40])
         self._latency_us = shape.choice([20, 200, 3_000])
         self.network.weather.latency_us = shape.choice([(20, 100), (100, 2_000), (5_000, 40_000)])
@@ -101,7 +103,7 @@ class World:
         for number in range(shape.randint(1, 4)):
             stream, group = shape.choice(self.pairs)
             self.clients.append(MemberActor(self, f"member{number}", stream, group))
-        if shape.random() < 0.5:
+        if shape.random() < 0.5 and not self.has_retention:  # it reads from the beginning, whatever groups have settled
             self.clients.append(MemberActor(self, "reader", shape.choice(streams), ""))
         if shape.random() < 0.4:
             self._add_live(shape)
@@ -208,7 +210,12 @@ class World:
     def make_journal(self) -> FileJournal:
         """Another opener of the same folder."""
         return FileJournal(
-            self.disk, FOLDER, random_bytes=self.salts.randbytes, wall_ms=self.wall_ms, segment_bytes=self.segment_bytes
+            self.disk,
+            FOLDER,
+            random_bytes=self.salts.randbytes,
+            wall_ms=self.wall_ms,
+            segment_bytes=self.segment_bytes,
+            slicer=sliced,
         )
 
     def start_broker(self) -> None:
@@ -299,6 +306,7 @@ class World:
         found: list[Damage],
         gone: GivenBack,
         report: FolderReport | None,
+        compacted: set[int],
     ) -> None:
         """A folder was opened: compare with the truth, and with what verify had said of the image."""
         is_same = not (
@@ -311,8 +319,10 @@ class World:
             )
         if opened.records < len(log):
             self.coverage["opened_by_checkpoint"] += 1
-        self.truth.opened(opened, log, found, gone)
-        self.model.opened(opened, [record for record, _ in log])
+        self.truth.opened(opened, log, found, gone, compacted)
+        self.model.opened(opened, [record for record, _ in (*self.truth.given_back(), *log)])
+        if compacted:
+            self.coverage["opened_compacted"] += 1
 
     def turned(self, broker: BrokerProcess) -> None:
         """After each turn of the broker."""

@@ -216,7 +216,7 @@ class Tail:
         if not needed(batch.codec, target):
             return batch
         view = self._views.get((key, target))
-        if view is None:
+        if view is None or view.kept != batch.kept:  # it may be of before its segment was compacted
             try:
                 payload = self._translate(batch.payload, batch.codec, target)
                 view = msgspec.structs.replace(batch, codec=target, payload=payload)
@@ -230,7 +230,7 @@ class Tail:
     def split(self, key: Key, batch: Batch) -> Split:
         """The batch cut into bodies; kept, since the next slice is likely of the same one."""
         split = self._splits.get((key, batch.codec))
-        if split is None:
+        if split is None or split.batch.kept != batch.kept:
             split = self._splits[key, batch.codec] = Split(batch)
             _bound(self._splits, _SPLITS)
         return split

@@ -3,7 +3,7 @@
 How it is laid out, and how it is read as a whole; compaction.py makes one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import msgspec
@@ -68,25 +68,35 @@ def look_through(
     """Read all of it, in the order of the file, verified; what is damaged is stepped over and counted."""
     content = Content(rotten=[])
     window = Window(disk, path, size)
-    offset, chain, end = BLOCK_BYTES, first_chain(header), data_end(header.segment_bytes)
     try:
-        while content.seal is None:
-            found = _header_at(window, offset, header, chain)
-            if found is None:
-                island = find_header(window, offset + 1, header, 0, UNBOUNDED)
-                content.lost_bytes += (end if island is None else island[0]) - offset
-                if island is None:
-                    break
-                offset, chain = island[0], CHAIN_UNKNOWN
-                continue
-            _take(window, offset, header, found, content, visit)
-            chain = found.header_crc
-            offset += padded(HEADER_BYTES + found.body_bytes)
-            if found.kind == RecordKind.SEAL:
-                break
+        for _ in walk(window, header, content, visit):
+            pass
     finally:
         window.close()
     return content
+
+
+def walk(
+    window: Window, header: SegmentHeader, content: Content, visit: Callable[[Record, Position], None]
+) -> Iterator[int]:
+    """The same record by record; yields the bytes of each. `content` is filled on the way."""
+    offset, chain, end = BLOCK_BYTES, first_chain(header), data_end(header.segment_bytes)
+    while True:
+        found = _header_at(window, offset, header, chain)
+        if found is None:
+            island = find_header(window, offset + 1, header, 0, UNBOUNDED)
+            content.lost_bytes += (end if island is None else island[0]) - offset
+            if island is None:
+                return
+            offset, chain = island[0], CHAIN_UNKNOWN
+            continue
+        _take(window, offset, header, found, content, visit)
+        if found.kind == RecordKind.SEAL:
+            return
+        chain = found.header_crc
+        size = HEADER_BYTES + found.body_bytes
+        offset += padded(size)
+        yield size
 
 
 def _header_at(window: Window, offset: int, header: SegmentHeader, chain: int) -> Header | None:

@@ -14,7 +14,7 @@ import msgspec
 
 from patterns.wire.records import Move, Position, Record, RecordKind
 from patterns.wire.settled import Range
-from zbroker.store.compacted import EMPTY_BYTES, Seal, first_chain, seal_of
+from zbroker.store.compacted import EMPTY_BYTES, Content, Seal, first_chain, seal_of, walk
 from zbroker.store.disk import Disk
 from zbroker.store.liveness import Liveness, Span
 from zbroker.store.record import (
@@ -38,6 +38,7 @@ from zbroker.store.segment import (
     data_end,
     pack_header,
     segment_name,
+    unpack_header,
     write_whole,
 )
 from zbroker.store.window import Window
@@ -170,13 +171,16 @@ class Compaction:
             yield Move(segment, stream_id, base, position)
 
     def _close(self) -> None:
-        window, self._window = self._window, None
-        if window is not None:
-            window.close()
+        self._close_window()
         handles, self._reading, self._handle = (self._reading, self._handle), None, None
         for handle in handles:
             if handle is not None:
                 self._disk.close(handle)
+
+    def _close_window(self) -> None:
+        window, self._window = self._window, None
+        if window is not None:
+            window.close()
 
     # -- the course ---------------------------------------------------------------------------------------------------
 
@@ -308,6 +312,20 @@ class Compaction:
             self.spans.append((stream_id, wanted[0][0], wanted[-1][1]))
             self.sizes.append(self.written - offset)
 
+    def _read_back(self, handle: int, length: int, header: SegmentHeader) -> Iterator[bool]:
+        """From the platter: when the old file goes, this is the only copy, and drives have lost writes that they confirmed."""
+        self._disk.drop_cache(handle)
+        self._close_window()
+        content = Content(rotten=[])
+        self._window = window = Window(self._disk, f"{self._folder}/{DRAFT}", length, AHEAD_BYTES)
+        at = window.load(0, BLOCK_BYTES)
+        block = window.data[at : at + BLOCK_BYTES]
+        for size in walk(window, header, content, lambda record, position: None):
+            if self._spend(LOOK_COST + size // 2):
+                yield False
+        if not content.is_whole or unpack_header(block) != header:
+            raise _LeftAlone
+
     def _moved(self, stream_id: int, base: int, offset: int, size: int) -> None:
         for column, value in zip(self._moves, (stream_id, base, offset, size), strict=True):
             column.append(value)
@@ -352,6 +370,7 @@ class Compaction:
         yield False
         self._disk.fsync(handle)
         yield False
+        yield from self._read_back(handle, length, msgspec.structs.replace(header, crc=crc))
         self._disk.rename(f"{self._folder}/{DRAFT}", f"{self._folder}/{segment_name(number, header.generation)}")
         yield False
         self._disk.fsync_dir(self._folder)

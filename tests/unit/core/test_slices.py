@@ -13,7 +13,7 @@ from patterns.wire.messages import Codec, Columns, Lost
 from patterns.wire.records import Move, Position, Record, RecordKind
 from tests.unit.core.durable import Durable
 from zbroker.core.slices import sliced
-from zbroker.core.tail import Split, Stored, batch_of
+from zbroker.core.tail import Split, Stored, Tail, batch_of
 
 CODECS = [Codec.MSGPACK, Codec.JSON, Codec.RAW]
 
@@ -118,3 +118,15 @@ def test_a_batch_that_is_gone_whole_is_passed_over() -> None:
     for _ in range(4):
         other.turn()
     assert [delivery.offsets for delivery in other.deliveries(b"c")] == [[3]]
+
+
+@pytest.mark.parametrize("form", [Codec.MSGPACK, Codec.JSON])
+def test_what_was_cut_up_before_its_segment_was_compacted_is_not_taken_for_what_is_left(form: Codec) -> None:
+    whole = record(Codec.JSON, 6, base=0)
+    cut = sliced(whole, [(1, 1), (4, 5)])
+    assert cut is not None
+    tail = Tail()
+    for found, items in ((whole, 6), (cut, 3)):
+        batch = tail.view((3, 0), batch_of(found), form)
+        assert batch.codec is form
+        assert len(tail.split((3, 0), batch).items) == items
