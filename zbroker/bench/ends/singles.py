@@ -16,6 +16,7 @@ from zbroker.bench.ends.bodies import END, body_of, first_number, number_of
 from zbroker.bench.ends.durable import CREDIT, GROUP, STREAM, TIMEOUT_S
 from zbroker.bench.ends.starting import go
 from zbroker.bench.ends.tally import said_of
+from zbroker.bench.ends.window import START_MS
 from zbroker.bench.figures import Histogram, steady_rate
 
 Say = Callable[[dict[str, Any]], None]
@@ -158,19 +159,19 @@ class Takes(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         streams: how many, `first` and the following.
-        messages: that are to come in all; None: until each stream was silent for `idle_s`.
+        messages: that are to come in all.
         every: of the messages it acks one in so many, and holds the others.
         warm_up_s: what a rate leaves out at the beginning.
-        idle_s: silence that ends it.
+        idle_s: silence of each stream that ends it too: what is missing is lost.
         stays: until the process ends, with what it holds.
     """
 
     streams: int
+    messages: int
     first: int = 0
-    messages: int | None = None
     every: int = 1
     warm_up_s: float = 0.0
-    idle_s: float = TIMEOUT_S
+    idle_s: float = START_MS / 1_000
     stays: bool = False
 
 
@@ -208,7 +209,7 @@ class _Takers:
     async def _end(self, tasks: list[asyncio.Task[None]]) -> None:
         """Until everything is here, or all are silent."""
         pending: set[asyncio.Task[None]] = set(tasks)
-        while pending and (self._takes.messages is None or self._received < self._takes.messages):
+        while pending and self._received < self._takes.messages:
             done, pending = await asyncio.wait(pending, timeout=0.02)
             for task in done:
                 task.result()

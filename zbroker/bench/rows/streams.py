@@ -11,7 +11,6 @@ from zbroker.bench.rows.account import DiskAccount, last_said
 from zbroker.bench.rows.connections import crowds
 from zbroker.bench.rows.plan import RAW, Plan, Settings, bars, running_broker
 
-_IDLE_S: Final = 2.0  # of silence, and a stream has no more: nobody writes by then
 _SEND: Final = "patterns.aio: Producer.send()"
 
 
@@ -36,7 +35,7 @@ def _paced(settings: Settings, streams: int) -> Sample:
         used = running.usage().cpu_s - before.cpu_s
         messages = sum(one["sent"] for one in sent)
         per_commit = account.of(messages, 0)["per_commit"]
-        received, damaged = _read_back(settings, address, streams, messages)
+        received, damaged = _read_back(settings, address, streams, [one["sent"] for one in sent])
     return Sample(
         rate=sum(one["rate"] for one in sent),
         offered=rate,
@@ -50,13 +49,13 @@ def _paced(settings: Settings, streams: int) -> Sample:
     )
 
 
-def _read_back(settings: Settings, address: str, streams: int, messages: int) -> tuple[int, int]:
-    """(messages that are there, how many of them are wrong): every stream is read."""
+def _read_back(settings: Settings, address: str, streams: int, sent: list[int]) -> tuple[int, int]:
+    """(messages that are there, how many of them are wrong): every stream is read. `sent`: by each process of producers."""
+    expected = sent if streams > 1 else [sum(sent)]  # a stream for each: those of one process are read by one
     with ExitStack() as stack:
         takers = []
-        for first, share in crowds(streams):
-            alone = messages if share == streams else None  # else nobody knows how many each process gets
-            told = {"first": first, "streams": share, "messages": alone, "idle_s": _IDLE_S}
+        for (first, share), messages in zip(crowds(streams), expected, strict=True):
+            told = {"first": first, "streams": share, "messages": messages}
             takers.append(stack.enter_context(Worker("take-singles", address=address, **told)))
         taken = [last_said(taker, settings) for taker in takers]
     return sum(one["received"] for one in taken), sum(one["damaged"] for one in taken)
