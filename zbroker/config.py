@@ -52,6 +52,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         data: folder of the journal; "off": no journal, no streams.
         insecure: allow an address that other machines reach, without keys.
         memory_bytes: resident memory above which the peers with most undelivered bytes are cut; 0: never.
+        stream_bytes: so much a stream keeps beyond what its groups have yet to process; then the oldest goes.
         drain_s: so long the requests that repliers work on may take to finish after SIGTERM.
         log_format: of the lines on standard error: for people, or JSON objects.
         log_level: what is less than this is not logged.
@@ -67,6 +68,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     data: str = DEFAULT_DATA
     insecure: bool = False
     memory_bytes: int = 1024 * MIB
+    stream_bytes: int = 4096 * MIB
     drain_s: int = 5
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"
@@ -228,7 +230,7 @@ def _convert_text(key: str, text: str, where: str) -> Any:
         return text.lower() in _TRUE
     if kind is int:
         try:
-            return byte_count(text) if key == "memory_bytes" else msgspec.convert(text, int, strict=False)
+            return byte_count(text) if key.endswith("_bytes") else msgspec.convert(text, int, strict=False)
         except msgspec.ValidationError as error:
             raise ConfigurationError(f"{where}: {text!r} is no whole number") from error
         except ValueError as error:
@@ -283,6 +285,8 @@ def _complaints(options: Options) -> Iterator[tuple[str, str]]:
         yield "data", "a folder, or off"
     if not 0 <= options.memory_bytes <= BYTE_COUNT_MAX:
         yield "memory_bytes", f"0 (no bound) to {BYTE_COUNT_MAX} bytes"
+    if not 0 <= options.stream_bytes <= BYTE_COUNT_MAX:
+        yield "stream_bytes", f"0 (nothing that all groups have processed) to {BYTE_COUNT_MAX} bytes"
     if not 0 <= options.drain_s <= DRAIN_S_MAX:
         yield "drain_s", f"0 to {DRAIN_S_MAX} seconds"
 

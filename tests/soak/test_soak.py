@@ -52,7 +52,7 @@ def _watch(broker: Broker, load: Load) -> tuple[list[Usage], list[Usage]]:
 
 @pytest.mark.timeout(SOAK_S + 300)
 def test_a_long_mixed_load_leaves_memory_descriptors_and_disk_flat(tmp_path: Path):
-    with Broker(tmp_path) as broker:
+    with Broker(tmp_path, "--stream-bytes", "32M") as broker:
         load = Load(broker.url)
         brokers, clients = _watch(broker, load)
         with Admin(broker.url, timeout_s=30) as admin:

@@ -54,6 +54,8 @@ def settings_options(command: _F) -> _F:
         click.option("--insecure", is_flag=True, default=None, help="Allow an address that other machines reach."),
         click.option("--memory-bytes", type=_bytes, metavar="N[K|M|G]",
                      help="Resident memory above which the worst peers are cut; 0: never.  [1G]"),
+        click.option("--stream-bytes", type=_bytes, metavar="N[K|M|G]",
+                     help="What a stream keeps beyond what its groups have yet to process.  [4G]"),
         click.option("--drain-s", type=click.IntRange(0, DRAIN_S_MAX), metavar="S",
                      help="How long requests under way may finish after SIGTERM.  [5]"),
         click.option("--log-format", type=click.Choice(get_args(LogFormat)),

@@ -40,6 +40,12 @@ class Read(msgspec.Struct, frozen=True, gc=False):
     positions: list[Position]
 
 
+class Forget(msgspec.Struct, frozen=True, gc=False):
+    """Nobody is owed these any more, and that is durable: stream id, first and last offset."""
+
+    ranges: list[tuple[int, int, int]]
+
+
 class Checkpoint(msgspec.Struct, frozen=True, gc=False):
     """Give this piece of a checkpoint to the journal; segment 0 is the state, others are segments' indexes."""
 
@@ -59,4 +65,4 @@ class Offer(msgspec.Struct, frozen=True, gc=False):
     messages: list[Frames]
 
 
-Effect = Send | Close | Append | Read | Offer | Checkpoint | CheckpointEnd
+Effect = Send | Close | Append | Read | Offer | Forget | Checkpoint | CheckpointEnd

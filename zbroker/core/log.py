@@ -27,6 +27,7 @@ class StreamLog:
         last_index: of its last APPEND record.
         groups: by name.
         placed: how many of the first batches have a place; the journal has yet to tell where the others lie.
+        kept_from: everything below it was given up.
     """
 
     def __init__(self, id: int, name: str) -> None:
@@ -38,6 +39,7 @@ class StreamLog:
         self.bytes = 0
         self.messages = 0
         self.published_at = 0
+        self.kept_from = 0
         self.lost: list[Range] = []
         self.groups: dict[str, Group] = {}
         self._bases = array("Q")
@@ -56,7 +58,7 @@ class StreamLog:
     @property
     def first_offset(self) -> int:
         """Of the oldest batch kept."""
-        return self._bases[0] if self._bases else self.next_offset
+        return max(self._bases[0] if self._bases else self.next_offset, self.kept_from)
 
     def append(self, index: int, count: int, size: int, published_at: int) -> int:
         """Take a batch at the end; returns its number. Its position follows with place(), in order."""
@@ -92,6 +94,11 @@ class StreamLog:
             self._places[number] = self._sizes[number] = 0
         else:
             self.place(number, position)
+
+    def give_up(self, first: int, last: int) -> None:
+        """Nobody is owed these any more; whole batches."""
+        for number in range(self.find(first), self.find(last + 1)):
+            self._places[number] = self._sizes[number] = 0
 
     def is_gone(self, number: int) -> bool:
         """Whether the batch is not stored any more."""

@@ -19,11 +19,12 @@ from zbroker.core import checkpoint
 from zbroker.core.catalog import Catalog, Recorder, decode_operations, encode_operations
 from zbroker.core.consumers import Consumers
 from zbroker.core.deliveries import Deliveries
-from zbroker.core.effects import Checkpoint, CheckpointEnd, Effect, Moved
+from zbroker.core.effects import Checkpoint, CheckpointEnd, Effect, Forget, Moved
 from zbroker.core.groups import Group
 from zbroker.core.intake import Intake
 from zbroker.core.log import StreamLog
 from zbroker.core.producers import Accepted
+from zbroker.core.retention import STREAM_BYTES, Retention
 from zbroker.core.tail import TAIL_BYTES, Tail, stored_of
 from zbroker.core.timers import Timers
 from zbroker.core.translate import Translate, translate
@@ -48,6 +49,7 @@ class Streams:
         wall_ms: the broker's own clock in ms at an instant of the engine's; stands in `published_at`.
         tail_bytes: bound of the cache of batches.
         translate: how a batch gets into another codec.
+        stream_bytes: so much each stream keeps of what no group is owed.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Streams:
         wall_ms: Callable[[int], int],
         tail_bytes: int = TAIL_BYTES,
         translate: Translate = translate,
+        stream_bytes: int = STREAM_BYTES,
     ) -> None:
         self._sessions = sessions
         self._effects = effects
@@ -72,6 +75,8 @@ class Streams:
         self._lazy_due: int | None = None
         self._turn_began_at = 0  # last index when the turn began
         self._anomalies = 0
+        self._retention = Retention(stream_bytes)
+        self._given_up: deque[tuple[int, list[tuple[int, int, int]]]] = deque()  # once this index is durable
         self._catalog = Catalog(self._recorder)
         self._intake = Intake(sessions, self._catalog, self._recorder, self._tail, wall_ms)
         self._deliveries = Deliveries(sessions, effects, self._tail, self._timers, self._dirty)
@@ -186,6 +191,7 @@ class Streams:
         self._deliveries.opened(epoch)
         for log in self._catalog.by_id.values():
             log.durable_next = log.next_offset
+            self._retention.touch(log)
         for group in self._catalog.groups.values():
             group.opened(self._catalog.by_id[group.stream_id].next_offset)
         self._consumers.opened(next_index, now)
@@ -259,6 +265,7 @@ class Streams:
                 self._tell(session, header, None)  # nothing of it needed the disk
             else:
                 self._promises.append((index, session, header, None))
+        self._give_up()
         self._turn_began_at = self._recorder.last_index
         self._cut_piece()
 
@@ -270,11 +277,29 @@ class Streams:
         goes_anyway = self._recorder.last_index > self._turn_began_at
         if not goes_anyway and now < (self._lazy_due or 0) and not any(group.dirty.settles for group in self._dirty):
             return None
+        for group in self._dirty:
+            self._retention.touch(self._catalog.by_id[group.stream_id])
         for payload in encode_operations(self._dirty):
             self._operations.append(self._recorder.write(RecordKind.OPS, payload))
         self._dirty.clear()
         self._lazy_due = None
         return self._recorder.last_index
+
+    def _give_up(self) -> None:
+        """What nobody is owed and is too much goes, once what says so is on disk."""
+        if not self._retention.has_more or self._dirty or self._recorder.failed:
+            return
+        ranges = self._retention.sweep()
+        if ranges:
+            self._given_up.append((self._recorder.last_index, ranges))
+        self._forget(self._intake.durable_index)
+
+    def _forget(self, durable_index: int) -> None:
+        while self._given_up and self._given_up[0][0] <= durable_index:
+            _, ranges = self._given_up.popleft()
+            for stream_id, first, last in ranges:
+                self._catalog.by_id[stream_id].give_up(first, last)
+            self._effects.append(Forget(ranges))
 
     @property
     def _is_far_ahead(self) -> bool:
@@ -305,6 +330,7 @@ class Streams:
 
         def place(log: StreamLog, number: int) -> None:
             log.place(number, position)
+            self._retention.touch(log)
 
         self._intake.placed(index, place)
         self._is_cut_waiting = False
@@ -323,6 +349,7 @@ class Streams:
         self._consumers.persisted(index)
         for log in self._intake.persisted(index):
             self._deliveries.wake_stream(log)
+        self._forget(index)
         while self._operations and self._operations[0] <= index:
             self._operations.popleft()
         while self._promises and self._promises[0][0] <= index:
@@ -346,7 +373,12 @@ class Streams:
     def next_timeout(self) -> int | None:
         """When handle_timeout() and a turn are due; 0 for at once."""
         may_write = not self._recorder.failed and not self._is_far_ahead
-        if self._deliveries.has_more or (self._cut is not None and not self._is_cut_waiting and may_write):
+        is_sweeping = self._retention.has_more and may_write and not self._dirty
+        if (
+            self._deliveries.has_more
+            or is_sweeping
+            or (self._cut is not None and not self._is_cut_waiting and may_write)
+        ):
             return 0
         due = self._timers.next_timeout()
         if self._lazy_due is not None and may_write:

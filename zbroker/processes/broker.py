@@ -157,11 +157,25 @@ def _translate(options: Options) -> Translate:
     return strictly if options.duplicate_keys == "refuse" else translate
 
 
+def _make_journal(folder: str, begun: Line | None, logbook: Logbook) -> Journal:
+    """In a sidecar process: the one that was begun already, and another one should it die."""
+    ahead = [] if begun is None else [begun]
+    order = Order(folder, lock_wait_us=LOCK_WAIT_US)
+    return SidecarJournal(
+        lambda: ahead.pop() if ahead else start_sidecar(),
+        order,
+        now_us,
+        lambda: logbook.write("warning", "journal_locked", folder=folder, wait_ms=LOCK_WAIT_US // 1_000),
+    )
+
+
 def _recover(options: Options, journal: Journal) -> BrokerEngine:
     """An engine that knows what the journal holds."""
 
     def make_streams(sessions: Sessions, effects: list[Effect]) -> Streams:
-        return Streams(sessions, effects, _wall_ms_at, translate=_translate(options))
+        return Streams(
+            sessions, effects, _wall_ms_at, translate=_translate(options), stream_bytes=options.stream_bytes
+        )
 
     engine = _engine(options, "", make_streams=make_streams)
     opened = journal.open(engine.recover, engine)

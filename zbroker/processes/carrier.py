@@ -17,7 +17,7 @@ from patterns.wire.engine import PeerId, Send
 from patterns.wire.frames import Frames
 from patterns.wire.records import Record
 from zbroker.core.broker import BrokerEngine
-from zbroker.core.effects import MOVED, SESSIONS, Append, Checkpoint, CheckpointEnd, Effect, Moved, Read
+from zbroker.core.effects import MOVED, SESSIONS, Append, Checkpoint, CheckpointEnd, Effect, Forget, Moved, Read
 from zbroker.processes.reads import Reads
 from zbroker.store.faults import JournalError, JournalFull, RecordDamaged, RecordMoved, RecordUnreadable
 
@@ -112,8 +112,8 @@ class Carrier:
             elif isinstance(effect, Read):
                 assert self._reads is not None
                 self._reads.ask(effect)
-            elif isinstance(effect, Checkpoint | CheckpointEnd):
-                self._checkpoint(effect)
+            elif isinstance(effect, Checkpoint | CheckpointEnd | Forget):
+                self._hand_on(effect)
             else:
                 self._other(effect)
         for peer in unreachable:
@@ -247,12 +247,14 @@ class Carrier:
         except JournalError as error:
             self.fail(error)
 
-    def _checkpoint(self, effect: Checkpoint | CheckpointEnd) -> None:
-        """A piece of one, into the page cache: a sync now and then, and the last one when nothing else is to be done."""
+    def _hand_on(self, effect: Checkpoint | CheckpointEnd | Forget) -> None:
+        """What the journal only takes note of; a piece of a checkpoint goes into the page cache, with a sync now and then."""
         assert self._journal is not None
         try:
             if isinstance(effect, Checkpoint):
                 self._journal.put_checkpoint(effect.chunk, effect.segment)
+            elif isinstance(effect, Forget):
+                self._journal.forget(effect.ranges)
             else:
                 self._journal.end_checkpoint(effect.last_index)
         except JournalError as error:

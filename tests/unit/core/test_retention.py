@@ -1,0 +1,137 @@
+"""What a stream gives up, and what it may not."""
+
+from __future__ import annotations
+
+import random
+
+from patterns.wire.records import Position
+from patterns.wire.settled import Range
+from zbroker.core.groups import Group
+from zbroker.core.log import StreamLog
+from zbroker.core.retention import STEP, Retention
+
+SIZE = 100
+
+
+def _stream(batches: int, count: int = 10) -> StreamLog:
+    log = StreamLog(1, "s")
+    _extend(log, batches, count)
+    return log
+
+
+def _extend(log: StreamLog, batches: int, count: int = 10) -> None:
+    for _ in range(batches):
+        number = log.append(log.last_index + 1, count, SIZE, 0)
+        log.place(number, Position(1, number * SIZE, SIZE))
+    log.durable_next = log.next_offset
+
+
+def _group(log: StreamLog, name: str = "g", start: int = 0) -> Group:
+    group = log.groups[name] = Group(len(log.groups) + 1, log.id, name, start)
+    return group
+
+
+def _settle(group: Group, first: int, last: int) -> None:
+    group.acked += group.settled.add(first, last)
+
+
+def _given_up(retention: Retention, log: StreamLog) -> list[Range]:
+    """All that it gives up, in as many steps as that takes."""
+    retention.touch(log)
+    found: list[Range] = []
+    for _ in range(10_000):
+        if not retention.has_more:
+            return found
+        found += [(first, last) for _, first, last in retention.sweep()]
+    raise AssertionError("it never ends")
+
+
+def test_within_its_bytes_a_stream_gives_up_nothing() -> None:
+    log = _stream(10)
+    assert _given_up(Retention(10 * SIZE), log) == []
+    assert log.first_offset == 0
+
+
+def test_beyond_them_the_oldest_go_when_no_group_is_owed_anything() -> None:
+    log = _stream(10)
+    retention = Retention(4 * SIZE)
+    assert _given_up(retention, log) == [(0, 59)]
+    assert retention.kept_bytes(log) == 4 * SIZE
+    assert log.first_offset == 60
+
+
+def test_what_one_of_two_groups_has_not_settled_stays_however_much_it_is() -> None:
+    log = _stream(10)
+    retention = Retention(0)
+    _settle(_group(log, "fast"), 0, 99)
+    slow = _group(log, "slow")
+    assert _given_up(retention, log) == []
+    _settle(slow, 0, 29)
+    assert _given_up(retention, log) == [(0, 29)]
+    _settle(slow, 30, 99)
+    assert _given_up(retention, log) == [(30, 99)]
+
+
+def test_a_batch_goes_whole_or_not_at_all() -> None:
+    log = _stream(3)
+    _settle(_group(log), 0, 14)
+    assert _given_up(Retention(0), log) == [(0, 9)]
+
+
+def test_one_message_that_is_owed_does_not_keep_those_behind_it() -> None:
+    log = _stream(10)
+    group = _group(log)
+    _settle(group, 1, 99)
+    retention = Retention(0)
+    assert _given_up(retention, log) == [(10, 99)]
+    assert log.first_offset == 0
+    _settle(group, 0, 0)
+    assert _given_up(retention, log) == [(0, 9)]
+    assert log.first_offset == 100
+
+
+def test_a_group_is_owed_nothing_below_its_start() -> None:
+    log = _stream(10)
+    _group(log, start=50)
+    assert _given_up(Retention(0), log) == [(0, 49)]
+
+
+def test_what_is_not_durable_or_has_no_place_yet_is_not_given_up() -> None:
+    log = _stream(5)
+    log.durable_next = 30
+    log.append(99, 10, SIZE, 0)
+    assert _given_up(Retention(0), log) == [(0, 29)]
+
+
+def test_work_is_done_in_bounded_pieces() -> None:
+    log = _stream(5 * STEP, count=1)
+    retention = Retention(0)
+    retention.touch(log)
+    pieces = []
+    while retention.has_more:
+        pieces.append(sum(last - first + 1 for _, first, last in retention.sweep()))
+    assert max(pieces) <= STEP
+    assert sum(pieces) == 5 * STEP
+
+
+def test_whatever_the_order_of_events_nothing_owed_is_given_up_and_in_the_end_no_more_is_kept_than_allowed() -> None:
+    for seed in range(200):
+        dice = random.Random(seed)
+        log, retention, gone = _stream(0), Retention(dice.choice([0, 5 * SIZE, 50 * SIZE])), set()
+        groups = [_group(log, str(number)) for number in range(dice.randint(0, 3))]
+        for _ in range(60):
+            if dice.random() < 0.5:
+                _extend(log, dice.randint(1, 8), dice.randint(1, 5))
+            elif groups and log.next_offset:
+                first = dice.randrange(log.next_offset)
+                _settle(dice.choice(groups), first, min(log.next_offset - 1, first + dice.randint(0, 40)))
+            retention.touch(log)
+            for _, first, last in retention.sweep():
+                taken = set(range(first, last + 1))
+                assert not taken & gone, f"seed {seed}: given up twice"
+                assert all(offset in group.settled for group in groups for offset in taken), f"seed {seed}"
+                gone |= taken
+        for group in groups:
+            _settle(group, 0, max(0, log.next_offset - 1))
+        _given_up(retention, log)
+        assert retention.kept_bytes(log) <= retention._bytes_max, f"seed {seed}"

@@ -1,0 +1,136 @@
+"""What streams give up: beyond a number of bytes, the oldest batches that every group has settled. No I/O, no record.
+
+Streams made by first use keep so much for replay; what a group has not settled stays, however much that is. After a restart
+the journal is told again: of offsets without a batch, which were given up before, or lost.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from patterns.wire.settled import Range, Settled, merged
+
+if TYPE_CHECKING:
+    from zbroker.core.log import StreamLog
+
+STREAM_BYTES: Final = 4 << 30
+STEP: Final = 1_024  # batches that are looked at in one go: a millisecond
+_AGAIN_PARTS: Final = (
+    8  # so large a part of what is kept must have been settled before the pinned ones are looked at again
+)
+
+
+class _Account:
+    """One stream's: which batches were counted, which were looked at, what was given up."""
+
+    __slots__ = ("bytes", "counted", "end", "given_up", "gone", "log", "looked", "settled_then")
+
+    def __init__(self, log: StreamLog) -> None:
+        self.log = log
+        self.bytes = 0  # of the records that are kept, of those that were counted
+        self.counted = 0
+        self.end = 0  # the offset after the last one that was counted
+        self.looked = 0
+        self.given_up = Settled()
+        self.gone = 0  # messages that were given up
+        self.settled_then = 0  # by all groups together, when the pinned ones were looked at last
+
+    def count(self, left: int) -> list[Range]:
+        """Take in batches that have come since, at most so many; returns the offsets between them that have none."""
+        log, gaps = self.log, []
+        for number in range(self.counted, min(log.placed, self.counted + left)):
+            self.counted = number + 1
+            if log.is_gone(number):
+                continue  # as good as none
+            if log.base(number) > self.end:
+                gaps.append((self.end, log.base(number) - 1))
+                self.gone += self.given_up.add(*gaps[-1])
+            self.bytes += log.size(number)
+            self.end = log.end(number)
+        return gaps
+
+    def give_up(self, bytes_max: int, left: int) -> list[Range]:
+        """The oldest batches that nobody is owed, until bytes_max is kept or so many were looked at."""
+        log, found = self.log, []
+        end = min(self.counted, self.looked + left)
+        while self.looked < end and self.bytes > bytes_max:
+            number = self.looked
+            first, last = log.base(number), log.end(number) - 1
+            if last >= log.durable_next:
+                break  # confirms of it are still to come
+            if self._is_settled(first, last) and (count := self.given_up.add(first, last)):
+                self.gone += count
+                self.bytes -= log.size(number)
+                found.append((first, last))
+            self.looked += 1
+        log.kept_from = self.given_up.floor
+        return found
+
+    def _is_settled(self, first: int, last: int) -> bool:
+        return all(group.settled.count(first, last) > last - first for group in self.log.groups.values())
+
+    def is_done(self, bytes_max: int) -> bool:
+        """Whether there is nothing more to do until something is added or settled."""
+        if self.counted < self.log.placed:
+            return False
+        if self.bytes <= bytes_max:
+            return True
+        if self.looked < self.counted and self.log.base(self.looked) < self.log.durable_next:
+            return False
+        return not self._begins_again()
+
+    def _begins_again(self) -> bool:
+        """All were looked at and too much is kept: those that somebody was owed may have been settled since."""
+        settled = sum(group.acked + group.dead + group.expired + group.lost for group in self.log.groups.values())
+        kept = self.log.next_offset - self.gone
+        if settled - self.settled_then < max(1, kept // _AGAIN_PARTS):
+            return False
+        self.settled_then = settled
+        self.looked = self.log.find(self.given_up.floor)
+        return True
+
+
+class Retention:
+    """All streams of a broker.
+
+    Args:
+        bytes_max: of records that a stream keeps beyond what its groups are owed.
+    """
+
+    def __init__(self, bytes_max: int = STREAM_BYTES) -> None:
+        self._bytes_max = bytes_max
+        self._accounts: dict[int, _Account] = {}
+        self._due: dict[StreamLog, None] = {}
+
+    def touch(self, log: StreamLog) -> None:
+        """Something was added to it, or settled in it."""
+        self._due[log] = None
+
+    @property
+    def has_more(self) -> bool:
+        """Whether there is something to look at."""
+        return bool(self._due)
+
+    def sweep(self) -> list[tuple[int, int, int]]:
+        """Ranges (stream id, first, last) that nobody is owed and that are too much; a bounded piece of the work."""
+        found: list[tuple[int, int, int]] = []
+        left = STEP
+        while self._due and left > 0:
+            log = next(iter(self._due))
+            account = self._accounts.get(log.id)
+            if account is None:
+                account = self._accounts[log.id] = _Account(log)
+            counted, looked = account.counted, account.looked
+            gone = account.count(left)
+            left -= account.counted - counted
+            gone += account.give_up(self._bytes_max, left)
+            left -= account.looked - looked + 1
+            found += [(log.id, first, last) for first, last in merged(gone)]
+            if account.is_done(self._bytes_max):
+                del self._due[log]
+        return found
+
+    def kept_bytes(self, log: StreamLog) -> int:
+        """Of records that are kept, as far as they were counted."""
+        account = self._accounts.get(log.id)
+        return account.bytes if account is not None else 0
