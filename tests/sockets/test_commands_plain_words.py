@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,3 +51,20 @@ def test_to_look_into_a_stream_that_is_not_there_does_not_make_it(broker: Broker
     assert done.returncode == 75
     with Admin(broker.url) as admin:
         assert "nosuch" not in admin.status()["streams"]
+
+
+@pytest.mark.parametrize("imports", [5, 20, 50, 80, 110, 140, 170])
+def test_ctrl_c_is_quiet_while_a_command_is_still_being_imported(imports: int) -> None:
+    """The interpreter's own start is not ours; from the first import after our package's on there is no trace."""
+    command = [sys.executable, "-X", "importtime", "-m", "zbroker", "receive", "s", "--url", "zb://127.0.0.1:1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.split()[-1] == b"zbroker":
+                break
+        for _ in range(imports):
+            assert process.stderr.readline().startswith(b"import time:")
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert [line for line in rest.splitlines() if not line.startswith(b"import time:")] == []

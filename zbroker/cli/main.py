@@ -46,8 +46,15 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def make_context(self, *arguments: Any, **more: Any) -> click.Context:
+        """As ever, and Ctrl-C is as quiet as later; click would say "Aborted!" and exit with 1."""
+        try:
+            return super().make_context(*arguments, **more)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
+
     def invoke(self, context: click.Context) -> Any:
-        """Run a command. Ctrl-C while it is still being imported is as quiet as later; click would say "Aborted!"."""
+        """Run a command; the same for Ctrl-C."""
         try:
             return super().invoke(context)
         except KeyboardInterrupt:
