@@ -54,7 +54,7 @@ class Publisher(PublisherRole[AioDriver], AioRole):
         """
         try:
             lane = self._lane_of[topic]
-        except KeyError:
+        except (KeyError, TypeError):  # a new topic; what is none at all, and cannot be hashed
             lane = self._find_lane(topic)
         if headers is not None:
             check_headers(headers)

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from patterns.aio.driver import AioDriver
+from patterns.roles.arguments import check_timeout
 from patterns.roles.role import CLOSE_TIMEOUT_S, Role, check_limit
 
 _T = TypeVar("_T")
@@ -88,6 +89,7 @@ class Arrivals(Generic[_T]):
 
     async def receive(self, timeout_s: float | None) -> _T | None:
         """The next one; None when none came in time."""
+        check_timeout(timeout_s)
         while True:
             for item in self._rest:
                 return item

@@ -12,6 +12,7 @@ from patterns.core.message import Bodies
 from patterns.io.clock import clock
 from patterns.io.links import SocketKind
 from patterns.io.waiting import Steps, Wait
+from patterns.roles.arguments import check_count, check_limits, check_seconds
 from patterns.roles.lending import Batch
 from patterns.roles.role import (
     D,
@@ -35,6 +36,7 @@ from patterns.wire.errors import (
     TimedOut,
     ZbrokerError,
 )
+from patterns.wire.limits import INTEGER_MAX
 from patterns.wire.messages import Codec
 from patterns.wire.names import check_name
 
@@ -67,8 +69,9 @@ class ConsumerRole(Role[D]):
         check_name(stream, "stream")
         if group is not None:
             check_name(group, "group")
-        if not 1 <= credit <= 1_000_000:
-            raise BadArgument(f"credit={credit!r}: 1 to 1,000,000 messages")
+        check_count("credit", credit, 1_000_000, "messages")
+        check_seconds("processing_max_s", processing_max_s)
+        check_limits(idle_timeout_s=idle_timeout_s)
         self.lost_offsets: list[tuple[int, int]] = []  # what damage on the broker's disk took, as ranges
         self._bodies = Bodies(type)
         self._idle_timeout_s = idle_timeout_s
@@ -235,6 +238,8 @@ class ConsumerRole(Role[D]):
 def _start(start: str | int | datetime) -> str | int:
     if isinstance(start, datetime):
         raise NotInThisDeployment("start= at a time is not built in this version; use 'first', 'new' or an offset")
-    if start not in ("first", "new") and not (isinstance(start, int) and start >= 0):
+    if start in ("first", "new"):
+        return start
+    if isinstance(start, bool) or not isinstance(start, int) or not 0 <= start <= INTEGER_MAX:
         raise BadArgument(f"start={start!r}: 'first', 'new' or an offset")
     return start

@@ -11,8 +11,9 @@ import msgspec
 
 from patterns.core.consume import Delivered
 from patterns.io.waiting import Steps
+from patterns.roles.arguments import check_seconds, check_text, check_upto, indexes_of
 from patterns.wire.codec import items_of
-from patterns.wire.errors import BadArgument, StaleLease, ZbrokerError
+from patterns.wire.errors import StaleLease, ZbrokerError
 
 if TYPE_CHECKING:
     from patterns.roles.consumer import ConsumerRole
@@ -110,7 +111,7 @@ class DeliveryRole:
 
     def reject(self, reason: str) -> None:
         """It can never be done; it does not come again. Raises as ack() does."""
-        self._settle("reject", "rejected", reason=reason)
+        self._settle("reject", "rejected", reason=check_text("reason", reason))
 
     def extend(self, seconds: float) -> None:
         """It takes longer: keep the lease for so many seconds from now. Raises as ack() does."""
@@ -166,8 +167,8 @@ class Batch:
             StaleLease: without `upto`, the second time.
             LocalProtocolError: the Consumer has no group, so nothing is lent to it.
         """
-        if upto is not None and not 0 <= upto <= len(self):
-            raise BadArgument(f"upto={upto!r}: this batch has {len(self)} messages")
+        if upto is not None:
+            check_upto(upto, len(self))
         self._settle_rest("ack", upto)
 
     def nack(self, indexes: Iterable[int] | None = None, delay_s: float = 0.0) -> None:
@@ -182,7 +183,7 @@ class Batch:
         if indexes is None:
             self._settle_rest("nack", None, delay_ms)
         else:
-            self._settle_these(list(indexes), delay_ms)
+            self._settle_these(indexes_of(indexes, len(self)), delay_ms)
 
     def _settle_rest(self, action: str, upto: int | None, delay_ms: int = 0) -> None:
         end = len(self) if upto is None else upto
@@ -202,8 +203,6 @@ class Batch:
     def _settle_these(self, indexes: list[int], delay_ms: int) -> None:
         done = bytearray(len(self)) if self._settled is None else bytearray(self._settled)
         for index in indexes:
-            if not 0 <= index < len(done):
-                raise BadArgument(f"index {index!r}: this batch has {len(done)} messages, from 0")
             if done[index]:
                 raise _settled_already(self._consumer._engine.place(self.offsets[index]), "settled")
             done[index] = 1
@@ -252,6 +251,4 @@ def _runs_of_0(done: bytearray, end: int) -> list[range]:
 
 
 def _delay_ms(seconds: float) -> int:
-    if not 0 <= seconds <= 1e9:
-        raise BadArgument(f"{seconds!r} seconds: 0 to 1,000,000,000")
-    return int(seconds * 1_000)
+    return int(check_seconds("seconds", seconds) * 1_000)

@@ -10,6 +10,7 @@ import msgspec
 
 from patterns.core.produce import Batch
 from patterns.io.waiting import Steps
+from patterns.roles.arguments import check_callable
 from patterns.wire.errors import ZbrokerError
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class PostedRole:
 
     def add_done_callback(self, call: Callable[[Self], object]) -> None:
         """Call with this object when it is done, from whichever thread drives; at once if it is done already."""
+        check_callable("call", call)
         self._callbacks.append(call)
         if self.done():
             self._run_callbacks()

@@ -15,6 +15,7 @@ from patterns.core.produce import Batch, Confirmed, ProducerEngine, batch_of, ba
 from patterns.io.clock import clock
 from patterns.io.links import SocketKind
 from patterns.io.waiting import Steps, Wait
+from patterns.roles.arguments import check_count, check_limits
 from patterns.roles.posting import PostedRole, Receipt, Receipts, SendManyError
 from patterns.roles.role import (
     D,
@@ -41,7 +42,7 @@ from patterns.wire.errors import (
     TooLarge,
     ZbrokerError,
 )
-from patterns.wire.limits import BATCH_BYTES_TARGET, BATCH_MESSAGES_MAX
+from patterns.wire.limits import BATCH_BYTES_TARGET, BATCH_MESSAGES_MAX, INTEGER_MAX
 from patterns.wire.names import check_name
 
 UNCONFIRMED_BYTES_MAX: Final = 16 * 1024 * 1024  # held for another try; 250 full batches
@@ -73,8 +74,10 @@ class ProducerRole(Role[D]):
         if not addresses[0].brokered:
             raise NotInThisDeployment("a Producer needs a broker with a journal in this version: use a zb:// address")
         check_name(stream, "stream")
-        if name:
+        if name != "":
             check_name(name, "producer")
+        check_limits(timeout_s=timeout_s)
+        check_count("unconfirmed_bytes_max", unconfirmed_bytes_max, INTEGER_MAX, "bytes")
         self._codec = codec_of(codec)
         self._timeout_s = timeout_s
         self._bytes_max = unconfirmed_bytes_max

@@ -11,6 +11,7 @@ from typing import Any
 from patterns.core.publish import Lane, PeerPublisherEngine, PublisherEngine
 from patterns.io.links import SocketKind
 from patterns.io.waiting import Steps, Wait
+from patterns.roles.arguments import check_count, check_limits
 from patterns.roles.role import (
     LINGER_MS,
     D,
@@ -26,6 +27,7 @@ from patterns.roles.role import (
     resolve,
 )
 from patterns.wire.errors import BadAddress, Overloaded, TimedOut
+from patterns.wire.limits import INTEGER_MAX
 
 _log = logging.getLogger("zbroker.publisher")
 _GREETING_S = 2.0  # for a first answer of a broker, when we close; one that is up greets within milliseconds
@@ -40,6 +42,7 @@ class PublisherRole(Role[D]):
     ) -> None:
         refuse_security(security)
         addresses = resolve(address)
+        check_limits(timeout_s=timeout_s)
         self._timeout_s = timeout_s
         self._where = ", ".join(map(str, addresses))
         self._engine: PublisherEngine | PeerPublisherEngine
@@ -151,6 +154,7 @@ class PublisherRole(Role[D]):
 
     def _wait_for_subscribers(self, count: int, timeout_s: float) -> Steps[None]:
         self._driver.check()
+        check_count("count", count, INTEGER_MAX, "subscribers", least=0)
         engine = self._engine
         if not (
             yield Wait(lambda: engine.audience >= count or engine.error is not None, deadline_of(timeout_s), True)

@@ -15,6 +15,7 @@ from patterns.core.reply import PeerReplierEngine, ReplierEngine, RequestCancell
 from patterns.io.clock import clock
 from patterns.io.links import SocketKind
 from patterns.io.waiting import Steps, Wait
+from patterns.roles.arguments import check_limits, check_text, services_of
 from patterns.roles.role import (
     LINGER_MS,
     D,
@@ -94,6 +95,9 @@ class IncomingRequestRole:
 
     def fail(self, code: str, detail: str = "") -> None:
         """Answer with an application error: the requester's call raises ApplicationError with this code and detail."""
+        if not isinstance(detail, str):
+            raise BadArgument(f"detail={detail!r}: a str")
+        check_text("code", code)
         self._replier._fail(self._token, ApplicationError(detail or code, code=code))
 
     def end(self) -> None:
@@ -146,9 +150,8 @@ class ReplierRole(Role[D]):
     ) -> None:
         refuse_security(security)
         addresses = resolve(address)
-        services = [check_name(name, "service") for name in ([service] if isinstance(service, str) else service)]
-        if not services:
-            raise BadArgument("a Replier needs at least one service")
+        services = [check_name(name, "service") for name in services_of(service)]
+        check_limits(idle_timeout_s=idle_timeout_s)
         if handler is not None and not callable(handler):
             raise BadArgument(f"handler={handler!r}: a function that takes a body and returns one")
         self._handler = handler

@@ -10,6 +10,7 @@ from patterns.core.request import Outcome, PartReceived, RequesterEngine
 from patterns.io.clock import clock
 from patterns.io.links import SocketKind
 from patterns.io.waiting import Steps, Wait
+from patterns.roles.arguments import check_wait, no_time
 from patterns.roles.parts import StreamedReplyRole
 from patterns.roles.role import (
     D,
@@ -18,13 +19,12 @@ from patterns.roles.role import (
     codec_of,
     jitter,
     new_nonce,
-    no_time,
     refuse_security,
     resolve,
 )
 from patterns.wire.attributes import check_headers
 from patterns.wire.codec import BodyDecoder, encode_only, too_large
-from patterns.wire.errors import BadAddress, BadArgument
+from patterns.wire.errors import BadAddress
 from patterns.wire.frames import MSGPACK, pack_columns
 from patterns.wire.limits import PART_BYTES_WINDOW, PARTS_WINDOW
 from patterns.wire.messages import Columns
@@ -90,6 +90,7 @@ class RequesterRole(Role[D]):
     ) -> Steps[Any]:
         driver, engine, outcomes = self._driver, self._engine, self._outcomes
         payload, columns = self._written(service, body, timeout_s, wait_s, headers)
+        decoder = self._decoder(type)
         timeout_us = int(min(timeout_s, _FOREVER_S) * 1e6)
         wait_ms = int(min(wait_s, timeout_s) * 1_000)
         with driver.lock:
@@ -117,22 +118,16 @@ class RequesterRole(Role[D]):
         outcome = outcomes.pop(number)
         if outcome.error is not None:
             raise outcome.error
-        return self._decoder(type).only(outcome.codec, outcome.payload)
+        return decoder.only(outcome.codec, outcome.payload)
 
     def _written(
         self, service: str, body: Any, timeout_s: float, wait_s: float, headers: dict[str, str] | None
     ) -> tuple[bytes, bytes]:
         """Payload and columns of a request that passed every check of ours."""
         self._driver.check()
-        if service not in self._known:
+        if not isinstance(service, str) or service not in self._known:
             self._remember(service)
-        try:
-            if not timeout_s > 0:
-                raise no_time("timeout_s", timeout_s)
-            if not wait_s >= 0:
-                raise BadArgument(f"wait_s={wait_s!r}: a number of seconds, 0 or more")
-        except TypeError as error:
-            raise BadArgument(f"timeout_s={timeout_s!r}, wait_s={wait_s!r}: each a number of seconds") from error
+        check_wait(timeout_s, wait_s)
         payload = encode_only(self._codec, body)
         if len(payload) > self._engine.sessions[0].limits.batch_bytes_max:
             raise too_large(len(payload), self._codec, self._engine.sessions[0].limits.batch_bytes_max)

@@ -153,11 +153,6 @@ def deadline_of(timeout_s: float | None) -> int | None:
     return clock() + int(min(timeout_s, 1e9) * 1e6)
 
 
-def no_time(name: str, value: object) -> BadArgument:
-    """What to raise for a time that is no number above 0."""
-    return BadArgument(f"{name}={value!r}: a number of seconds above 0")
-
-
 def check_limit(timeout_s: float) -> None:
     """Raises BadArgument for what close() cannot wait for: it always has a limit."""
     if timeout_s is None:

@@ -10,6 +10,7 @@ from patterns.core.message import Bodies, Message, messages_of
 from patterns.core.subscribe import PeerSubscriberEngine, Received, SubscriberEngine
 from patterns.io.links import SocketKind
 from patterns.io.waiting import Steps, Wait
+from patterns.roles.arguments import check_limits
 from patterns.roles.role import (
     D,
     MakeDriver,
@@ -63,6 +64,7 @@ class SubscriberRole(Role[D]):
                 )
             check_meant(pattern)
         policy = _overflow_of(overflow)
+        check_limits(idle_timeout_s=idle_timeout_s)
         self._engine: SubscriberEngine | PeerSubscriberEngine
         if addresses[0].brokered:
             self._engine = SubscriberEngine(addresses, patterns, new_nonce(), codec_of(codec), jitter, policy)

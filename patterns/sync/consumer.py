@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any
 
 from patterns.io.driver import Driver
+from patterns.roles.arguments import check_timeout
 from patterns.roles.consumer import PROCESSING_MAX_S, ConsumerRole
 from patterns.roles.lending import Batch, DeliveryRole, deliveries
 from patterns.sync.arriving import Arriving
@@ -129,6 +130,7 @@ class Consumer(ConsumerRole[Driver], SyncRole):
 
     def receive(self, timeout_s: float | None = None) -> Delivery | None:
         """The next message; None when none came in time, or after close()."""
+        check_timeout(timeout_s)
         before, self._idle_timeout_s = self._idle_timeout_s, timeout_s
         try:
             return next(iter(self), None)

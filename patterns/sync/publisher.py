@@ -50,7 +50,7 @@ class Publisher(PublisherRole[Driver], SyncRole):
         """
         try:
             lane = self._lane_of[topic]
-        except KeyError:
+        except (KeyError, TypeError):  # a new topic; what is none at all, and cannot be hashed
             lane = self._find_lane(topic)
         if headers is not None:
             check_headers(headers)

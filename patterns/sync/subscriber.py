@@ -8,6 +8,7 @@ from typing import Any
 
 from patterns.core.message import Message
 from patterns.io.driver import Driver
+from patterns.roles.arguments import check_timeout
 from patterns.roles.subscriber import SubscriberRole
 from patterns.sync.arriving import Arriving
 from patterns.sync.role import SyncRole
@@ -78,6 +79,7 @@ class Subscriber(SubscriberRole[Driver], SyncRole):
 
     def receive(self, timeout_s: float | None = None) -> Message | None:
         """The next message; None when none came in time, or after close()."""
+        check_timeout(timeout_s)
         before, self._idle_timeout_s = self._idle_timeout_s, timeout_s
         try:
             return next(iter(self), None)

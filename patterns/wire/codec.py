@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from patterns.wire.errors import BadBody, TooLarge, ValidationFailed
+from patterns.wire.errors import BadArgument, BadBody, TooLarge, ValidationFailed
 from patterns.wire.limits import BATCH_BYTES_TARGET, BATCH_MESSAGES_MAX, BODY_BYTES_MAX
 from patterns.wire.messages import Codec
 from patterns.wire.portable import json_of
@@ -229,7 +229,12 @@ class BodyDecoder:
     def __init__(self, type: Any = Any) -> None:
         self._type = type
         self._passes_raw = type in (Any, bytes)
-        self._msgpack = msgspec.msgpack.Decoder(type)
+        try:
+            self._msgpack = msgspec.msgpack.Decoder(type)
+        except TypeError as error:
+            raise BadArgument(
+                f"type={type!r}: a msgspec Struct, or an annotation such as dict[str, int]; {error}"
+            ) from error
         self._json = msgspec.json.Decoder(type)
         self._msgpack_only = msgspec.msgpack.Decoder(tuple[type])
         self._json_only = msgspec.json.Decoder(tuple[type])

@@ -424,12 +424,17 @@ def _check_hello(hello: Hello) -> None:
         raise FeatureUnsupported(f"required features {', '.join(hello.require[:8])} are not known here")
 
 
+def _sayable(text: str) -> str:
+    """What UTF-8 cannot express is escaped: an exception may name a file whose name is no Unicode."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+
+
 def error_header(error: ZbrokerError, scope: str = "session", about: int = 0) -> ErrorHeader:
     """An error as it travels."""
     return ErrorHeader(
         number=error.number,
         name=error.name,
-        detail=error.detail[:1_000],
+        detail=_sayable(error.detail[:1_000]),
         scope=scope,
         id=about,
         code=error.code,
