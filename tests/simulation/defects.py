@@ -17,6 +17,7 @@ from zbroker.core.groups import Group
 from zbroker.core.producers import Accepted, Producer
 from zbroker.processes.carrier import Carrier
 from zbroker.store import journal, writer
+from zbroker.store.liveness import Liveness
 from zbroker.store.recovery import UNBOUNDED, LogScan
 from zbroker.store.writer import LogWriter
 
@@ -177,6 +178,22 @@ class IndexTrustedOverLog(Defects):
     patches = ((journal, "start_of", _start_believing), (journal, "LogScan", _ScanBehindTheIndex))
 
 
+_wanted = Liveness.wanted
+
+
+def _wanted_but_the_last(self: Liveness, stream_id: int, first: int, last: int) -> list[Any]:
+    ranges = _wanted(self, stream_id, first, last)
+    if len(ranges) > 1 and ranges[-1][0] == ranges[-1][1]:
+        ranges.pop()
+    return ranges
+
+
+class LiveMessageCutOut(Defects):
+    """A compaction takes a message for dead that stands alone at the end of what is wanted of a batch."""
+
+    patches = ((Liveness, "wanted", _wanted_but_the_last),)
+
+
 PLANTED: dict[str, type[Defects]] = {
     defect.__name__: defect
     for defect in (
@@ -190,5 +207,6 @@ PLANTED: dict[str, type[Defects]] = {
         ShortWriteIgnored,
         VoidRuleForgotten,
         TimersBeforeAcks,
+        LiveMessageCutOut,
     )
 }

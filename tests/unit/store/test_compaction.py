@@ -78,6 +78,25 @@ def test_whatever_call_is_the_last_one_before_equals_after(monkeypatch: pytest.M
     assert cuts > 20
 
 
+def test_the_checker_catches_an_old_file_that_goes_before_the_folder_is_synced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut may take the new name then, and keep the removal of the old one."""
+
+    def is_lost(seed: int) -> bool:
+        world = halved(monkeypatch)
+        with monkeypatch.context() as planted:
+            planted.setattr(world.disk, "fsync_dir", lambda path: None)
+            world.tidy()
+        world.disk.power_cut(Random(seed))
+        world.open()
+        try:
+            world.check()
+        except (AssertionError, KeyError):
+            return True
+        return bool(world.opened.damage)
+
+    assert any(is_lost(seed) for seed in range(10))
+
+
 def test_a_segment_of_which_more_than_half_is_wanted_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     world = Halved(monkeypatch)
     for at in range(140):
