@@ -167,7 +167,9 @@ class ConsumerEngine(ClientEngine):
     def on_lost(self, session: ClientSession, now: int) -> None:
         self.joined = False
         for number, offset in self._told.items():
-            error = StaleLease(f"{self.place(offset)}: the connection broke before the broker answered")
+            error = StaleLease(
+                f"{self.place(offset)}: the connection broke before the broker confirmed the ack; it may be acked"
+            )
             self._events.append(SettledEvent(number, 0, error))
         self._told.clear()
 
@@ -331,15 +333,19 @@ class ConsumerEngine(ClientEngine):
         self._settle_ids += 1
         number = self._settle_ids
         if held is None or not session.is_ready:
-            error = StaleLease(
-                f"{self.place(first)}: its lease {lease} is not ours any more; it will be delivered again"
-            )
+            error = self._not_told(self.place(first), is_ours=held is not None)
             self._events.append(SettledEvent(number, last - first + 1, error))
             return number
         self._told[number] = first
         self._dirty.pop(lease, None)
         self._tell_lease(session, lease, held, number, now)
         return number
+
+    def _not_told(self, place: str, *, is_ours: bool) -> ZbrokerError:
+        """Why an ack cannot be confirmed now."""
+        if is_ours:
+            return StaleLease(f"{place}: no broker confirms anything now; if we still hold it when one is back, it is acked")
+        return StaleLease(f"{place} is not ours any more: its lease ran out or was given back, or all of it is settled")
 
     # -- time: a handler that computes keeps its leases -------------------------------------------------------------
 

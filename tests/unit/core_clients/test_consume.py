@@ -224,6 +224,8 @@ def test_a_sure_ack_of_a_lease_that_is_gone_is_stale_at_once(wire):
     (event,) = wire.heard(SettledEvent)
     assert event.stale == 3
     assert isinstance(event.error, StaleLease)
+    assert "is not ours any more" in event.error.detail
+    assert "delivered again" not in event.error.detail  # what was settled is not
 
 
 def test_a_sure_ack_whose_answer_is_lost_is_told(wire):
@@ -232,6 +234,16 @@ def test_a_sure_ack_whose_answer_is_lost_is_told(wire):
     wire.disconnect()
     (event,) = wire.heard(SettledEvent)
     assert (event.id, type(event.error)) == (number, StaleLease)
+    assert "it may be acked" in event.error.detail
+
+
+def test_a_sure_ack_without_a_broker_is_told_when_one_is_back(wire):
+    deliver(wire)
+    wire.disconnect()
+    wire.engine.settle_surely(LEASE, 0, 0, wire.now)
+    wire.settle()
+    (event,) = wire.heard(SettledEvent)
+    assert "if we still hold it when one is back, it is acked" in event.error.detail
 
 
 def test_stale_settles_are_counted(wire):
