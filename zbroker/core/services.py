@@ -82,9 +82,7 @@ class Services:
         replier = self._repliers.get(session)
         if replier is None:
             replier = self._repliers[session] = Replier(session)
-        service = self._service(header.service)
-        service.repliers.add(replier)
-        replier.services[service.name] = service
+        self._service(header.service).join(replier)
         self._sessions.answer(session, Offered(header.id))
         self._freed(replier, now)
 
@@ -93,12 +91,12 @@ class Services:
         header = message.header
         assert isinstance(header, Withdraw)
         replier = self._repliers.get(session)
-        service = replier.services.pop(header.service, None) if replier else None
+        service = replier.services.get(header.service) if replier else None
         if replier is not None and service is not None:
             self._leave(replier, service, now)
 
     def _leave(self, replier: Replier, service: Service, now: int) -> None:
-        service.repliers.discard(replier)
+        service.leave(replier)
         if not service.repliers:
             for pending in service.waiting.values():
                 self._wait_for_anyone(pending, now)
@@ -115,19 +113,13 @@ class Services:
 
     def _freed(self, replier: Replier, now: int) -> None:
         """Give a replier what waits, and note how ready it is after that."""
-        for service in list(replier.services.values()):
-            while service.waiting and replier.session.out.is_open:
-                _, pending = service.waiting.popitem(last=False)
-                self._hand_over(pending, replier, now)
+        while replier.is_free and (pending := replier.next_wanted()) is not None:
+            self._hand_over(pending, replier, now)
         self._changed(replier)
 
     def _changed(self, replier: Replier) -> None:
-        """Its credit is another now."""
         self._changes += 1
-        replier.changed = self._changes
-        if replier.session.out.is_open:
-            for service in replier.services.values():
-                service.noted(replier, self._changes)
+        replier.has_changed(self._changes)
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -194,7 +186,7 @@ class Services:
             self._hand_over(pending, replier, now)
             self._changed(replier)
             return
-        service.waiting[pending.own_id] = pending
+        service.wait(pending)
         if not service.repliers:
             self._wait_for_anyone(pending, now)
 
@@ -331,6 +323,7 @@ class Services:
             self.counters["late_replies"] += 1
         else:
             replier.held.pop(own_id, None)
+            replier.owed -= pending.requester is None
             session.out.renew(1, pending.given_bytes)
             pending.replier = None
         return replier, pending
@@ -369,6 +362,8 @@ class Services:
                 pending.requester.held.pop(pending.own_id, None)
             pending.requester = None
             self._live -= 1
+            if pending.replier is not None:
+                pending.replier.owed += 1
         pending.payload = pending.columns = b""
         service = self._services.get(pending.header.service)
         if service is not None and service.waiting.pop(pending.own_id, None) is not None:
@@ -391,7 +386,6 @@ class Services:
 
     def _replier_gone(self, replier: Replier, now: int) -> None:
         services, working = list(replier.services.values()), list(replier.working.values())
-        replier.services.clear()
         replier.working.clear()
         for service in services:
             self._leave(replier, service, now)
@@ -443,7 +437,7 @@ class Services:
             service.name: {
                 "repliers": len(service.repliers),
                 "waiting": len(service.waiting),
-                "credit": sum(max(0, replier.session.out.messages_left) for replier in service.repliers),
+                "credit": sum(replier.room for replier in service.repliers),
             }
             for service in rows
         }

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from patterns.wire.messages import (
@@ -15,6 +17,8 @@ from patterns.wire.messages import (
     Withdraw,
 )
 from tests.unit.core.serving import JSON, Bench
+from zbroker.core.requests import ANSWERS_OWED_MAX
+from zbroker.core.schedule import Schedule
 
 
 @pytest.fixture
@@ -269,3 +273,50 @@ def test_services_nobody_uses_cost_no_memory(bench):
         requester.request(number, service=f"nobody{number}", wait_ms=10)
     bench.wait(10)
     assert bench.engine.status(bench.now)["services"] == {}
+
+
+def test_idle_services_beside_a_busy_one_cost_no_memory_and_no_work(bench, monkeypatch):
+    pushed = Counter()
+    push = Schedule.push
+    monkeypatch.setattr(Schedule, "push", lambda self, *entry: pushed.update(pushes=1) or push(self, *entry))
+    replier, requester = bench.client("replier", messages=1_000), bench.client("requester")
+    for service in ["busy", *(f"idle{number}" for number in range(200))]:
+        replier.offer(service)
+    for id in range(500):
+        requester.request(id, service="busy")
+        replier.reply(replier.take(Request)[0].id)
+    assert pushed["pushes"] <= 3 * 500  # the request's deadline, its replier's readiness, and timers
+    assert sum(len(service.free) for service in bench.engine._services._services.values()) < 100
+
+
+def test_a_freed_replier_takes_what_waits_for_its_services_by_turns(bench):
+    replier, requester = bench.client("replier", messages=1), bench.client("requester")
+    services = ["a", "b", "c"]
+    for service in services:
+        replier.offer(service)
+    for id in range(10):
+        requester.request(id, service="a" if id < 6 else services[id % 2 + 1])
+    order = []
+    while asked := replier.take(Request):
+        order.append(asked[0].service)
+        replier.reply(asked[0].id)
+    assert "".join(order) == "aabcabcaaa"
+
+
+def test_who_owes_too_many_answers_that_nobody_waits_for_is_asked_no_more_until_it_answers(bench):
+    silent, other = bench.client("replier", messages=1 << 40, size=1 << 50), bench.client("replier", messages=1)
+    silent.offer()
+    requester = bench.client("requester")
+    for id in range(ANSWERS_OWED_MAX + 10):
+        requester.request(id)
+        requester.send(Cancel(id))
+    asked = silent.take(Request)
+    assert len(asked) == ANSWERS_OWED_MAX
+    assert bench.engine.status(bench.now)["services"]["price"] == {"repliers": 1, "waiting": 0, "credit": 0}
+    other.offer()
+    requester.request(10_000)
+    requester.request(10_001)
+    assert len(other.take(Request)) == 1
+    assert not silent.take(Request)
+    silent.reply(asked[0].id)
+    assert len(silent.take(Request)) == 1
