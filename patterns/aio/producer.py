@@ -81,8 +81,9 @@ class Producer(ProducerRole[AioDriver], AioRole):
 
         Args:
             body: what the codec can express.
-            key, headers, topic, message_id: travel with it.
-            delay_s: not built yet.
+            key, headers: travel with it; str, and str to str.
+            message_id: travels with it, and no more: what has one twice is stored twice, until the window for that is built.
+            topic, delay_s: not built yet; anything but None is refused.
 
         Raises:
             TimedOut: no confirm in time; it may be stored nevertheless.
@@ -113,6 +114,8 @@ class Producer(ProducerRole[AioDriver], AioRole):
         delay_s: float | None = None,
     ) -> Posted:
         """Hand a message over and return at once. The body must not be changed afterwards.
+
+        The arguments are those of send().
 
         Raises:
             BufferFull: no room, and the message was not taken; `await room()`, then post it again.

@@ -78,8 +78,9 @@ class Producer(ProducerRole[Driver], SyncRole):
 
         Args:
             body: what the codec can express.
-            key, headers, topic, message_id: travel with it.
-            delay_s: not built yet.
+            key, headers: travel with it; str, and str to str.
+            message_id: travels with it, and no more: what has one twice is stored twice, until the window for that is built.
+            topic, delay_s: not built yet; anything but None is refused.
 
         Raises:
             TimedOut: no confirm in time; it may be stored nevertheless.
@@ -110,6 +111,8 @@ class Producer(ProducerRole[Driver], SyncRole):
         delay_s: float | None = None,
     ) -> Posted:
         """Hand a message over and return at once while there is room. The body must not be changed afterwards.
+
+        The arguments are those of send().
 
         Raises:
             BufferFull: no room within `timeout_s`.
