@@ -59,20 +59,24 @@ class DeliveryRole:
 
     @property
     def attempt(self) -> int:
+        """1 the first time, one more each time that it was not done."""
         return self._batch.attempt
 
     @property
     def key(self) -> str | None:
+        """As sent."""
         keys = self._batch._delivered.columns.keys
         return None if isinstance(keys, msgspec.UnsetType) else keys[self._at]
 
     @property
     def headers(self) -> dict[str, str] | None:
+        """As sent; None without any."""
         headers = self._batch._delivered.columns.headers
         return None if isinstance(headers, msgspec.UnsetType) else headers[self._at]
 
     @property
     def topic(self) -> str | None:
+        """As sent; None in this version, whose Producers have no `topic=` yet."""
         return self._batch._delivered.topic
 
     @property
@@ -82,6 +86,7 @@ class DeliveryRole:
 
     @property
     def token(self) -> int:
+        """Rises with each lease of a message; a fence for side effects. 0 without a group."""
         return self._batch._delivered.lease
 
     def _release(self) -> None:
@@ -150,6 +155,7 @@ class Batch:
 
     @property
     def offsets(self) -> range | list[int]:
+        """The place of each message in the stream."""
         d = self._delivered
         if d.offsets is None:
             return range(d.offset, d.offset + d.count)
@@ -157,6 +163,7 @@ class Batch:
 
     @property
     def keys(self) -> list[str | None]:
+        """The key of each message, None where it has none."""
         keys = self._delivered.columns.keys
         return [None] * len(self) if isinstance(keys, msgspec.UnsetType) else keys
 

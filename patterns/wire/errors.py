@@ -121,166 +121,248 @@ class BadSize(RemoteProtocolError):
 
 
 class VersionUnsupported(SessionError):
+    """The broker and this library have no version of the protocol in common. Asking again does not help: update the older one."""
+
     number, name = 101, "VERSION_UNSUPPORTED"
 
 
 class FeatureUnsupported(SessionError):
+    """The broker does not have what this program requires. Asking again does not help."""
+
     number, name = 102, "FEATURE_UNSUPPORTED"
 
 
 class NoSession(SessionError):
+    """The other end does not know this session, after a restart for example. The library says HELLO again by itself."""
+
     number, name, retryable = 103, "NO_SESSION", True
 
 
 class UnknownCommand(SessionError):
+    """The other end is older, and does not know a kind of message. Asking again does not help."""
+
     number, name = 104, "UNKNOWN_COMMAND"
 
 
 class WrongRole(SessionError):
+    """A session sent what its role may not. Asking again does not help."""
+
     number, name = 105, "WRONG_ROLE"
 
 
 class Fenced(SessionError):
+    """A younger Producer of the same name has taken over. This one is finished: let it end."""
+
     number, name = 106, "FENCED"
 
 
 class UnknownProducer(SessionError):
+    """The broker does not know the producer of a batch, and stored nothing of it."""
+
     number, name = 107, "UNKNOWN_PRODUCER"
 
 
 class SequenceGap(SessionError):
+    """A batch before this one was not taken. The library sends again from there by itself."""
+
     number, name, retryable = 108, "SEQUENCE_GAP", True
 
 
 class SequenceReused(SessionError):
+    """A batch differs from the one that was stored under its number; nothing of it is stored. A fault of the client."""
+
     number, name = 109, "SEQUENCE_REUSED"
 
 
 class StaleLease(SessionError):
+    """The message is not ours to settle any more, or cannot be proven to be; whoever has it now settles it. Asking again does not help."""
+
     number, name = 110, "STALE_LEASE"
 
 
 class Unavailable(SessionError, ConnectionError):
+    """Nobody answers there. Asking again may help; the library goes on trying by itself."""
+
     number, name, retryable = 111, "UNAVAILABLE", True
 
 
 class Closed(SessionError):
+    """close() was called on this object. Make another one."""
+
     number, name = 112, "CLOSED"
 
 
 class Forked(SessionError):
+    """This object belongs to the process that made it. Make another one after the fork."""
+
     number, name = 113, "FORKED"
 
 
 class Insecure(SessionError):
+    """What was asked for would be readable, or open to others, in the network. Asking again does not help."""
+
     number, name = 114, "INSECURE"
 
 
 class BadName(NameOrPermissionError, ValueError):
+    """A name, topic or pattern breaks a rule, which the text names. Asking again does not help."""
+
     number, name = 200, "BAD_NAME"
 
 
 class BadAddress(NameOrPermissionError, ValueError):
+    """An address breaks a rule, or is not for this role; the text says which. Asking again does not help."""
+
     number, name = 201, "BAD_ADDRESS"
 
 
 class NoReplier(NameOrPermissionError):
+    """Nobody offers the service, or who did has not begun with the request. Asking again is safe and may help."""
+
     number, name, retryable = 202, "NO_REPLIER", True
 
 
 class NoSuchStream(NameOrPermissionError):
+    """There is no such stream, and it may not be made by use. Asking again does not help."""
+
     number, name = 203, "NO_SUCH_STREAM"
 
 
 class NoSuchGroup(NameOrPermissionError):
+    """There is no such group, and it may not be made by use. Asking again does not help."""
+
     number, name = 204, "NO_SUCH_GROUP"
 
 
 class AlreadyExists(NameOrPermissionError):
+    """What should be made is there already. Asking again does not help."""
+
     number, name = 205, "ALREADY_EXISTS"
 
 
 class NotPermitted(NameOrPermissionError):
+    """This client may not do that. Asking again does not help."""
+
     number, name = 206, "NOT_PERMITTED"
 
 
 class NotInThisDeployment(NameOrPermissionError):
+    """It is not built, or not there in this deployment, peer to peer for example. Asking again does not help."""
+
     number, name = 207, "NOT_IN_THIS_DEPLOYMENT"
 
 
 class BadBody(ContentError, ValueError):
+    """The codec cannot express the body, or the bytes are not of their codec. Asking again does not help."""
+
     number, name = 300, "BAD_BODY"
 
 
 class TooLarge(ContentError, ValueError):
+    """A body, or what travels with it, is above its limit, which the text names. Asking again does not help."""
+
     number, name = 301, "TOO_LARGE"
 
 
 class Untranslatable(ContentError, ValueError):
+    """The other codec cannot express the body; the text has the path of the value. Asking again does not help."""
+
     number, name = 302, "UNTRANSLATABLE"
 
 
 class ValidationFailed(ContentError, ValueError):
+    """The body is not of the wanted type; the text has the path of the value. Asking again does not help."""
+
     number, name = 303, "VALIDATION_FAILED"
 
 
 class BadArgument(ContentError, ValueError):
+    """An argument is of the wrong type or out of range. Asking again does not help: the call must be mended."""
+
     number, name = 304, "BAD_ARGUMENT"
 
 
 class Overloaded(LoadError):
+    """The other end has no room at the moment, and took nothing. Asking again later helps."""
+
     number, name = 400, "OVERLOADED"
 
 
 class BufferFull(LoadError):
+    """This Producer has no room, and did not take the message. Posting again helps, when confirms have come."""
+
     number, name = 401, "BUFFER_FULL"
 
 
 class CreditExceeded(LoadError):
+    """A peer sent more than it was allowed, and its session ended. A fault of the client."""
+
     number, name, retryable = 402, "CREDIT_EXCEEDED", False
 
 
 class ShuttingDown(LoadError):
+    """The other end is leaving, and took nothing. Asking again helps, elsewhere or after `retry_after_ms`."""
+
     number, name = 403, "SHUTTING_DOWN"
 
 
 class SlowSubscriber(LoadError):
+    """overflow="disconnect", and the subscriber took too slowly: its session ended. Make another one."""
+
     number, name, retryable = 404, "SLOW_SUBSCRIBER", False
 
 
 class StorageFailed(StorageError):
+    """The broker's disk has failed; nothing is stored until somebody looks after it. Asking again does not help."""
+
     number, name = 500, "STORAGE_FAILED"
 
 
 class StorageFull(StorageError):
+    """The broker's disk is full, and the message is not stored. Asking again helps when there is room."""
+
     number, name, retryable = 501, "STORAGE_FULL", True
 
 
 class Damaged(StorageError):
+    """What was stored is rotten on disk; the text says which range. Asking again does not help."""
+
     number, name = 502, "DAMAGED"
 
 
 class OutcomeUnknown(OutcomeError):
+    """It may have happened, or not: the connection broke on the way. Ask again if it may happen twice."""
+
     number, name = 600, "OUTCOME_UNKNOWN"
 
 
 class ReplierLost(OutcomeError):
+    """The replier was lost after it was given the request, which may have been done. Ask again if it may be done twice."""
+
     number, name = 601, "REPLIER_LOST"
 
 
 class TimedOut(OutcomeError, TimeoutError):
+    """No outcome in time; it may have happened, or happen yet. Ask again if it may happen twice."""
+
     number, name = 602, "TIMED_OUT"
 
 
 class Cancelled(OutcomeError):
+    """Nobody waits for this reply any more."""
+
     number, name = 603, "CANCELLED"
 
 
 class ApplicationError(RemoteError):
+    """The replier answered with an error of its own: `code` and `detail` are its words."""
+
     number, name = 700, "APPLICATION_ERROR"
 
 
 class HandlerFailed(RemoteError):
+    """The replier's handler raised what it did not foresee; the text names the exception."""
+
     number, name = 701, "HANDLER_FAILED"
 
 
