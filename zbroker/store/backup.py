@@ -99,10 +99,10 @@ class _Copying:
         files = self._list()
         begun = [file for file in files if not file.is_blank]
         for file in begun[:-1]:
-            self._take(segment_name(file.number, file.generation), file.size)
+            self._take_segment(file)
         for file in begun[-1:]:
             self._copy_growing(file)
-        self._require_all(checkpoints, files)
+        self._require_all(checkpoints)
         return self._result
 
     def _list(self) -> list[SegmentFile]:
@@ -114,19 +114,30 @@ class _Copying:
                 break
         return files
 
-    def _take(self, name: str, size: int = 0) -> None:
-        """Link a file that is not written to any more; copy it where there are no links. One that is gone is not needed."""
+    def _take_segment(self, file: SegmentFile) -> None:
+        """It may be compacted in this moment; then the next generation is there."""
+        for _ in range(LOOKS_MAX):
+            if self._take(segment_name(file.number, file.generation), file.size):
+                return
+            found = [one for one in list_segments(self._disk, self._folder) if one.number == file.number]
+            if not found:
+                return  # given back; _require_all() knows whether it was needed
+            file = found[0]
+
+    def _take(self, name: str, size: int = 0) -> bool:
+        """Link a file that is not written to any more; copy it where there are no links. False when it is gone."""
         source, target = f"{self._folder}/{name}", f"{self._target}/{name}"
         try:
             self._disk.link(source, target)
             self._result.linked += 1
         except FileNotFoundError:
-            return  # pruned meanwhile; _require_all() finds what was needed
+            return False
         except OSError as error:
             if error.errno not in WITHOUT_LINKS:
                 raise
             self._copy(source, target)
         self._moved(size)
+        return True
 
     def _copy(self, source: str, target: str) -> None:
         reading = self._disk.open(source)
@@ -189,8 +200,9 @@ class _Copying:
                 takes_none = found[1].kind in WITHOUT_INDEX
                 run = Run(found[0], CHAIN_UNKNOWN, found[1].record_index + takes_none, 0, 0, None)
 
-    def _require_all(self, checkpoints: list[str], files: list[SegmentFile]) -> None:
-        """What a checkpoint lists is there; else it would look like damage."""
+    def _require_all(self, checkpoints: list[str]) -> None:
+        """What a checkpoint lists was taken, even if it was there when we looked; else it would look like damage."""
+        files = list_segments(self._disk, self._target)
         for name in checkpoints:
             try:
                 missing = missing_segments(read_meta(self._disk, f"{self._target}/{name}"), files)

@@ -23,7 +23,7 @@ PACE_US: Final = 2_000  # between two steps: turns with nothing but work for oth
 LOOK_US: Final = 1_000_000  # between two looks at all segments; what dies in less time dies together
 RETRY_US: Final = 5_000_000  # after a want of space; it frees more than it takes, but takes first
 SEGMENTS_A_STEP: Final = 16  # weighed by their spans in one step
-MOVES_A_STEP: Final = 1_024  # told in one step
+MOVES_A_STEP: Final = 512  # told in one step
 
 
 class Compactor:

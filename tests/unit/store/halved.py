@@ -8,6 +8,7 @@ import pytest
 from patterns.wire.records import Position, Record, RecordKind
 from patterns.wire.settled import Range
 from zbroker.store import checkpoint
+from zbroker.store.disk import Disk
 from zbroker.store.journal import FileJournal
 from zbroker.store.reader import RecordReader
 from zbroker.store.segment import parse_name, segment_name
@@ -30,9 +31,11 @@ def slicer(record: Record, wanted: list[Range]) -> Record | None:
 class Halved:
     """Stream 7 in batches of one message, stream 8 in batches of 100, of which one is wanted, 9 of which nothing is."""
 
-    def __init__(self, patch: pytest.MonkeyPatch, disk: VirtualDisk | None = None) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch, folder: str = FOLDER, real: Disk | None = None) -> None:
         patch.setattr(checkpoint, "CHECKPOINT_RECORDS", 30)
-        self.disk = disk or VirtualDisk()
+        self.disk = VirtualDisk()
+        self.any_disk = real or self.disk
+        self.folder = folder
         self.now = 0
         self.places: dict[tuple[int, int], Position] = {}
         self.bodies: dict[tuple[int, int], bytes] = {}
@@ -41,8 +44,8 @@ class Halved:
 
     def make(self) -> FileJournal:
         return FileJournal(
-            self.disk,
-            FOLDER,
+            self.any_disk,
+            self.folder,
             segment_bytes=SEGMENT_BYTES,
             random_bytes=self.random.randbytes,
             wall_ms=lambda: 0,
@@ -120,7 +123,7 @@ class Halved:
 
     def check(self) -> None:
         """Each message that is wanted is there."""
-        reader = RecordReader(self.disk, FOLDER)
+        reader = RecordReader(self.any_disk, self.folder)
         for (stream, base), body in self.bodies.items():
             if stream == 9 or (stream == 7 and base % 2):
                 continue
@@ -133,7 +136,7 @@ class Halved:
     @property
     def segments(self) -> list[tuple[int, int]]:
         """Number and generation of each file."""
-        names = sorted(path.removeprefix(f"{FOLDER}/") for path in self.disk.live)
+        names = sorted(self.any_disk.listdir(self.folder))
         return [parsed for parsed in map(parse_name, names) if parsed is not None]
 
     @property

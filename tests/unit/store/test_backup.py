@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from patterns.wire.records import Position, Record, RecordKind
+from tests.unit.store.halved import Halved
 from zbroker.store.backup import UNFINISHED, back_up
 from zbroker.store.faults import BackupFailed, FolderUnusable
 from zbroker.store.journal import FileJournal
 from zbroker.store.os_disk import OsDisk
+from zbroker.store.segment import segment_name
 from zbroker.store.verify import verify_folder
 
 SEGMENT_BYTES = 64 << 10
@@ -142,3 +144,44 @@ def test_a_folder_without_a_journal_is_refused_and_nothing_is_left(tmp_path: Pat
     with pytest.raises(FolderUnusable, match="no journal"):
         back_up(OsDisk(), str(source), str(target))
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_backup_keeps_the_old_file_of_a_segment_and_one_made_during_a_compaction_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every step of it."""
+    source = tmp_path / "data"
+    world = Halved(monkeypatch, str(source), OsDisk())
+    world.fill()
+    world.forget()
+    steps = 0
+    while world.tidy(1) and steps < 40:
+        steps += 1
+        target = tmp_path / f"backup{steps}"
+        back_up(OsDisk(), str(source), str(target))
+        report = verify_folder(OsDisk(), str(target))
+        assert report.is_whole, report
+    assert (1, 1) in world.segments
+    assert (tmp_path / "backup1" / segment_name(1)).exists(), "links keep what was compacted since"
+    world.journal.close()
+
+
+def test_a_segment_that_is_compacted_between_two_looks_is_taken_as_it_is_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "data", tmp_path / "backup"
+    world = Halved(monkeypatch, str(source), OsDisk())
+    world.fill()
+    world.forget()
+    link = OsDisk.link
+
+    def late(self: OsDisk, old: str, new: str) -> None:
+        if old.endswith(segment_name(1)):
+            world.tidy()
+        link(self, old, new)
+
+    monkeypatch.setattr(OsDisk, "link", late)
+    back_up(OsDisk(), str(source), str(target))
+    assert (target / segment_name(1, 1)).exists()
+    assert verify_folder(OsDisk(), str(target)).is_whole
+    world.journal.close()
