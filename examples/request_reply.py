@@ -56,4 +56,7 @@ def main(address: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "tcp://127.0.0.1:7401")
+    try:
+        main(sys.argv[1] if len(sys.argv) > 1 else "tcp://127.0.0.1:7401")
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

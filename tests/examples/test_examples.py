@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -10,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from patterns.sync import Admin
+from patterns.sync import Admin, Requester
 from tests.processes import Broker as PlainBroker
-from tests.processes import until
+from tests.processes import Program, program, until
 from zbroker.demo.children import Broker
 
 ROOT = Path(__file__).parents[2]
@@ -43,8 +44,8 @@ def run_block(number: int, broker: Broker, tmp_path: Path) -> str:
     return run([os.fspath(program)], broker)
 
 
-def test_readme_has_three_programs() -> None:
-    assert len(BLOCKS) == 3
+def test_readme_has_four_programs() -> None:
+    assert len(BLOCKS) == 4
 
 
 def test_readme_request_reply_prints_the_price(broker: Broker, tmp_path: Path) -> None:
@@ -60,8 +61,33 @@ def test_readme_publish_subscribe_loses_nothing(broker: Broker, tmp_path: Path) 
 
 
 def test_readme_work_queue_sums_up(broker: Broker, tmp_path: Path) -> None:
-    lines = run_block(2, broker, tmp_path).splitlines()
+    lines = run_block(3, broker, tmp_path).splitlines()
     assert lines == ["on disk, offsets 0 to 999", f"sum of all invoices: {sum(range(1000))}"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("what", ["README.md", "examples/service.py"])
+def test_a_service_ends_cleanly(broker: Broker, tmp_path: Path, what: str, number: int) -> None:
+    source = BLOCKS[2] if what == "README.md" else (ROOT / what).read_text()
+    with program(source.replace("zb://localhost", broker.url), tmp_path) as service:
+        with Requester(broker.url) as requester:
+            assert requester.request("price", {"sku": 7}, timeout_s=60, wait_s=30) == {"sku": 7, "price": 42}
+        service.signal(number)
+        assert service.wait() == 0
+        assert service.errors == ""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc to see that it has come to wait")
+def test_ctrl_c_ends_an_example_without_a_traceback(tmp_path: Path) -> None:
+    with Program(["examples/plain_sub.py"], tmp_path / "err", {"ZBROKER_XPUB": "tcp://127.0.0.1:1"}) as waiting:
+        until(lambda: "ZMQbg/IO" in _threads_of(waiting.process.pid), what="its socket")
+        waiting.signal(signal.SIGINT)
+        assert waiting.wait() == 130
+        assert waiting.errors == ""
+
+
+def _threads_of(pid: int) -> str:
+    return "".join(one.read_text() for one in Path(f"/proc/{pid}/task").glob("*/comm"))
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:7401", "broker"])
