@@ -199,7 +199,7 @@ def test_a_group_whose_extra_is_missing_says_what_to_install(monkeypatch: pytest
     for command in (["compare", "--rows", "nats"], ["run", "nats-live"]):
         result = CliRunner().invoke(main, ["bench", *command, "--json"])
         assert result.exit_code == 69
-        assert "pip install 'zbroker[bench]'" in result.output
+        assert "pip install 'zbroker[bench]', or in a clone pip install '.[bench]'" in result.output
 
 
 # -- however it ends, nothing is left ------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from zbroker.bench.rows.durable import disk_4k
 from zbroker.bench.rows.nats import NEEDS as NATS
 from zbroker.bench.rows.plan import RAW
 from zbroker.bench.rows.stores import NEEDS as LMDB
+from zbroker.extras import how_to_install
 
 ALL: Final = "all"
 Progress = Callable[[float, int, str], None]
@@ -53,9 +54,9 @@ def without_missing(plans: Sequence[Plan], *, over_tcp: bool) -> tuple[list[Plan
     if not over_tcp:
         missing[NATS] = "nats-server has no ipc transport"
     elif not nats_is_there():
-        missing[NATS] = "nats-server and nats-py are not installed: pip install 'zbroker[bench]'"
+        missing[NATS] = f"nats-server and nats-py are not installed: {how_to_install('bench')}"
     if find_spec(LMDB) is None:
-        missing[LMDB] = "lmdb is not installed: pip install 'zbroker[bench]'"
+        missing[LMDB] = f"lmdb is not installed: {how_to_install('bench')}"
     wanted = {plan.needs for plan in plans}
     return [plan for plan in plans if plan.needs not in missing], [
         reason for needs, reason in missing.items() if needs in wanted

@@ -13,7 +13,9 @@ import click
 
 from zbroker.cli.command import ClientCommand
 from zbroker.cli.exits import FAILED, UNAVAILABLE, end
+from zbroker.cli.suggestions import Group
 from zbroker.cli.words import say
+from zbroker.extras import how_to_install
 
 if TYPE_CHECKING:
     from zbroker.bench.diff import Diff
@@ -55,7 +57,7 @@ def _shared_options(command: _F) -> _F:
     return command
 
 
-@click.group()
+@click.group(cls=Group)
 def bench() -> None:
     """Measure this machine: zbroker beside bare pyzmq, libzmq's own proxy, nats-server, LMDB and SQLite."""
 
@@ -224,7 +226,7 @@ def _diff_table() -> Callable[[Diff], None]:
 
 
 def _no_tables() -> NoReturn:
-    end(UNAVAILABLE, "tables need the package rich: pip install 'zbroker[bench]', or use --json")
+    end(UNAVAILABLE, f"tables need the package rich: {how_to_install('bench')}; or use --json")
 
 
 def _width() -> int | None:

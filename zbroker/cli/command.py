@@ -19,7 +19,11 @@ from zbroker.cli.exits import BAD_CONFIGURATION, BROKEN_PIPE, INTERRUPTED, TERMI
 
 _HURRY_S: Final = 0.3  # for the goodbye after Ctrl-C: leases go back at once, and a dead broker holds nobody up
 COUNT_MAX: Final = 10**12  # a message a microsecond for eleven days; far below what islice() takes
+BROKERS: Final = ("zb://", "zb+ipc://")
+PEERS: Final = ("tcp://", "ipc://")  # not inproc: nobody else is in the process of a command
 _F = TypeVar("_F", bound=Callable[..., Any])
+_AS_JSON: Final = click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with stable keys.")
+_RAW: Final = click.option("--raw", is_flag=True, help="Bodies are bytes, not JSON.")
 
 
 class ClientCommand(click.Command):
@@ -93,7 +97,26 @@ def seconds(text: str) -> float:
     return value
 
 
+def check_scheme(text: str, schemes: tuple[str, ...]) -> None:
+    """Raises BadAddress: one of the addresses begins with none of them; only those that can be used here are named."""
+    for one in text.split(","):
+        if not one.strip().removeprefix("@").removeprefix(">").startswith(schemes):
+            raise BadAddress(f"address {one!r}: it must begin with one of {', '.join(schemes)}")
+
+
 def _check_url(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
+    """A broker's address, or one peer to peer."""
+    return _checked(context, parameter, value, BROKERS + PEERS)
+
+
+def _check_broker_url(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
+    """A broker's address: peer to peer there is nobody who could keep anything."""
+    if value and value.lstrip("@>").startswith(PEERS):
+        raise click.UsageError(f"{context.info_name} needs a broker: --url zb://host, not {value!r}", context)
+    return _checked(context, parameter, value, BROKERS)
+
+
+def _checked(context: click.Context, parameter: click.Parameter, value: str | None, schemes: tuple[str, ...]) -> str:
     from patterns.wire.address import parse_addresses
 
     if not value:
@@ -101,6 +124,7 @@ def _check_url(context: click.Context, parameter: click.Parameter, value: str | 
             "no address: say --url ADDRESS, or set ZBROKER_URL, for example --url zb://localhost", context
         )
     try:
+        check_scheme(value, schemes)
         parse_addresses(value)
     except BadAddress as error:
         if context.get_parameter_source("url") is ParameterSource.ENVIRONMENT:
@@ -116,12 +140,6 @@ def is_brokered(url: str) -> bool:
     return parse_addresses(url)[0].brokered
 
 
-def require_broker(url: str, what: str) -> None:
-    """Raises UsageError: peer to peer there is nobody who could keep anything."""
-    if not is_brokered(url):
-        raise click.UsageError(f"{what} needs a broker: --url zb://host, not {url!r}")
-
-
 def name_checked(check: Callable[[str], str]) -> Callable[[click.Context, click.Parameter, str], str]:
     """A callback for an argument that must be a name, a topic or a pattern."""
 
@@ -135,16 +153,28 @@ def name_checked(check: Callable[[str], str]) -> Callable[[click.Context, click.
 
 
 def client_options(command: _F) -> _F:
-    """--url, --json and --raw: of the commands that have bodies."""
-    return place_options(click.option("--raw", is_flag=True, help="Bodies are bytes, not JSON.")(command))
-
-
-def place_options(command: _F) -> _F:
-    """--url and --json, which every client command has."""
+    """--url, --json and --raw: of the commands that have bodies and do without a broker, too."""
     for option in reversed((
         click.option("--url", envvar="ZBROKER_URL", callback=_check_url, metavar="ADDRESS",
                      help="zb://host[:port] or zb+ipc://path of a broker; tcp:// or ipc:// peer to peer.  [$ZBROKER_URL]"),
-        click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with stable keys."),
+        _AS_JSON,
+        _RAW,
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def stream_options(command: _F) -> _F:
+    """--url, --json and --raw: of the commands that have bodies and need a broker."""
+    return broker_options(_RAW(command))
+
+
+def broker_options(command: _F) -> _F:
+    """--url and --json: of the commands about a broker."""
+    for option in reversed((
+        click.option("--url", envvar="ZBROKER_URL", callback=_check_broker_url, metavar="ADDRESS",
+                     help="zb://host[:port] or zb+ipc://path of a broker.  [$ZBROKER_URL]"),
+        _AS_JSON,
     )):  # fmt: skip
         command = option(command)
     return command

@@ -11,10 +11,11 @@ import msgspec
 
 from zbroker.cli.command import ClientCommand
 from zbroker.cli.settings import settings_of, settings_options
+from zbroker.cli.suggestions import Group
 from zbroker.config import Settings
 
 
-@click.group()
+@click.group(cls=Group)
 def config() -> None:
     """Show the settings of a broker.
 

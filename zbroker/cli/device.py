@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from zbroker.cli.command import ClientCommand
-from zbroker.cli.exits import BAD_CONFIGURATION, UNAVAILABLE, end
+from zbroker.cli.binding import insecure_option, require_trusted
+from zbroker.cli.command import PEERS, ClientCommand, check_scheme
+from zbroker.cli.exits import UNAVAILABLE, end
+from zbroker.cli.suggestions import Choice
 from zbroker.cli.words import say
 
 if TYPE_CHECKING:
@@ -24,18 +26,17 @@ def _check_address(context: click.Context, parameter: click.Parameter, value: st
     if value is None:
         return None
     try:
-        address = parse_address(value)
+        check_scheme(value, PEERS)
+        parse_address(value)
     except BadAddress as error:
-        raise click.BadParameter(str(error), context, parameter) from error
-    if address.brokered or address.endpoint.startswith("inproc://"):
         raise click.BadParameter(
-            f"{value!r}: a device stands between plain ZeroMQ sockets, at tcp:// or ipc://", context, parameter
-        )
+            f"{error}; a device stands between plain ZeroMQ sockets", context, parameter
+        ) from error
     return value
 
 
 @click.command(cls=ClientCommand)
-@click.argument("kind", type=click.Choice(["forwarder", "queue", "streamer"]))
+@click.argument("kind", type=Choice(["forwarder", "queue", "streamer"]), is_eager=True)  # the first to be complained of
 @click.option(
     "--frontend",
     required=True,
@@ -56,36 +57,30 @@ def _check_address(context: click.Context, parameter: click.Parameter, value: st
     callback=_check_address,
     help="Where a PULL socket reads copies of all frames; what it does not take is dropped and counted.",
 )
-@click.option("--insecure", is_flag=True, help="Allow an address that other machines reach.")
+@insecure_option
 @click.option("--json", "as_json", is_flag=True, help="The ready line and the statistics as JSON, on standard output.")
 def device(kind: str, frontend: str, backend: str, capture: str | None, *, insecure: bool, as_json: bool) -> None:
     """Forward between plain ZeroMQ sockets until SIGTERM or Ctrl-C.
 
     forwarder: PUB to SUB (XSUB, XPUB). queue: REQ to REP (ROUTER, DEALER). streamer: PUSH to PULL (PULL, PUSH).
     An ADDRESS is bound; with a leading > it is connected to. Port 0 picks a free one. SIGUSR1 prints statistics.
+
+    \b
+    zbroker device queue --frontend tcp://127.0.0.1:5559 \\
+                         --backend tcp://127.0.0.1:5560
+    zbroker device forwarder --frontend '>tcp://10.0.0.5:6000' \\
+                             --backend ipc:///tmp/feed --json
     """  # fmt: skip
     if sys.platform == "win32":
         end(UNAVAILABLE, "devices do not run on Windows; use WSL, or a container")
-    if not insecure:
-        for name, address in (("frontend", frontend), ("backend", backend), ("capture", capture)):
-            _refuse_strangers(name, address)
+    for name, address in (("frontend", frontend), ("backend", backend), ("capture", capture)):
+        if address is not None:
+            require_trusted(name, address, binds=True, insecure=insecure)
     from zbroker.processes.device import Supervisor
     from zbroker.processes.proxy import Device
 
     described = Device(kind=kind, frontend=frontend, backend=backend, capture=capture)
     Supervisor(described, _Words(described, as_json=as_json)).run()
-
-
-def _refuse_strangers(name: str, text: str | None) -> None:
-    from patterns.wire.address import is_loopback, parse_address
-
-    address = parse_address(text) if text is not None else None
-    if address is not None and address.binds is not False and not is_loopback(address.endpoint):
-        end(
-            BAD_CONFIGURATION,
-            f"{name} = {text!r} can be reached from other machines, and anybody there could read and write; "
-            "bind 127.0.0.1, or say --insecure if the network itself is trusted",
-        )
 
 
 class _Words:

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 import click
 
+from zbroker.cli.suggestions import Group
+
 INTERRUPTED: Final = 130  # as zbroker.cli.exits says, which imports more than --help may
 
 # Command -> (module, attribute, what the list of commands says). A new command is one line here.
@@ -30,7 +32,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group that knows its commands by name and help alone until one is called."""
 
     def list_commands(self, context: click.Context) -> list[str]:

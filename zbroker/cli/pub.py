@@ -9,6 +9,7 @@ import click
 
 from patterns.wire.errors import BadBody, TimedOut, TooLarge
 from patterns.wire.names import check_topic
+from zbroker.cli.binding import insecure_option, require_trusted
 from zbroker.cli.bodies import codec_for, of_argument
 from zbroker.cli.command import (
     COUNT_MAX,
@@ -43,7 +44,10 @@ _GATHER_S = 1.0  # peer to peer subscribers come by themselves every 0.1 s or so
     "status is 75. Without it, peer to peer, one is waited for up to a second, and it is published all the same.",
 )
 @timeout_option("How long to wait for the subscribers, and again until the broker has taken it all, in seconds.  [5]", default=5.0)  # fmt: skip
-def pub(topic: str, body: str, url: str, as_json: bool, raw: bool, audience: int | None, timeout_s: float) -> None:
+@insecure_option
+def pub(
+    topic: str, body: str, url: str, as_json: bool, raw: bool, audience: int | None, timeout_s: float, insecure: bool
+) -> None:  # fmt: skip
     """Publish BODY, which is JSON text, to the subscribers of TOPIC; `-` publishes each line of standard input.
 
     Peer to peer it binds the address. A BODY that begins with `-` goes behind `--`. With --json it tells how many
@@ -55,6 +59,7 @@ def pub(topic: str, body: str, url: str, as_json: bool, raw: bool, audience: int
     """
     from patterns.sync import Publisher
 
+    require_trusted("--url", url, binds=True, insecure=insecure)
     lines = standard_input() if body == "-" else None
     try:
         bodies = bodies_of(lines, raw=raw) if lines else iter([of_argument(body, raw=raw)])

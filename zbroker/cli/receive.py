@@ -12,11 +12,10 @@ from patterns.wire.names import check_name
 from zbroker.cli.bodies import codec_for
 from zbroker.cli.command import (
     ClientCommand,
-    client_options,
     closing,
     count_option,
     name_checked,
-    require_broker,
+    stream_options,
     timeout_option,
 )
 from zbroker.cli.output import Printer
@@ -47,7 +46,7 @@ def start_of(text: str) -> str | int | datetime:
 
 @click.command(cls=ClientCommand)
 @click.argument("stream", callback=name_checked(lambda name: check_name(name, "stream")))
-@client_options
+@stream_options
 @click.option(
     "--group",
     metavar="G",
@@ -79,7 +78,6 @@ def receive(
     """
     from patterns.sync import Consumer
 
-    require_broker(url, "receive")
     until = Until(count, timeout_s)
     printer = Printer(as_json=as_json, raw=raw)
     credit = min(count or _CREDIT, _CREDIT)

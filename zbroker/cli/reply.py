@@ -13,6 +13,7 @@ import msgspec
 
 from patterns.wire.errors import BadArgument, BadBody, ZbrokerError
 from patterns.wire.names import check_name
+from zbroker.cli.binding import insecure_option, require_trusted
 from zbroker.cli.bodies import as_bytes, is_json, parse, shown
 from zbroker.cli.command import (
     ClientCommand,
@@ -52,9 +53,10 @@ _GIVEN_UP_S: Final = 0.5  # so the requester's own clock decides first: its time
 )
 @count_option("Exit after so many requests.")
 @timeout_option("Exit after so many seconds: with status 75 if --count was not reached, else with 0.")  # fmt: skip
+@insecure_option
 def reply(
     service: str, url: str, as_json: bool, raw: bool, echo: bool, shell_command: str | None, in_parts: bool,
-    count: int | None, timeout_s: float | None,
+    count: int | None, timeout_s: float | None, insecure: bool,
 ) -> None:  # fmt: skip
     """Offer SERVICE and answer requests, one at a time, until Ctrl-C. Peer to peer it binds the address.
 
@@ -69,6 +71,7 @@ def reply(
     """
     from patterns.sync import Replier
 
+    require_trusted("--url", url, binds=True, insecure=insecure)
     if echo and shell_command is not None:
         raise click.UsageError("--echo and --command exclude each other")
     if in_parts and shell_command is None:

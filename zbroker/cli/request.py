@@ -6,6 +6,7 @@ import click
 
 from patterns.wire.errors import BadBody, ZbrokerError
 from patterns.wire.names import check_name
+from zbroker.cli.binding import insecure_option, require_trusted
 from zbroker.cli.bodies import codec_for, of_argument
 from zbroker.cli.command import ClientCommand, client_options, closing, name_checked, timeout_option
 from zbroker.cli.exits import FAILED, end
@@ -27,9 +28,11 @@ from zbroker.cli.output import Printer
     is_flag=True,
     help="Print the parts of a streamed reply as they come; --timeout is for each.",
 )
+@insecure_option
 def request(
-    service: str, body: str, url: str, as_json: bool, raw: bool, timeout_s: float, idempotent: bool, in_parts: bool
-) -> None:
+    service: str, body: str, url: str, as_json: bool, raw: bool, timeout_s: float, idempotent: bool, in_parts: bool,
+    insecure: bool,
+) -> None:  # fmt: skip
     """Ask SERVICE and print its reply; BODY is JSON text, and `-` asks once for each line of standard input, in order.
 
     Peer to peer it connects. A BODY that begins with `-` goes behind `--`. Exit status 69: nobody offers the service.
@@ -39,6 +42,7 @@ def request(
     """
     from patterns.sync import Requester
 
+    require_trusted("--url", url, binds=False, insecure=insecure)
     if timeout_s == 0:
         raise click.BadParameter("a request needs more than 0 seconds", param_hint="'--timeout'")
     lines = standard_input() if body == "-" else None

@@ -16,10 +16,9 @@ from patterns.wire.names import check_name
 from zbroker.cli.bodies import codec_for, of_argument
 from zbroker.cli.command import (
     ClientCommand,
-    client_options,
     closing,
     name_checked,
-    require_broker,
+    stream_options,
     timeout_option,
 )
 from zbroker.cli.exits import FAILED, end, status_of
@@ -37,7 +36,7 @@ _UNDER_WAY_MAX: Final = 8_192  # messages without a confirm; a batch of small on
 @click.command(cls=ClientCommand)
 @click.argument("stream", callback=name_checked(lambda name: check_name(name, "stream")))
 @click.argument("body", required=False)
-@client_options
+@stream_options
 @click.option(
     "--file",
     "source",
@@ -62,7 +61,6 @@ def send(
     """
     from patterns.sync import Producer
 
-    require_broker(url, "send")
     if (body is None) == (source is None):
         raise click.UsageError("say one of BODY, --file F, and - for lines of standard input")
     printer = Printer(as_json=as_json, raw=raw)

@@ -9,7 +9,7 @@ import click
 
 from zbroker.cli.answer import Fact, Guard, Journal, Status, as_told, understood
 from zbroker.cli.bodies import line_of
-from zbroker.cli.command import ClientCommand, place_options, require_broker, timeout_option
+from zbroker.cli.command import ClientCommand, broker_options, timeout_option
 from zbroker.cli.words import cleaned, columns_of, size_of, time_of
 
 _COLUMNS: Final[dict[str, tuple[str, ...]]] = {
@@ -24,7 +24,7 @@ _JOURNAL: Final = (
 
 
 @click.command(cls=ClientCommand)
-@place_options
+@broker_options
 @timeout_option("How long to wait for the answer, in seconds.", default=5.0)
 def status(url: str, as_json: bool, timeout_s: float) -> None:
     """Show what a broker holds and does; warnings first.
@@ -34,7 +34,6 @@ def status(url: str, as_json: bool, timeout_s: float) -> None:
     """
     from patterns.sync import Admin
 
-    require_broker(url, "status")
     with Admin(url, timeout_s=timeout_s) as admin:
         found = admin.status()
     click.echo(line_of(as_told(found, url)) if as_json else "\n".join(lines_of(understood(found, url))))

@@ -20,6 +20,7 @@ from zbroker.cli.bodies import is_json, line_of
 from zbroker.cli.command import ClientCommand
 from zbroker.cli.exits import FAILED, UNAVAILABLE, UNHEALTHY, end
 from zbroker.cli.progress import progress_bar
+from zbroker.cli.suggestions import Group
 from zbroker.cli.words import cleaned, say
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class StoreCommand(ClientCommand):
             end(UNAVAILABLE, f"{error.filename or 'the folder'}: {error.strerror or error}")
 
 
-@click.group()
+@click.group(cls=Group)
 def store() -> None:
     """Look at a data folder, and get messages in and out of it, without a broker."""
 

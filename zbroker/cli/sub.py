@@ -9,6 +9,7 @@ import click
 from patterns.wire.errors import ZbrokerError
 from patterns.wire.messages import Overflow
 from patterns.wire.names import check_meant
+from zbroker.cli.binding import insecure_option, require_trusted
 from zbroker.cli.bodies import codec_for
 from zbroker.cli.command import (
     ClientCommand,
@@ -40,9 +41,11 @@ _CONNECT_S = 5.0
     default=Overflow.DROP_NEWEST.value,
     help="What to lose when this is too slow for the broker: drop_newest (default), drop_oldest, or disconnect, which fails.",
 )
+@insecure_option
 def sub(
-    url: str, pattern: str, as_json: bool, raw: bool, count: int | None, timeout_s: float | None, overflow: str
-) -> None:
+    url: str, pattern: str, as_json: bool, raw: bool, count: int | None, timeout_s: float | None, overflow: str,
+    insecure: bool,
+) -> None:  # fmt: skip
     """Print each message whose topic matches PATTERN: `*` is one token, a last `>` is the rest.
 
     Peer to peer it connects, and waits for publishers that are not there yet. Without --json a line is the topic and
@@ -53,6 +56,7 @@ def sub(
     """
     from patterns.sync import Subscriber
 
+    require_trusted("--url", url, binds=False, insecure=insecure)
     until = Until(count, timeout_s)
     printer = Printer(as_json=as_json, raw=raw)
     with closing(Subscriber(url, pattern, codec=codec_for(raw), overflow=overflow)) as subscriber:

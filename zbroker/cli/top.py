@@ -18,10 +18,9 @@ from zbroker.cli.answer import understood
 from zbroker.cli.bodies import line_of
 from zbroker.cli.command import (
     ClientCommand,
+    broker_options,
     closing,
     count_option,
-    place_options,
-    require_broker,
     seconds,
     timeout_option,
 )
@@ -49,7 +48,7 @@ def _interval(text: str) -> float:
 
 
 @click.command(cls=ClientCommand)
-@place_options
+@broker_options
 @click.option(
     "--interval",
     "interval_s",
@@ -73,7 +72,6 @@ def top(url: str, as_json: bool, interval_s: float, count: int | None, timeout_s
     """
     from patterns.sync import Admin
 
-    require_broker(url, "top")
     screen = _Screen(url, as_json=as_json)
     try:
         with closing(Admin(url, timeout_s=timeout_s)) as admin:

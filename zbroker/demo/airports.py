@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TypedDict
 
+from zbroker.extras import how_to_install
+
 
 class Airport(TypedDict):
     """One airport as the package has it; elevation in feet, position in degrees."""
@@ -32,7 +34,7 @@ def airports() -> dict[str, Airport]:
     try:
         import airportsdata
     except ImportError as error:
-        raise DataSetMissing("the demo needs its data set: pip install 'zbroker[demo]'") from error
+        raise DataSetMissing(f"the demo needs its data set: {how_to_install('demo')}") from error
     found: dict[str, Airport] = airportsdata.load("ICAO")
     return found
 

@@ -44,7 +44,15 @@ def run(*arguments: str, **environment: str) -> Result:
         (("send", "s", "1", "--url", "tcp://127.0.0.1:1"), "needs a broker"),
         (("receive", "s", "--url", "ipc://x"), "needs a broker"),
         (("status", "--url", "ipc://x"), "needs a broker"),
-        (("pub", "t", "1", "--url", "http://x"), "must begin with one of"),
+        (("pub", "t", "1", "--url", "http://x"), "must begin with one of zb://, zb+ipc://, tcp://, ipc://\n"),
+        (("send", "t", "1", "--url", "http://x"), "must begin with one of zb://, zb+ipc://\n"),
+        (("reply", "t", "--url", "inproc://x"), "must begin with one of"),
+        (("pbu", "t", "1"), "No such command 'pbu'. Did you mean 'pub'"),
+        (("store", "verfy", "x"), "Did you mean 'verify'?"),
+        (("bench", "compar"), "Did you mean 'compare'?"),
+        (("device", "fowarder"), "Did you mean 'forwarder'?"),
+        (("device", "--frontend", "zb://x", "fowarder"), "Did you mean 'forwarder'?"),
+        (("device", "queue", "--frontend", "zb://x"), "must begin with one of tcp://, ipc://;"),
         (("completion", "tcsh"), "bash"),
     ],
 )
@@ -59,6 +67,32 @@ def test_a_bad_address_of_the_environment_is_a_bad_configuration() -> None:
     result = run("status", ZBROKER_URL="htp://x")
     assert result.exit_code == BAD_CONFIGURATION
     assert "ZBROKER_URL" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("reply", "s", "--url", "tcp://0.0.0.0:0"), ("reply", "s", "--url", "tcp://*:0"), ("pub", "t", "1", "--url", "tcp://[::]:0"),
+        ("sub", "t", "--url", "@tcp://0.0.0.0:0"), ("request", "s", "1", "--url", "tcp://127.0.0.1:1,@tcp://*:0"),
+        ("device", "queue", "--frontend", "tcp://127.0.0.1:0", "--backend", "tcp://*:0"),
+    ],
+)  # fmt: skip
+def test_what_other_machines_reach_is_bound_only_with_insecure(arguments: tuple[str, ...]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == BAD_CONFIGURATION
+    assert "can be reached from other machines" in result.stderr
+    assert "--insecure" in result.stderr
+
+
+@pytest.mark.parametrize("command", [("reply", "s"), ("pub", "t", "1")], ids=lambda command: command[0])
+def test_with_insecure_it_is_bound(command: tuple[str, ...]) -> None:
+    result = run(*command, "--url", "@tcp://0.0.0.0:0", "--insecure", "--timeout", "0")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("command", ["send", "receive", "status", "top"])
+def test_help_promises_no_peer_to_peer_where_there_is_none(command: str) -> None:
+    assert "tcp://" not in run(command, "--help").stdout
 
 
 def test_what_peers_cannot_do_is_refused() -> None:
