@@ -81,7 +81,7 @@ class Damage(msgspec.Struct, frozen=True):
             Otherwise any stream may have lost messages here: each stream without an APPEND of a later index
             must jump its next offset by lost_bytes (a message takes at least one): none is used twice.
         ranges: the records of the hole whose headers are whole.
-        reason: for people: "body", "header", "segment header" or "segment missing".
+        reason: for people: "body", "header", "segment header", "segment missing" or "compacted".
     """
 
     first_index: int

@@ -103,3 +103,24 @@ def test_without_a_checkpoint_what_was_taken_out_is_told_lost_and_no_offset_is_f
     reasons = {hole.reason for hole in report.damage}
     assert reasons == {"compacted"}
     assert report.records
+
+
+def test_without_a_checkpoint_the_log_opens_serves_what_is_wanted_and_tells_the_rest_lost_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = Halved(monkeypatch)
+    world.fill()
+    world.forget()
+    world.tidy()
+    world.journal.close()
+    for path in [path for path in world.disk.live if "checkpoint-" in path]:
+        world.disk.remove(path)
+    told = []
+    for _ in range(2):
+        world.open()
+        assert {hole.reason for hole in world.opened.damage} == {"compacted"}
+        assert {lost.stream_id for hole in world.opened.damage for lost in hole.ranges} <= {7, 8, 9}
+        told.append([(hole.first_index, hole.last_index) for hole in world.opened.damage])
+        world.check()
+        world.journal.close()
+    assert told[0] == told[1]
