@@ -15,6 +15,7 @@ from zbroker.store.compacted import look_through
 from zbroker.store.disk import Disk
 from zbroker.store.listing import SegmentFile
 from zbroker.store.liveness import Liveness
+from zbroker.store.record import WITHOUT_INDEX
 from zbroker.store.recovery import NONE_GIVEN_BACK, GivenBack, LogScan, Start
 from zbroker.store.run import CHAIN_UNKNOWN, Run, read_run
 from zbroker.store.segment import BLOCK_BYTES, FIRST_NUMBER, FORMAT, SegmentHeader
@@ -231,6 +232,7 @@ def _rescan(
             found = find_header(window, offset, header, run.expected, bound)
             if found is None:
                 return
-            run = Run(found[0], CHAIN_UNKNOWN, found[1].record_index, 0, 0, None)
+            expected = found[1].record_index + (found[1].kind in WITHOUT_INDEX)  # a filler bears the one before its own
+            run = Run(found[0], CHAIN_UNKNOWN, expected, 0, 0, None)
     finally:
         window.close()

@@ -1,14 +1,18 @@
 """Which checkpoint belongs to a folder, and which does not; recovery under faults is in tests/property."""
 
+from random import Random
+
 from msgspec.structs import replace
 
-from zbroker.store.checkpoint import Meta, checkpoint_name
+from patterns.wire.records import Position, Record, RecordKind
+from zbroker.store.checkpoint import Meta, checkpoint_name, index_name
 from zbroker.store.chunks import META as META_TAG
 from zbroker.store.chunks import ChunkWriter
+from zbroker.store.journal import FileJournal
 from zbroker.store.listing import SegmentFile
 from zbroker.store.liveness import Liveness
 from zbroker.store.restore import missing_segments, objection, restore_newest, start_of
-from zbroker.store.segment import SegmentHeader
+from zbroker.store.segment import SegmentHeader, segment_name
 from zbroker.testing.disk import VirtualDisk
 
 UUID = b"u" * 16
@@ -58,3 +62,48 @@ def test_one_whose_words_are_no_utf_8_is_refused_and_not_an_exception() -> None:
     restored = restore_newest(disk, "/j", [file(1)], None, Liveness())  # type: ignore[arg-type]
     assert restored.meta is None
     assert "cannot be understood" in restored.refused[0]
+
+
+class Engine:
+    """Takes what it is shown."""
+
+    def __init__(self) -> None:
+        self.reindexed: list[int] = []
+
+    def restore(self, chunks) -> bool:  # type: ignore[no-untyped-def]
+        return True
+
+    def index(self, body: bytes) -> bool:
+        return True
+
+    def reindex(self, record: Record, position: Position) -> None:
+        self.reindexed.append(record.index)
+
+
+def test_a_rotten_filler_does_not_hold_up_the_reading_of_a_segment_without_index() -> None:
+    """What follows it is another filler, which bears the index of the record before both."""
+    disk = VirtualDisk()
+    for life in (1, 2):
+        journal = FileJournal(
+            disk, "/j", segment_bytes=64 << 10, random_bytes=Random(life).randbytes, wall_ms=lambda: 0
+        )
+        last = journal.open(lambda record, position: None).next_index
+        for index in range(last, last + 5):
+            place = journal.append(Record(index, RecordKind.APPEND, payload=b"x" * 100))
+        journal.commit(0)
+        journal.handle_timeout(10**6)  # the witness, behind the filler of the commit
+        if life == 1:
+            filler = place.offset + 192
+            disk.crash()
+    journal.begin_checkpoint()
+    journal.end_checkpoint(10)
+    while not any("checkpoint-" in name for name in disk.live):
+        journal.handle_timeout(10**6)
+    disk.crash()
+    disk.live.pop(f"/j/{index_name(1)}", None)
+    assert disk.content(f"/j/{segment_name(1)}")[filler : filler + 4] == b"ZBR1"
+    disk.flip_bit(f"/j/{segment_name(1)}", filler)
+    engine = Engine()
+    journal = FileJournal(disk, "/j", segment_bytes=64 << 10, random_bytes=Random(3).randbytes, wall_ms=lambda: 0)
+    journal.open(lambda record, position: None, engine)  # type: ignore[arg-type]
+    assert engine.reindexed == [1, 2, 3, 4, 5]
