@@ -7,21 +7,22 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from patterns.wire.frames import Frames
 from patterns.wire.messages import Role
-from patterns.wire.records import Damage, Move, Opened, Position, Record
-from patterns.wire.settled import Settled, merged
+from patterns.wire.records import Damage, Opened, Position, Record
+from tests.simulation.disks import ProcessDisk
 from tests.simulation.process import Process
 from tests.simulation.reads import DelayedReads
+from tests.simulation.sidecar import SidecarProcess
 from tests.simulation.violation import require
 from zbroker.core.broker import BrokerEngine
 from zbroker.core.effects import SESSIONS
 from zbroker.core.streams import Streams
 from zbroker.processes.carrier import Carrier
-from zbroker.store.journal import FileJournal
+from zbroker.processes.dialogue import Order
+from zbroker.processes.sidecar_journal import SidecarJournal
 from zbroker.store.listing import list_segments
 from zbroker.store.reader import RecordReader
 from zbroker.store.recovery import GivenBack, LogScan
@@ -29,6 +30,7 @@ from zbroker.store.restore import given_back
 from zbroker.store.segment import parse_name
 from zbroker.store.verify import FolderReport, verify_folder
 from zbroker.testing.disk import PowerCut
+from zbroker.testing.line import VirtualLine, virtual_pair
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -37,45 +39,6 @@ FOLDER = "/journal"
 ENDPOINT = "tcp://broker:7700"
 PROOFS_US = (0, 20_000, 200_000)
 INFORM_US = 1_000_000
-FORGET_US = 100_000
-
-
-class WatchedJournal:
-    """A FileJournal that the truth looks at: what it took, and what it says is durable."""
-
-    def __init__(self, inner: FileJournal, world: World) -> None:
-        self._inner = inner
-        self._world = world
-
-    def append(self, record: Record) -> Position:
-        position = self._inner.append(record)
-        self._world.truth.appended(record, position)
-        return position
-
-    def commit(self, now: int) -> int:
-        durable = self._inner.commit(now)
-        self._world.truth.committed(durable)
-        return durable
-
-    def tidy(self, now: int) -> list[Move]:
-        moves = self._inner.tidy(now)
-        self._world.truth.moved(moves)
-        return moves
-
-    def forget(self, ranges: list[tuple[int, int, int]]) -> None:
-        self._world.truth.forgot(ranges)
-        self._inner.forget(ranges)
-
-    @property
-    def tidy_at(self) -> int | None:
-        return self._inner.tidy_at
-
-    def handle_timeout(self, now: int) -> None:
-        self._inner.handle_timeout(now)
-        self._world.truth.committed(self._inner.durable_index)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
 
 
 class BrokerProcess:
@@ -90,13 +53,17 @@ class BrokerProcess:
         self.process = Process(world.scheduler, self._guarded_turn, world.chance_of_turns())
         self.router = world.network.bind(ENDPOINT, self.process.wake)
         self.engine: BrokerEngine | None = None
-        self.journal: WatchedJournal | None = None
+        self.journal: SidecarJournal | None = None
+        self.sidecar: SidecarProcess | None = None
+        self.disk = ProcessDisk(world.disk)
+        self.judge: Callable[[Opened], None] = lambda opened: None  # of the first open
+        self._opening: SidecarJournal | None = None
+        self._line: VirtualLine | None = None
+        self._news_at = 0  # the sidecar says what it has done when it has done it
         self.carrier: Carrier | None = None
         self.reads: DelayedReads | None = None
         self._suspects: deque[tuple[int, bytes]] = deque()
         self._informed_at = 0
-        self._forgot_at = 0
-        self._forgotten: dict[int, Settled] = {}
         self.is_condemned = False
 
     # -- life -----------------------------------------------------------------------------------------------------
@@ -106,22 +73,56 @@ class BrokerProcess:
         world = self.world
         now = world.scheduler.now
         world.disk.elapsed_us = 0
-        inner = world.make_journal()
-        inner._checkpoints.is_due = self._is_due(inner)  # type: ignore[method-assign]
+        journal = self._opening = SidecarJournal(self._start_sidecar, Order(FOLDER), lambda: world.scheduler.now)
         engine = self._make_engine(now)
-        report = self._verified()
-        opened = inner.open(engine.recover, engine)
-        log, found, gone = self._whole_log()
-        world.opened(opened, log, found, gone, report, self._compacted())
-        engine.opened(opened, str(inner.status().get("uuid", "")), now)
+        report, log = self._verified(), list[tuple[Record, Position]]()
+        self.judge = lambda opened: log.extend(self._judge(opened, report))
+        opened = journal.open(engine.recover, engine)
+        engine.opened(opened, str(journal.status().get("uuid", "")), now)
         self._compare(engine, opened, log, now)
-        self.engine, self.journal = engine, WatchedJournal(inner, world)
-        self.reads = DelayedReads(world, RecordReader(world.disk, FOLDER), self.process)
+        self.engine, self.journal = engine, journal
+        self.reads = DelayedReads(world, RecordReader(self.disk, FOLDER), self.process)
         self.carrier = Carrier(engine, self.journal, self._send, lambda effect: None, reads=self.reads)
         self._watch_appends(self.carrier)
         self.process.busy(world.disk.elapsed_us)
         self.process.wake()
         return opened
+
+    def _judge(self, opened: Opened, report: FolderReport | None) -> list[tuple[Record, Position]]:
+        """The folder is open, and nothing was written since."""
+        log, found, gone = self.whole_log()
+        self.world.opened(opened, log, found, gone, report, self.compacted())
+        return log
+
+    def _start_sidecar(self) -> VirtualLine:
+        ours, its = virtual_pair(room_bytes=self.world.line_bytes)
+        is_first = self.sidecar is None
+        self._line, self.sidecar = ours, SidecarProcess(self, its, is_first=is_first)
+        ours.stirred = self._stirred
+        ours.pump = self.sidecar.turn  # at the start, and at the end, nobody else runs
+        its.pump = self._answer
+        return ours
+
+    def _answer(self) -> None:
+        """While it opens, the sidecar asks what the broker makes of a checkpoint."""
+        assert self._opening is not None
+        self._opening._take_in()
+
+    def _stirred(self) -> None:
+        self._news_at = self.world.scheduler.now + self.world.disk.elapsed_us
+        self.process.due(self._news_at)
+
+    def lose_news(self) -> None:
+        """The sidecar dies before it could say what it has done."""
+        if self._line is not None and self.world.scheduler.now < self._news_at:
+            self._line._arrived.clear()
+
+    def die(self) -> None:
+        """Its descriptors go."""
+        self.process.kill()
+        self.disk.die()
+        if self._line is not None:
+            self._line.close()
 
     def _watch_appends(self, carrier: Carrier) -> None:
         """The model hears of a record when the engine lets go of it; the journal may have no room for it yet."""
@@ -136,12 +137,7 @@ class BrokerProcess:
     def _make_engine(self, now: int) -> BrokerEngine:
         return BrokerEngine("", now, make_streams=self._make_streams, nonce=self.world.salts.randbytes(16))
 
-    def _is_due(self, inner: FileJournal) -> Callable[[int, int], bool]:
-        """Checkpoints come by a number of records that a run of seconds reaches."""
-        checkpoints, wanted = inner._checkpoints, self.world.checkpoint_records
-        return lambda index, size: checkpoints._writer is None and index - checkpoints._counted_from[0] >= wanted
-
-    def _whole_log(self) -> tuple[list[tuple[Record, Position]], list[Damage], GivenBack]:
+    def whole_log(self) -> tuple[list[tuple[Record, Position]], list[Damage], GivenBack]:
         """Every record that the folder holds now, whatever a checkpoint spares; the holes; segments that are given back.
 
         No fault hits this look.
@@ -157,7 +153,7 @@ class BrokerProcess:
         holes = scan.known + scan.fresh
         return log, holes, gone
 
-    def _compacted(self) -> set[int]:
+    def compacted(self) -> set[int]:
         """Numbers of segments of which records may be gone, or shorter."""
         names = (parse_name(path.rpartition("/")[2]) for path in self.world.disk.live)
         return {name[0] for name in names if name is not None and name[1]}
@@ -185,7 +181,9 @@ class BrokerProcess:
 
     def _make_streams(self, sessions: Any, effects: Any) -> Streams:
         world = self.world
-        return Streams(sessions, effects, world.wall_ms_at, tail_bytes=world.tail_bytes)
+        return Streams(
+            sessions, effects, world.wall_ms_at, tail_bytes=world.tail_bytes, stream_bytes=world.stream_bytes
+        )
 
     def stop(self) -> None:
         """In order: what SIGTERM does."""
@@ -200,7 +198,6 @@ class BrokerProcess:
         if self.reads is not None:
             self.reads.close()
         self.journal.close()
-        self.world.truth.committed(self.journal.durable_index)
 
     # -- a turn ---------------------------------------------------------------------------------------------------
 
@@ -219,15 +216,13 @@ class BrokerProcess:
         now = world.scheduler.now
         due = self._next_due()
         self._receive(now)
+        self._hear_journal(now)
         self._hear_of_connections(now)
         if due is not None and due <= now:
             carrier.expire(due, now, self._drain)
             while self._suspects and self._suspects[0][0] <= now:
                 engine.suspect(SESSIONS, self._suspects.popleft()[1])
         carrier.carry_out(now)
-        if world.has_retention and now - self._forgot_at >= FORGET_US:
-            self._forgot_at = now
-            self._forget()
         if now - self._informed_at >= INFORM_US:
             self._informed_at = now
             carrier.read_again()
@@ -235,31 +230,26 @@ class BrokerProcess:
         engine.events()
         self.process.busy(world.disk.elapsed_us)
         due = self._next_due()
+        if self._has_journal_news:
+            self.process.due(self._news_at)
         if self.router.inbox or carrier.has_appended or (self.reads is not None and self.reads.is_answered):
             self.process.wake()
         elif due is not None:
             self.process.due(due)
 
-    def _forget(self) -> None:
-        """Work queues: what all groups have settled nobody wants any more, once that is durable."""
-        streams, journal = self.streams, self.journal
-        assert journal is not None
-        recorder = streams._recorder
-        if streams._dirty or recorder.failed or journal.durable_index < recorder.last_index:
-            return
-        for log in streams._catalog.by_id.values():
-            wanted = {group for stream, group in self.world.pairs if stream == log.name}
-            if not wanted or not wanted <= log.groups.keys():
-                continue
-            end = log.durable_next
-            known = self._forgotten.setdefault(log.id, Settled())
-            pieces = [piece for group in log.groups.values() for piece in group.settled.missing(0, end - 1)]
-            bounds = [(-1, -1), *merged(pieces), (end, end)]
-            done = [(before[1] + 1, after[0] - 1) for before, after in pairwise(bounds)]
-            new = [(first, last) for first, last in done if known.count(first, last) < last - first + 1]
-            for first, last in new:
-                known.add(first, last)
-            journal.forget([(log.id, first, last) for first, last in new])
+    @property
+    def _has_journal_news(self) -> bool:
+        """What the poll of the loop says of the line."""
+        line, journal = self._line, self.journal
+        if line is None or journal is None or line._is_closed or journal.fileno() < 0:
+            return False
+        return line.can_hear or line.can_send
+
+    def _hear_journal(self, now: int) -> None:
+        if self._has_journal_news and now >= self._news_at:
+            assert self.carrier is not None
+            assert self.journal is not None
+            self.carrier.hear(self.journal, now)
 
     def _next_due(self) -> int | None:
         assert self.carrier is not None

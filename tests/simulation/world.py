@@ -19,11 +19,13 @@ from tests.simulation.faults import SECOND, Fault
 from tests.simulation.live_actors import AdminActor, PublisherActor, ReplierActor, RequesterActor, SubscriberActor
 from tests.simulation.model import Model
 from tests.simulation.rogue import RogueMember, RogueProducer
+from tests.simulation.sidecar import SidecarProcess
 from tests.simulation.truth import LogTruth
 from tests.simulation.violation import Violation, require
 from zbroker.core.effects import SESSIONS
 from zbroker.core.slices import sliced
-from zbroker.store.faults import JournalError
+from zbroker.store.disk import Disk
+from zbroker.store.faults import FolderLocked, JournalError
 from zbroker.store.journal import FileJournal
 from zbroker.store.recovery import GivenBack
 from zbroker.store.verify import FolderReport
@@ -70,6 +72,7 @@ class World:
         self.served: dict[str, int] = {}
         self.wall_offset_ms = 0
         self.broker: BrokerProcess | None = None
+        self._orphans: list[SidecarProcess] = []  # whose broker has died
         self.clients: list[Client] = []
         self.trace_crc = 0
         self.lines: list[str] | None = [] if trace else None
@@ -87,11 +90,12 @@ class World:
         self.segment_bytes = shape.choice([32, 64, 256]) << 10
         self.tail_bytes = shape.choice([100_000, 400_000, 1 << 22])
         self.messages_per_turn = shape.choice([2, 16, 64])  # few: as libzmq has it when its thread was stopped, too
-        self.has_retention = self.chances.of("retention").random() < 0.6
+        self.stream_bytes = self.chances.of("retention").choice([0, 0, 30_000, 1 << 40])
         self.checkpoint_records = shape.choice([10, 60, 1 << 40])
         self._latency_us = shape.choice([20, 200, 3_000])
         self.network.weather.latency_us = shape.choice([(20, 100), (100, 2_000), (5_000, 40_000)])
         self.disk.sync_us = shape.choice([50, 1_000, 8_000])
+        self.line_bytes = self.chances.of("line").choice([3_000, 1 << 17])  # of the socketpair's buffer
         if shape.random() < 0.4:
             self.disk.short_writes = self.chances.of("short")
         streams = ["orders", "events"][: shape.randint(1, 2)]
@@ -103,7 +107,9 @@ class World:
         for number in range(shape.randint(1, 4)):
             stream, group = shape.choice(self.pairs)
             self.clients.append(MemberActor(self, f"member{number}", stream, group))
-        if shape.random() < 0.5 and not self.has_retention:  # it reads from the beginning, whatever groups have settled
+        if (
+            shape.random() < 0.5 and self.stream_bytes == 1 << 40
+        ):  # it reads from the beginning, whatever groups have settled
             self.clients.append(MemberActor(self, "reader", shape.choice(streams), ""))
         if shape.random() < 0.4:
             self._add_live(shape)
@@ -202,15 +208,14 @@ class World:
         self.broker.stop()
         self._bury(silent=False)
         self.model.stopped()
-        self.disk.crash()
         self.start_broker()
 
     # -- the broker's life ----------------------------------------------------------------------------------------
 
-    def make_journal(self) -> FileJournal:
+    def make_journal(self, disk: Disk | None = None) -> FileJournal:
         """Another opener of the same folder."""
         return FileJournal(
-            self.disk,
+            disk or self.disk,
             FOLDER,
             random_bytes=self.salts.randbytes,
             wall_ms=self.wall_ms,
@@ -229,12 +234,13 @@ class World:
             self.broker_died()
         except (JournalError, OSError) as error:
             self.coverage[f"start_{type(error).__name__}"] += 1
-            require(self._may_fail_to_start(), f"4: the broker does not start: {error}")
+            require(self._may_fail_to_start(error), f"4: the broker does not start: {error}")
             self._bury(silent=False)
-            self.disk.crash()
             self._start_later(SECOND)
 
-    def _may_fail_to_start(self) -> bool:
+    def _may_fail_to_start(self, error: Exception) -> bool:
+        if isinstance(error, FolderLocked):
+            return bool(self._orphans)  # the sidecar of the broker before is finishing
         return not self._is_over and bool(
             self.injected["no_space"] + self.injected["full_disk"] + self.injected["sync_error"]
         )
@@ -256,11 +262,55 @@ class World:
         self.model.crashed()
         self._bury(silent=silent)
         if silent:
+            self._kill_orphans()
             self.disk.power_cut(self.chances.of(f"power/{self.scheduler.now}"))
-        else:
-            self.disk.crash()
+        self.disk.cut_after = None
         self.coverage[f"died_{self._doom}"] += 1
         self._start_later(self._fate.choice([50_000, 500_000, 3 * SECOND]))
+
+    def orphan(self) -> None:
+        """Kill the broker alone: its sidecar finishes, and goes."""
+        broker = self.broker
+        if broker is None or broker.sidecar is None:
+            return
+        self._orphans.append(broker.sidecar)
+        broker.sidecar = None
+        self._doom = "orphaning"
+        self.broker_died()
+
+    def doom_sidecar(self, random: Random) -> None:
+        """Kill the sidecar alone, at once or in the midst of its next calls to the disk."""
+        self._doom = "sidecar"
+        sidecar = None if self.broker is None else self.broker.sidecar
+        if sidecar is not None and random.random() < 0.7:
+            self.disk.cut_after = random.randint(0, 12)
+        elif sidecar is not None:
+            self.sidecar_cut(sidecar)
+
+    def sidecar_cut(self, sidecar: SidecarProcess) -> None:
+        """It was killed between two calls to the disk, or in one; with it whoever was meant to."""
+        if sidecar in self._orphans:
+            self._orphans.remove(sidecar)
+            sidecar.die()
+            self.disk.cut_after = None
+        elif self._doom != "sidecar" or self.broker is None:
+            self.broker_died()
+        else:
+            self.coverage["died_sidecar"] += 1
+            self.disk.cut_after = None
+            self.broker.lose_news()
+            sidecar.die()
+
+    def orphan_left(self, sidecar: SidecarProcess) -> None:
+        """It has finished."""
+        if sidecar in self._orphans:
+            self._orphans.remove(sidecar)
+            self.coverage["orphan_finished"] += 1
+
+    def _kill_orphans(self) -> None:
+        for sidecar in self._orphans:
+            sidecar.die()
+        self._orphans.clear()
 
     def stop_broker(self, random: Random) -> None:
         """In order, and again."""
@@ -277,12 +327,12 @@ class World:
             self.model.crashed()
         else:
             assert broker.carrier is not None
-            if broker.carrier._held or broker.carrier.is_failed:
+            assert broker.journal is not None
+            if broker.journal._unconfirmed or broker.carrier.is_failed:
                 self.model.crashed()  # the disk was full, or worse: what waited for room is gone
             else:
                 self.model.stopped()
         self._bury(silent=False)
-        self.disk.crash()
         self._start_later(random.choice([50_000, 2 * SECOND]))
 
     def _bury(self, *, silent: bool) -> None:
@@ -291,7 +341,9 @@ class World:
         if broker.engine is not None:
             for name, count in broker.engine._sessions.refused.items():
                 self.coverage[f"error_{name}"] += count
-        broker.process.kill()
+        broker.die()
+        if broker.sidecar is not None:
+            broker.sidecar.die()
         broker.router.close(self._fate, silent=silent)
 
     @property

@@ -182,6 +182,7 @@ def _operations(groups: Iterable[Group]) -> Iterator[tuple[list[object], int]]:
             ("acked", merged(dirty.acked)),
             ("dead", merged(dirty.dead)),
             ("lost", merged(dirty.lost)),
+            ("expired", merged(dirty.expired)),
             ("attempts", dirty.attempts),
         )
         for what, ranges in named:

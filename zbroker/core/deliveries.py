@@ -209,7 +209,7 @@ class Deliveries:
             missing = self._missing(log, number, piece)
             if missing is None:
                 break
-            self._lose(feed, piece, missing)
+            self._pass_over(feed, piece, number, missing)
             piece = feed.next_piece()
         if piece is None:
             return None
@@ -233,6 +233,19 @@ class Deliveries:
             return None
         first = batch.base + batch.run(piece.first - batch.base)[0]
         return min(first - 1, piece.last) if first > piece.first else None
+
+    def _pass_over(self, feed: Feed, piece: Piece, number: int, last: int) -> None:
+        """What damage took is told; what was given up, nobody who comes later is owed."""
+        is_lost = (feed.log.id, number) in self._damaged
+        if not is_lost:
+            is_lost, last = feed.log.fate(piece.first, last)
+        if is_lost:
+            self._lose(feed, piece, last)
+        elif feed.group is None:
+            feed.cursor = last + 1
+        else:
+            feed.group.drop_expired(piece, last)
+            self._dirty[feed.group] = None
 
     def _lose(self, feed: Feed, piece: Piece, last: int) -> None:
         if feed.group is None:

@@ -69,19 +69,20 @@ class Lease:
 class Dirty:
     """What the journal does not know of a group yet: absolute operations in the making."""
 
-    __slots__ = ("acked", "attempts", "dead", "delivered", "lost")
+    __slots__ = ("acked", "attempts", "dead", "delivered", "expired", "lost")
 
     def __init__(self) -> None:
         self.acked: list[Range] = []
         self.dead: list[Range] = []
         self.lost: list[Range] = []
+        self.expired: list[Range] = []
         self.attempts: list[Piece] = []
         self.delivered = False
 
     @property
     def settles(self) -> bool:
         """Whether something is in it that should not wait."""
-        return bool(self.acked or self.dead or self.lost)
+        return bool(self.acked or self.dead or self.lost or self.expired)
 
 
 class Group:
@@ -176,6 +177,12 @@ class Group:
         self.lost += self.settled.add(piece.first, last)
         self.dirty.lost.append((piece.first, last))
 
+    def drop_expired(self, piece: Piece, last: int) -> None:
+        """The beginning of the next piece, up to `last`, was given up before this group asked for it."""
+        self._take(piece, last)
+        self.expired += self.settled.add(piece.first, last)
+        self.dirty.expired.append((piece.first, last))
+
     # -- what becomes of it ---------------------------------------------------------------------------------------
 
     def settle(self, lease: Lease, ranges: list[Range], action: str, due: int | None = None) -> int:
@@ -267,10 +274,11 @@ class Group:
                     self._tries[offset] = max(item[2], self._tries.get(offset, 0))
                 continue
             new = self.settled.add(max(item[0], self.start), item[1])
-            self.cursor = max(self.cursor, item[1] + 1) if what != "lost" else self.cursor
+            self.cursor = self.cursor if what in ("lost", "expired") else max(self.cursor, item[1] + 1)
             self.acked += new if what == "acked" else 0
             self.dead += new if what == "dead" else 0
             self.lost += new if what == "lost" else 0
+            self.expired += new if what == "expired" else 0
 
     def opened(self, next_offset: int) -> None:
         """What was delivered and is not settled waits to be delivered again, counting the attempts before the stop."""

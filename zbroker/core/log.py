@@ -82,23 +82,29 @@ class StreamLog:
         self._places[number] = _place_of(position)
         self._sizes[number] = position.size
 
-    def move(self, base: int, position: Position | None) -> None:
+    def move(self, base: int, position: Position | None) -> tuple[int, int]:
         """The batch with this first offset lies elsewhere; None: nobody wanted it, and it is gone.
 
         What is gone keeps its 40 bytes here until the next start: taking it out would move all that come after it.
+
+        Returns:
+            The batch's number, and by how much its record has grown.
         """
         number = self.find(base)
-        if number >= self.placed or self._bases[number] != base:
-            return
+        if number >= self.placed or self._bases[number] != base or self.is_gone(number):
+            return number, 0
+        before = self._sizes[number]
         if position is None:
             self._places[number] = self._sizes[number] = 0
         else:
             self.place(number, position)
+        return number, self._sizes[number] - before
 
     def give_up(self, first: int, last: int) -> None:
-        """Nobody is owed these any more; whole batches."""
+        """Nobody is owed these any more: batches that lie wholly among them are gone."""
         for number in range(self.find(first), self.find(last + 1)):
-            self._places[number] = self._sizes[number] = 0
+            if first <= self._bases[number]:
+                self._places[number] = self._sizes[number] = 0
 
     def is_gone(self, number: int) -> bool:
         """Whether the batch is not stored any more."""
@@ -160,6 +166,13 @@ class StreamLog:
         self.restore([array(code, [value]) for code, value in zip(COLUMNS, values, strict=True)])
 
     # -- damage -------------------------------------------------------------------------------------------------------
+
+    def fate(self, first: int, last: int) -> tuple[bool, int]:
+        """Of offsets without a batch: whether damage took the first one, else it was given up; and up to which that holds."""
+        place = bisect_right(self.lost, first, key=lambda lost: lost[0])
+        if place and first <= self.lost[place - 1][1]:
+            return True, min(last, self.lost[place - 1][1])
+        return False, min(last, self.lost[place][0] - 1) if place < len(self.lost) else last
 
     def lose(self, first: int, last: int) -> None:
         """Damage took these offsets. Those at the end are jumped over: an offset never holds two values."""

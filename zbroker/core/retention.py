@@ -1,4 +1,4 @@
-"""What streams give up: beyond a number of bytes, the oldest batches that every group has settled. No I/O, no record.
+"""What streams give up: beyond a number of bytes, the oldest messages that every group has settled. No I/O, no record.
 
 Streams made by first use keep so much for replay; what a group has not settled stays, however much that is. After a restart
 the journal is told again: of offsets without a batch, which were given up before, or lost.
@@ -6,6 +6,7 @@ the journal is told again: of offsets without a batch, which were given up befor
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from patterns.wire.settled import Range, Settled, merged
@@ -50,24 +51,32 @@ class _Account:
         return gaps
 
     def give_up(self, bytes_max: int, left: int) -> list[Range]:
-        """The oldest batches that nobody is owed, until bytes_max is kept or so many were looked at."""
+        """Of the oldest batches what nobody is owed, until bytes_max is kept or so many were looked at."""
         log, found = self.log, []
         end = min(self.counted, self.looked + left)
         while self.looked < end and self.bytes > bytes_max:
-            number = self.looked
-            first, last = log.base(number), log.end(number) - 1
-            if last >= log.durable_next:
+            if log.end(self.looked) > log.durable_next:
                 break  # confirms of it are still to come
-            if self._is_settled(first, last) and (count := self.given_up.add(first, last)):
-                self.gone += count
-                self.bytes -= log.size(number)
-                found.append((first, last))
+            found += self._give_up(self.looked)
             self.looked += 1
         log.kept_from = self.given_up.floor
         return found
 
-    def _is_settled(self, first: int, last: int) -> bool:
-        return all(group.settled.count(first, last) > last - first for group in self.log.groups.values())
+    def _give_up(self, number: int) -> list[Range]:
+        """What nobody is owed of one batch. Its bytes count until all of it is, or the journal has cut the rest out."""
+        log = self.log
+        first, last = log.base(number), log.end(number) - 1
+        kept = last - first + 1 - self.given_up.count(first, last)
+        owed = merged([gap for group in log.groups.values() for gap in group.settled.missing(first, last)])
+        free = list(_between(first, last, owed))
+        gone = sum(self.given_up.add(*run) for run in free)
+        if not gone:
+            return []
+        self.gone += gone
+        if gone == kept:
+            self.bytes -= log.size(number)
+            return [(first, last)]  # whole, so that it is known to be gone
+        return free
 
     def is_done(self, bytes_max: int) -> bool:
         """Whether there is nothing more to do until something is added or settled."""
@@ -130,7 +139,23 @@ class Retention:
                 del self._due[log]
         return found
 
+    def resized(self, log: StreamLog, number: int, by: int) -> None:
+        """The journal has written a batch anew, so many bytes larger; or it is gone."""
+        account = self._accounts.get(log.id)
+        if account is not None and number < account.counted:
+            account.bytes += by
+
     def kept_bytes(self, log: StreamLog) -> int:
         """Of records that are kept, as far as they were counted."""
         account = self._accounts.get(log.id)
         return account.bytes if account is not None else 0
+
+
+def _between(first: int, last: int, gaps: list[Range]) -> Iterator[Range]:
+    """What is left of first to last without the gaps, which are in order."""
+    for gap_first, gap_last in gaps:
+        if first < gap_first:
+            yield first, gap_first - 1
+        first = gap_last + 1
+    if first <= last:
+        yield first, last

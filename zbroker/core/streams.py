@@ -340,7 +340,7 @@ class Streams:
         for move in moves:
             log = self._catalog.by_id.get(move.stream_id)
             if log is not None:
-                log.move(move.base_offset, move.position)
+                self._retention.resized(log, *log.move(move.base_offset, move.position))
 
     def persisted(self, index: int, now: int) -> None:
         """Everything up to index is on disk: confirm it, promise it, deliver it."""
