@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from patterns.sync import Admin, Replier, Subscriber
+from patterns.sync import Admin, Producer, Publisher, Replier, Subscriber
 from tests.processes import Broker
+from tests.sockets.terminal import CTRL_C, Terminal
 
 ZBROKER = [sys.executable, "-m", "zbroker"]
 
@@ -51,6 +52,35 @@ def test_to_look_into_a_stream_that_is_not_there_does_not_make_it(broker: Broker
     assert done.returncode == 75
     with Admin(broker.url) as admin:
         assert "nosuch" not in admin.status()["streams"]
+
+
+@pytest.mark.parametrize("command", ["receive kept", "receive kept --group g", "sub 'live.>'"])
+def test_it_ends_with_the_reader_of_its_output_though_nothing_more_comes(broker: Broker, command: str) -> None:
+    with Producer(broker.url, "kept") as producer:
+        producer.send(1)
+    script = f"{' '.join(ZBROKER)} {command} --url {broker.url} | head -n 1; echo ${{PIPESTATUS[0]}}"
+    with Publisher(broker.url) as publisher, subprocess.Popen(["bash", "-c", script], stdout=subprocess.PIPE) as shell:
+        if command.startswith("sub"):
+            publisher.wait_for_subscribers(1, 30)
+            publisher.publish("live.a", 1)
+        output, _ = shell.communicate(timeout=60)
+    assert output.split() in ([b"1", b"141"], [b"live.a", b"1", b"141"])
+
+
+@pytest.mark.parametrize(
+    ("command", "words"), [("receive", b"reading stream 'quiet'"), ("sub", b"listening for 'quiet'")]
+)
+def test_on_a_terminal_it_is_said_that_nothing_is_wrong(broker: Broker, command: str, words: bytes) -> None:
+    with Terminal(command, "quiet", "--url", broker.url) as terminal:
+        terminal.read_until(lambda drawn: words in drawn and b"Ctrl-C ends it" in drawn)
+        terminal.press(CTRL_C)
+        assert terminal.end() == 130
+
+
+def test_in_a_pipe_nothing_of_the_kind_is_said(broker: Broker) -> None:
+    with Producer(broker.url, "piped") as producer:
+        producer.send(1)
+    assert run("receive", "piped", "--count", "1", url=broker.url).stderr == b""
 
 
 @pytest.mark.parametrize("imports", [5, 20, 50, 80, 110, 140, 170])

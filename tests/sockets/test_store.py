@@ -83,5 +83,5 @@ def test_a_bad_line_is_named_and_those_before_it_are_stored(tmp_path: Path) -> N
     assert done.returncode == 1
     text = done.stderr.decode()
     assert "line 3" in text
-    assert "1 messages before it" in text
+    assert "1 message before it" in text
     assert store("export", tmp_path / "data").stdout.count(b'"n"') == 1

@@ -181,7 +181,8 @@ def broker_options(command: _F) -> _F:
 
 
 def timeout_option(help: str, default: float | None = None) -> Callable[[_F], _F]:
-    """--timeout S."""
+    """--timeout S; the help tells the default."""
+    help += f"  [{'no limit' if default is None else f'{default:g}'}]"
     return click.option("--timeout", "timeout_s", type=seconds, metavar="S", default=default, help=help)
 
 

@@ -43,7 +43,7 @@ _GATHER_S = 1.0  # peer to peer subscribers come by themselves every 0.1 s or so
     help="Wait for N subscribers before publishing; if they do not come in time, nothing is published and the exit "
     "status is 75. Without it, peer to peer, one is waited for up to a second, and it is published all the same.",
 )
-@timeout_option("How long to wait for the subscribers, and again until the broker has taken it all, in seconds.  [5]", default=5.0)  # fmt: skip
+@timeout_option("How long to wait for the subscribers, and again until the broker has taken it all, in seconds.", default=5.0)  # fmt: skip
 @insecure_option
 def pub(
     topic: str, body: str, url: str, as_json: bool, raw: bool, audience: int | None, timeout_s: float, insecure: bool

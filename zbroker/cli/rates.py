@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from zbroker.cli.answer import Group, Guard, Status
-from zbroker.cli.words import cleaned, columns_of, fitted
+from zbroker.cli.words import cleaned, columns_of, counted, fitted
 
 _GAP: Final = 2
 _NAME_COLUMNS_MIN: Final = 12
@@ -90,8 +90,7 @@ def _lines(frame: Mapping[str, Any], columns: int) -> Iterator[str]:
     memory = frame["memory_bytes"]
     facts = [f"{name} {_figure(value)}/s" for name, value in frame["rates"].items()]
     facts += [
-        f"{count} {cleaned(role)}" if role != "total" else f"{count} sessions"
-        for role, count in frame["sessions"].items()
+        cleaned(counted(count, role if role != "total" else "session")) for role, count in frame["sessions"].items()
     ]
     facts += [f"connections {_figure(frame['connections'])}", f"cuts {frame['cuts']}"]
     facts += [f"memory {memory / _MIB:.0f} MiB"] if memory else []

@@ -18,6 +18,7 @@ from zbroker.cli.command import (
     stream_options,
     timeout_option,
 )
+from zbroker.cli.listening import announce, take
 from zbroker.cli.output import Printer
 from zbroker.cli.until import Until
 from zbroker.cli.words import say
@@ -83,6 +84,7 @@ def receive(
     credit = min(count or _CREDIT, _CREDIT)
     with closing(Consumer(url, stream, group=group, start=start, credit=credit, codec=codec_for(raw))) as consumer:
         consumer.ready(until.at_most(_CONNECT_S))
+        announce(f"reading stream {stream!r} at {url}, and waiting for more")
         try:
             _print(consumer, printer, until, acks=group is not None and not no_ack)
         finally:
@@ -96,7 +98,7 @@ def _group(name: str) -> str:
 
 def _print(consumer: Consumer, printer: Printer, until: Until, *, acks: bool) -> None:
     while until.goes_on:
-        delivery = consumer.receive(until.remaining_s)
+        delivery = take(consumer.receive, until)
         if delivery is None:
             until.time_is_up("messages")
             return

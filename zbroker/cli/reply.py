@@ -26,7 +26,7 @@ from zbroker.cli.command import (
 )
 from zbroker.cli.output import Printer
 from zbroker.cli.until import Until
-from zbroker.cli.words import say
+from zbroker.cli.words import counted, say
 
 if TYPE_CHECKING:
     from patterns.sync import IncomingRequest, Replier
@@ -86,7 +86,8 @@ def reply(
             request = replier.receive(until.remaining_s)
             if request is None:
                 if goodbye.is_said:
-                    say(f"service {service!r} is not offered any more; {until.done} requests were answered")
+                    answered = counted(until.done, "request was answered", "requests were answered")
+                    say(f"service {service!r} is not offered any more; {answered}")
                 else:
                     until.time_is_up("requests")
                 return

@@ -12,6 +12,7 @@ from zbroker.cli.command import ClientCommand, client_options, closing, name_che
 from zbroker.cli.exits import FAILED, end
 from zbroker.cli.lines import at_line, bodies_of, standard_input
 from zbroker.cli.output import Printer
+from zbroker.cli.words import counted
 
 
 @click.command(cls=ClientCommand)
@@ -35,7 +36,8 @@ def request(
 ) -> None:  # fmt: skip
     """Ask SERVICE and print its reply; BODY is JSON text, and `-` asks once for each line of standard input, in order.
 
-    Peer to peer it connects. A BODY that begins with `-` goes behind `--`. Exit status 69: nobody offers the service.
+    Peer to peer it connects. A BODY that begins with `-` goes behind `--`. Exit status 69: nobody offers the service;
+    for a first replier it is waited 1 s, or nine tenths of --timeout if that is less.
 
     \b
     zbroker request price '{"sku": 7}' --url zb://localhost --timeout 2
@@ -63,4 +65,4 @@ def request(
         except ZbrokerError as error:
             if lines is None or (done == 0 and not isinstance(error, BadBody)):
                 raise
-            end(FAILED, at_line(lines, error, f"{done} requests were answered"))
+            end(FAILED, at_line(lines, error, counted(done, "request was answered", "requests were answered")))

@@ -25,6 +25,7 @@ from zbroker.cli.exits import FAILED, end, status_of
 from zbroker.cli.lines import Lines, at_line, bodies_of, standard_input
 from zbroker.cli.output import Printer
 from zbroker.cli.progress import progress_bar
+from zbroker.cli.words import counted
 
 if TYPE_CHECKING:
     from patterns.sync import Posted, Producer, Receipt
@@ -124,7 +125,10 @@ class _Sender:
                 raise
             self._settle()
         except ZbrokerError as error:
-            end(self._status(error), at_line(lines, error, f"{self._confirmed} messages are confirmed"))
+            end(
+                self._status(error),
+                at_line(lines, error, counted(self._confirmed, "message is confirmed", "messages are confirmed")),
+            )
 
     def _post(self, body: object) -> None:
         self._posted.append(self._producer.post(body, key=self._key))

@@ -10,7 +10,7 @@ import click
 from zbroker.cli.answer import Fact, Guard, Journal, Status, as_told, understood
 from zbroker.cli.bodies import line_of
 from zbroker.cli.command import ClientCommand, broker_options, timeout_option
-from zbroker.cli.words import cleaned, columns_of, size_of, time_of
+from zbroker.cli.words import cleaned, columns_of, counted, size_of, time_of
 
 _COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "streams": ("messages", "bytes", "first_offset", "next_offset", "producers", "groups", "lost"),
@@ -45,9 +45,11 @@ def lines_of(found: Status) -> Iterator[str]:
         yield cleaned(f"warning: {warning}")
     sessions = dict(found.sessions)
     total = sessions.pop("total", 0)
-    roles = "".join(f"{', ' if at else ': '}{count} {role}" for at, (role, count) in enumerate(sessions.items()))
+    roles = "".join(
+        f"{', ' if at else ': '}{counted(count, role)}" for at, (role, count) in enumerate(sessions.items())
+    )
     yield cleaned(
-        f"broker of epoch {found.epoch}, up {time_of(found.uptime_ms // 1_000 * 1_000_000)}, {total} sessions{roles}"
+        f"broker of epoch {found.epoch}, up {time_of(found.uptime_ms // 1_000 * 1_000_000)}, {counted(total, 'session')}{roles}"
     )
     for section, columns in _COLUMNS.items():
         yield from _table(section, columns, getattr(found, section))
@@ -79,7 +81,7 @@ def _journal_warnings(journal: Journal) -> Iterator[str]:
     if journal.full:
         yield "the journal is full: producers are refused until there is space"
     if journal.damage:
-        yield f"the journal is damaged: {len(journal.damage)} places; see --json"
+        yield f"the journal is damaged: {counted(len(journal.damage), 'place')}; see --json"
     yield from journal.warnings
 
 

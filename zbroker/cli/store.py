@@ -21,7 +21,7 @@ from zbroker.cli.command import ClientCommand
 from zbroker.cli.exits import FAILED, UNAVAILABLE, UNHEALTHY, end
 from zbroker.cli.progress import progress_bar
 from zbroker.cli.suggestions import Group
-from zbroker.cli.words import cleaned, say
+from zbroker.cli.words import cleaned, counted, say
 
 if TYPE_CHECKING:
     from patterns.wire.records import Damage
@@ -80,7 +80,7 @@ def verify(folder: Path, as_json: bool) -> None:
     if not report.is_whole:
         places = len(report.damage or report.known) + len(report.cut_short)
         places += report.unusable
-        end(UNHEALTHY, f"{folder} is damaged: {places} places; a broker starts on it, and serves the rest")
+        end(UNHEALTHY, f"{folder} is damaged: {counted(places, 'place')}; a broker starts on it, and serves the rest")
 
 
 @store.command(cls=StoreCommand)
@@ -172,8 +172,9 @@ def import_(folder: Path, file: Path, stream: str | None) -> None:
                     importer.add(imported(text, stream, wall_ms()))
                 except ZbrokerError as error:
                     importer.close()
-                    end(FAILED, f"line {number}: {error}; {importer.stored} messages before it are stored")
-    say(f"{importer.stored} messages stored in {folder}")
+                    stored = counted(importer.stored, "message")
+                    end(FAILED, f"line {number}: {error}; {stored} before it stored")
+    say(f"{counted(importer.stored, 'message')} stored in {folder}")
 
 
 @contextmanager

@@ -20,9 +20,10 @@ from zbroker.cli.command import (
     name_checked,
     timeout_option,
 )
+from zbroker.cli.listening import announce, take
 from zbroker.cli.output import Printer
 from zbroker.cli.until import Until
-from zbroker.cli.words import cleaned, say
+from zbroker.cli.words import cleaned, counted, say
 
 if TYPE_CHECKING:
     from patterns.sync import Subscriber
@@ -62,16 +63,18 @@ def sub(
     with closing(Subscriber(url, pattern, codec=codec_for(raw), overflow=overflow)) as subscriber:
         if is_brokered(url):
             subscriber.ready(until.at_most(_CONNECT_S))
+        announce(f"listening for {pattern!r} at {url}")
         try:
             _print(subscriber, printer, until, with_topic=not raw)
         finally:
             if subscriber.lost or subscriber.interruptions:
-                say(f"missed: {subscriber.lost} messages, and {subscriber.interruptions} breaks of unknown size")
+                breaks = counted(subscriber.interruptions, "break")
+                say(f"missed: {counted(subscriber.lost, 'message')}, and {breaks} of unknown size")
 
 
 def _print(subscriber: Subscriber, printer: Printer, until: Until, *, with_topic: bool) -> None:
     while until.goes_on:
-        message = subscriber.receive(until.remaining_s)
+        message = take(subscriber.receive, until)
         if message is None:
             until.time_is_up("messages")
             return

@@ -24,7 +24,7 @@ def test_names_of_others_reach_no_terminal_raw_and_stay_in_line() -> None:
 
 
 def test_empty_sections_are_left_out() -> None:
-    assert list(lines_of(EMPTY)) == ["broker of epoch 3, up 1 d 1 h 1 min 1 s, 1 sessions: 1 admin"]
+    assert list(lines_of(EMPTY)) == ["broker of epoch 3, up 1 d 1 h 1 min 1 s, 1 session: 1 admin"]
 
 
 def test_warnings_come_first() -> None:

@@ -90,6 +90,16 @@ def test_with_insecure_it_is_bound(command: tuple[str, ...]) -> None:
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.parametrize(
+    ("command", "default"),
+    [("pub", "5"), ("sub", "no limit"), ("request", "5"), ("reply", "no limit"), ("send", "10"), ("receive", "no limit"),
+     ("status", "5"), ("top", "5")],
+)  # fmt: skip
+def test_help_tells_how_long_is_waited_unasked(command: str, default: str) -> None:
+    words = " ".join(run(command, "--help").stdout.split())
+    assert f"[{default}]" in words[words.index("--timeout S") :]
+
+
 @pytest.mark.parametrize("command", ["send", "receive", "status", "top"])
 def test_help_promises_no_peer_to_peer_where_there_is_none(command: str) -> None:
     assert "tcp://" not in run(command, "--help").stdout
