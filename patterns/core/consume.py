@@ -344,7 +344,9 @@ class ConsumerEngine(ClientEngine):
     def _not_told(self, place: str, *, is_ours: bool) -> ZbrokerError:
         """Why an ack cannot be confirmed now."""
         if is_ours:
-            return StaleLease(f"{place}: no broker confirms anything now; if we still hold it when one is back, it is acked")
+            return StaleLease(
+                f"{place}: no broker confirms anything now; if we still hold it when one is back, it is acked"
+            )
         return StaleLease(f"{place} is not ours any more: its lease ran out or was given back, or all of it is settled")
 
     # -- time: a handler that computes keeps its leases -------------------------------------------------------------

@@ -9,6 +9,7 @@ from patterns.wire import errors as wire_errors
 from patterns.wire import limits
 from patterns.wire.messages import KINDS, Columns, Role
 from tests.unit.wire import spec
+from zbroker.core.requests import ANSWERS_OWED_MAX
 
 HEADER_NAMES = {"NO_SESSION": "NoSessionHeader", "ERROR": "ErrorHeader"}
 OPTIONAL_IN_SPEC = {"count"}  # one body: SPEC.md says so in words, the code in a default
@@ -97,6 +98,7 @@ def test_every_role_of_the_spec_is_in_the_code_and_the_reverse():
         ("leases in `resume`, ranges in a SETTLE", "10,000", limits.RANGES_MAX == 10_000),
         ("errors, PONGs and RESULTs that a peer has not read", "256,", limits.REPLIES_UNREAD_MAX == 256),
         ("errors, PONGs and RESULTs that a peer has not read", "1,024 ", limits.REPLIES_UNREAD_CUT == 1_024),
+        ("answers that a replier owes for requests that nobody waits for any more", "4,096", ANSWERS_OWED_MAX == 4_096),
         ("HELLOs on one connection", "256", limits.REPLIES_UNREAD_MAX == 256),
         (
             "parts of one reply ahead of what C had",
@@ -122,7 +124,7 @@ def test_a_limit_of_the_spec_is_the_codes(name, stated, value):
 
 
 def test_the_spec_lists_no_limit_that_this_test_forgets():
-    assert len(spec.rows("| limit |")) - 1 == 16
+    assert len(spec.rows("| limit |")) - 1 == 17
 
 
 @pytest.mark.parametrize(
