@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from patterns.sync import Admin, Producer, Publisher, Replier, Subscriber
-from tests.processes import Broker
+from tests.processes import Broker, until
 from tests.sockets.terminal import CTRL_C, Terminal
 
 ZBROKER = [sys.executable, "-m", "zbroker"]
@@ -81,6 +82,26 @@ def test_in_a_pipe_nothing_of_the_kind_is_said(broker: Broker) -> None:
     with Producer(broker.url, "piped") as producer:
         producer.send(1)
     assert run("receive", "piped", "--count", "1", url=broker.url).stderr == b""
+
+
+def completions(words: str, url: str) -> list[str]:
+    """What bash would offer for the last of these words."""
+    environment = {
+        **os.environ, "_ZBROKER_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1),
+        "ZBROKER_URL": url,
+    }  # fmt: skip
+    done = subprocess.run(ZBROKER, env=environment, capture_output=True, timeout=60, check=False)
+    assert done.stderr == b""
+    return [line.partition(",")[2] for line in done.stdout.decode().split()]
+
+
+def test_the_shell_completes_streams_of_a_broker_that_answers(broker: Broker) -> None:
+    with Producer(broker.url, "invoices") as producer:
+        producer.send(1)
+    for command in ("send", "receive"):
+        until(lambda command=command: completions(f"zbroker {command} invo", broker.url) == ["invoices"])  # type: ignore[misc]
+    assert completions("zbroker receive invo", "zb://127.0.0.1:1") == []
+    assert completions("zbroker receive invo", "no address") == []
 
 
 @pytest.mark.parametrize("imports", [5, 20, 50, 80, 110, 140, 170])

@@ -9,7 +9,7 @@ import click
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print the script that completes commands and options in SHELL.
+    """Print the script that completes commands and options in SHELL, and streams if the broker answers at once.
 
     \b
     bash: eval "$(zbroker completion bash)"          in ~/.bashrc

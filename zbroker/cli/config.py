@@ -9,6 +9,7 @@ from typing import Any
 import click
 import msgspec
 
+from patterns.wire.address import BROKER_PORT
 from zbroker.cli.command import ClientCommand
 from zbroker.cli.settings import settings_of, settings_options
 from zbroker.cli.suggestions import Group
@@ -32,7 +33,7 @@ def show(origin: bool, as_json: bool, **flags: Any) -> None:
     """Print the settings that `zbroker run` would have here, with the same flags.
 
     What is printed is TOML: a zbroker.toml that says the same. Settings that no broker can have are shown too; then
-    the fault is told, and the exit status is 78.
+    the fault is told, and the exit status is 78. What "auto" comes to stands behind it (with --origin --json: as `auto`).
 
     \b
     zbroker config show --origin
@@ -54,11 +55,20 @@ def _fields(settings: Settings, *, origin: bool) -> dict[str, Any]:
         return values
     return {
         key: {"value": value, "source": settings.origins[key].source, "name": settings.origins[key].name}
+        | ({"auto": getattr(settings.options, f"{key}_address") or "off"} if value == "auto" else {})
         for key, value in values.items()
     }
 
 
 def _lines(settings: Settings, *, origin: bool) -> Iterator[str]:
     for key, value in msgspec.structs.asdict(settings.options).items():
-        comment = f"  # {settings.origins[key]}" if origin else ""
+        notes = [str(settings.origins[key])] if origin else []
+        notes += [f"auto is {_meaning(settings, key)}"] if value == "auto" else []
+        comment = f"  # {'; '.join(notes)}" if notes else ""
         yield f"{key} = {json.dumps(value, ensure_ascii=False)}{comment}"  # printable JSON of one value is TOML too
+
+
+def _meaning(settings: Settings, key: str) -> str:
+    """What `auto` comes to, with these settings."""
+    address: str | None = getattr(settings.options, f"{key}_address")
+    return address or f"off, because bind names another port than {BROKER_PORT}"

@@ -20,6 +20,7 @@ from zbroker.cli.command import (
 )
 from zbroker.cli.listening import announce, take
 from zbroker.cli.output import Printer
+from zbroker.cli.stream_names import complete_stream
 from zbroker.cli.until import Until
 from zbroker.cli.words import say
 
@@ -46,7 +47,9 @@ def start_of(text: str) -> str | int | datetime:
 
 
 @click.command(cls=ClientCommand)
-@click.argument("stream", callback=name_checked(lambda name: check_name(name, "stream")))
+@click.argument(
+    "stream", callback=name_checked(lambda name: check_name(name, "stream")), shell_complete=complete_stream
+)
 @stream_options
 @click.option(
     "--group",

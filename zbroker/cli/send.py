@@ -25,6 +25,7 @@ from zbroker.cli.exits import FAILED, end, status_of
 from zbroker.cli.lines import Lines, at_line, bodies_of, standard_input
 from zbroker.cli.output import Printer
 from zbroker.cli.progress import progress_bar
+from zbroker.cli.stream_names import complete_stream
 from zbroker.cli.words import counted
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ _UNDER_WAY_MAX: Final = 8_192  # messages without a confirm; a batch of small on
 
 
 @click.command(cls=ClientCommand)
-@click.argument("stream", callback=name_checked(lambda name: check_name(name, "stream")))
+@click.argument(
+    "stream", callback=name_checked(lambda name: check_name(name, "stream")), shell_complete=complete_stream
+)
 @click.argument("body", required=False)
 @stream_options
 @click.option(

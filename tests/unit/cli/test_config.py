@@ -77,3 +77,11 @@ def test_wrong_usage_is_told() -> None:
     assert show("--memory-bytes", "-1").exit_code == USAGE
     assert "with K, M or G" in show("--memory-bytes", "1T").stderr
     assert show("--data", "x", "--no-data").exit_code == USAGE
+
+
+def test_what_auto_comes_to_stands_behind_it() -> None:
+    assert 'xsub = "auto"  # auto is tcp://127.0.0.1:7701' in show().stdout.splitlines()
+    other = show("--origin", "--bind", "tcp://127.0.0.1:7800").stdout.splitlines()
+    assert 'xpub = "auto"  # default; auto is off, because bind names another port than 7700' in other
+    found = json.loads(show("--json", "--origin").stdout)
+    assert found["xpub"] == {"value": "auto", "source": "default", "name": None, "auto": "tcp://127.0.0.1:7702"}
