@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import Any
 
 from zbroker.testing.disk import SECTOR_BYTES, Inode, VirtualDisk
 
@@ -146,3 +147,29 @@ class FaultyDisk(VirtualDisk):
     def pwritev(self, handle: int, parts: Sequence[bytes], offset: int) -> int:
         self._call("pwritev")
         return self.pwrite(handle, b"".join(parts), offset)
+
+
+class ProcessDisk:
+    """The disk as one process has it: handles, and so locks, go with the process."""
+
+    def __init__(self, disk: FaultyDisk) -> None:
+        self._disk = disk
+        self._handles: set[int] = set()
+
+    def open(self, path: str, create: bool = False) -> int:
+        handle = self._disk.open(path, create)
+        self._handles.add(handle)
+        return handle
+
+    def close(self, handle: int) -> None:
+        self._handles.discard(handle)
+        self._disk.close(handle)
+
+    def die(self) -> None:
+        """SIGKILL, or the end: the page cache stays."""
+        for handle in sorted(self._handles & self._disk._handles.keys()):
+            self._disk.close(handle)
+        self._handles.clear()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._disk, name)

@@ -73,8 +73,24 @@ def bad_weather(world: World, random: Random) -> None:
 
 
 def kill_broker(world: World, random: Random) -> None:
-    """SIGKILL, now or in the middle of the disk calls that follow; the page cache stays."""
+    """SIGKILL of broker and sidecar, now or in the middle of the disk calls that follow; the page cache stays."""
     world.doom(random, "process")
+
+
+def kill_broker_alone(world: World, random: Random) -> None:
+    """SIGKILL of the broker, while its sidecar goes on to the end of what it has been given."""
+    world.orphan()
+
+
+def kill_sidecar(world: World, random: Random) -> None:
+    """SIGKILL of the sidecar alone, now or in the middle of its disk calls; the broker starts another."""
+    world.doom_sidecar(random)
+
+
+def stall_sidecar(world: World, random: Random) -> None:
+    """SIGSTOP of the sidecar: what waits for confirms waits, and nothing else does."""
+    if world.broker is not None and world.broker.sidecar is not None:
+        world.broker.sidecar.process.busy(random.choice([20_000, 300_000, 3 * SECOND, 20 * SECOND]))
 
 
 def power_cut(world: World, random: Random) -> None:
@@ -109,7 +125,8 @@ def kill_client(world: World, random: Random) -> None:
 
 def second_broker(world: World, random: Random) -> None:
     """Somebody starts another broker on the same folder: it is turned away and changes nothing."""
-    if world.broker is None or world.broker.journal is None:
+    sidecar = None if world.broker is None else world.broker.sidecar
+    if sidecar is None or not sidecar.is_serving:
         return
     journal = world.make_journal()
     try:
@@ -216,6 +233,9 @@ KINDS: Final[dict[str, tuple[Strike, float, float]]] = {
     "swap": (swap, 5.0, 0.4),
     "bad_weather": (bad_weather, 8.0, 0.4),
     "kill_broker": (kill_broker, 9.0, 0.5),
+    "kill_broker_alone": (kill_broker_alone, 9.0, 0.4),
+    "kill_sidecar": (kill_sidecar, 6.0, 0.5),
+    "stall_sidecar": (stall_sidecar, 12.0, 0.4),
     "power_cut": (power_cut, 9.0, 0.5),
     "stop_broker": (stop_broker, 15.0, 0.4),
     "stall_broker": (stall_broker, 15.0, 0.4),
