@@ -34,6 +34,10 @@ _GREETING_S = 2.0  # for a first answer of a broker, when we close; one that is 
 _LANES_REMEMBERED = 65_536  # topics whose lane is found without a check; then the table starts over
 
 
+def _published(count: int) -> str:
+    return "1 published message" if count == 1 else f"{count} published messages"
+
+
 class PublisherRole(Role[D]):
     """See patterns.sync.Publisher."""
 
@@ -172,14 +176,13 @@ class PublisherRole(Role[D]):
         if not self._is_done() and engine.was_ready:
             yield Wait(self._is_done, deadline)
         if self._lanes.errors:
-            _log.warning(
-                "%d published messages were left out; the first: %s", len(self._lanes.errors), self._lanes.errors[0]
-            )
+            left_out = _published(len(self._lanes.errors))
+            _log.warning("%s left out; the first: %s", left_out, self._lanes.errors[0])
         count, topic = engine.held()
         if count:
             _log.warning(
-                "closed while %d published messages, the first on topic %r, had not left for %s; they are lost%s",
-                count,
+                "closed while %s, the first on topic %r, had not left for %s: lost%s",
+                _published(count),
                 topic,
                 self._where,
                 "" if engine.is_ready else f": {engine.unavailable()}",

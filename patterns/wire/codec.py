@@ -259,6 +259,6 @@ class BodyDecoder:
                 return item if self._passes_raw else msgspec.convert(item, self._type)
             return self._msgpack.decode(item) if codec is Codec.MSGPACK else self._json.decode(item)
         except msgspec.ValidationError as error:
-            raise ValidationFailed(f"body is not a {getattr(self._type, '__name__', self._type)}: {error}") from error
+            raise ValidationFailed(f"body is no {getattr(self._type, '__name__', self._type)}: {error}") from error
         except _DECODE_ERRORS as error:
             raise BadBody(f"body is not valid {codec}: {error}") from error

@@ -188,7 +188,7 @@ def test_closing_says_what_was_left_out(broker: Broker, caplog: pytest.LogCaptur
         lonely.post(1)
         lonely.close(0.2)
     said = "\n".join(record.getMessage() for record in caplog.records)
-    assert "1 published messages were left out" in said
+    assert "1 published message left out" in said
     assert "1 posted messages were left out" in said
     assert "closed while 1 batches had no confirm; no broker answers" in said
 

@@ -127,7 +127,8 @@ def _checked(context: click.Context, parameter: click.Parameter, value: str | No
         check_scheme(value, schemes)
         parse_addresses(value)
     except BadAddress as error:
-        if context.get_parameter_source("url") is ParameterSource.ENVIRONMENT:
+        is_of_environment = context.get_parameter_source("url") is ParameterSource.ENVIRONMENT
+        if is_of_environment and not context.resilient_parsing:  # the shell completes: it wants no words
             end(BAD_CONFIGURATION, f"ZBROKER_URL: {error}")
         raise click.BadParameter(str(error), context, parameter) from error
     return value
