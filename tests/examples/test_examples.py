@@ -101,6 +101,13 @@ def test_request_reply_gives_each_outcome(broker: Broker, address: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("address", ["peers", "broker"])
+def test_the_asyncio_gateway_gives_each_outcome(broker: Broker, address: str) -> None:
+    said = run(["examples/gateway_aio.py", *([broker.url] if address == "broker" else [])], broker).splitlines()
+    assert said[:2] == ["{'sku': 7, 'in_stock': 12, 'price': 9.5}", "refused: no_price"]
+    assert [line.split(":")[0] for line in said[2:]] == ["too late"]
+
+
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:7402", "broker"])
 def test_streamed_rows_come_whole_or_as_far_as_wanted(broker: Broker, address: str) -> None:
     said = run(["examples/streamed_rows.py", broker.url if address == "broker" else address], broker).splitlines()

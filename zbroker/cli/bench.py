@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 
+from zbroker.cli.bodies import line_of
 from zbroker.cli.command import ClientCommand
 from zbroker.cli.exits import FAILED, UNAVAILABLE, end
 from zbroker.cli.suggestions import Group
@@ -63,7 +64,7 @@ def bench() -> None:
 
 
 @bench.command(cls=ClientCommand)
-@click.option("--rows", metavar="A,B", help="Only these rows or groups; `all` is every one; see bench/README.md.  "
+@click.option("--rows", metavar="A,B", help="Only these rows or groups; `all` is every one; see `bench rows`.  "
               "[live,device,request,durable,confirm]")  # fmt: skip
 @click.option("--sizes", metavar="A,B", callback=_sizes, help="Every row at each of these sizes instead of --size.")
 @_shared_options
@@ -99,7 +100,7 @@ def compare(rows: str | None, sizes: tuple[int, ...], output: Path | None, as_js
               help="Messages a second; latency counts from the intended time.  [as fast as possible]")  # fmt: skip
 @_shared_options
 def run(row: str, api: str, rate: float | None, output: Path | None, as_json: bool, **options: Any) -> None:
-    """One row, with what it may be asked for; ROW is a name of bench/README.md.
+    """One row, with what it may be asked for; `zbroker bench rows` lists their names.
 
     \b
     zbroker bench run live-broker --api aio --rate 200000 --size 1024 --seconds 10
@@ -121,6 +122,28 @@ def run(row: str, api: str, rate: float | None, output: Path | None, as_json: bo
             can = ", ".join(sorted(f"--{one}" for one in plan.honours)) or "nothing"
             raise click.UsageError(f"row {row} has no --{name}; it can be told {can}")
     _measure(plans, {**options, "api": api, "rate": rate}, (), output, as_json)
+
+
+@bench.command(cls=ClientCommand)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def rows(as_json: bool) -> None:
+    """The names of all rows, by group, and what each measures.
+
+    \b
+    zbroker bench rows
+    """
+    from zbroker.bench.rows import PLANS
+
+    width = max(len(plan.name) for plan in PLANS)
+    group = ""
+    for plan in PLANS:
+        if as_json:
+            click.echo(line_of({"row": plan.name, "group": plan.group, "label": plan.label}))
+            continue
+        if plan.group != group:
+            click.echo(plan.group)
+        group = plan.group
+        click.echo(f"  {plan.name.ljust(width)}  {plan.label}")
 
 
 @bench.command(cls=ClientCommand)

@@ -17,6 +17,10 @@ def demo(as_json: bool, no_table: bool) -> None:
     """The first ten minutes in half a minute: every pattern on real data, and a broker killed in the middle.
 
     The data are the airports of the world from the PyPI package airportsdata (MIT licence).
+
+    \b
+    zbroker demo
+    zbroker demo --no-table --json | jq -c .step
     """
     from zbroker.demo.airports import DataSetMissing, airports
     from zbroker.demo.children import ChildFailed

@@ -164,3 +164,16 @@ def test_the_help_of_every_command_fits_80_columns(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0
     assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_bench_rows_lists_every_name_that_run_takes() -> None:
+    from zbroker.bench.rows import PLANS
+
+    listed = run("bench", "rows").stdout
+    assert [line.split()[0] for line in listed.splitlines() if line.startswith("  ")] == [plan.name for plan in PLANS]
+    assert run("bench", "rows", "--json").stdout.count('"row":') == len(PLANS)
+
+
+@pytest.mark.parametrize("command", ["run", "device", "demo", "bench run", "bench compare"])
+def test_help_has_an_example(command: str) -> None:
+    assert f"\n  zbroker {command}" in run(*command.split(), "--help").stdout
