@@ -28,6 +28,11 @@ def run(as_json: bool, **flags: Any) -> None:
 
     Each setting is a flag, a variable ZBROKER_<SETTING> and a key of zbroker.toml; `zbroker config show --origin` tells
     which holds.
+
+    \b
+    zbroker run
+    zbroker run --data /var/lib/zbroker --log-format json
+    zbroker run --bind tcp://127.0.0.1:7800 --no-data --json
     """
     if sys.platform == "win32":
         end(UNAVAILABLE, "the broker does not run on Windows; use WSL, or a container")
