@@ -35,6 +35,19 @@ def until(done: Callable[[], bool], timeout_s: float = DEADLINE_S, what: str = "
         nap.wait(0.01)
 
 
+def state_of(pid: int) -> str:
+    """A letter, as in proc(5): T is stopped, Z a zombie; empty when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def is_gone(pid: int) -> bool:
+    """Or a zombie, whose descriptors and locks are gone."""
+    return state_of(pid) in ("", "Z")
+
+
 def _without_settings() -> dict[str, str]:
     """The environment, but for what configures a broker or names one: a test says that itself."""
     return {name: value for name, value in os.environ.items() if not name.startswith("ZBROKER_")}
@@ -210,13 +223,24 @@ class Broker:
         assert self._program is not None, "start() it first"
         return self._program
 
+    def children(self) -> list[int]:
+        """The pids of its child processes that live: the sidecar."""
+        pid = self.process.process.pid
+        try:
+            found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        except (FileNotFoundError, ProcessLookupError):
+            return []
+        return [int(child) for child in found if not is_gone(int(child))]
+
     def kill(self) -> None:
-        """SIGKILL."""
+        """SIGKILL, and wait until its folder is free; restart() does not wait."""
+        children = self.children()
         self.process.kill()
+        until(lambda: all(map(is_gone, children)), what="the end of its sidecar")
 
     def restart(self) -> None:
         """SIGKILL, then start again."""
-        self.kill()
+        self.process.kill()
         self.start()
 
     def terminate(self) -> int:

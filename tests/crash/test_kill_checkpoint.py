@@ -10,17 +10,18 @@ from typing import Any
 
 from patterns.sync import Admin, Consumer, Producer
 from tests.processes import LONG, READY_S, Program, until
+from zbroker.store.faults import FolderLocked
 from zbroker.store.os_disk import OsDisk
-from zbroker.store.verify import verify_folder
+from zbroker.store.verify import FolderReport, verify_folder
 
 KILLS = 25 if LONG else 4
 # A broker that is never without a checkpoint to write: one is due after each commit or two, in pieces of a few entries.
+HERE = Path(__file__).parent
+SWITCHES = {"PYTHONPATH": f"{HERE / 'switches'}:{HERE.parent.parent}", "CRASH_CHECKPOINT_RECORDS": "3"}
 BROKER = """
 import sys
 sys.argv[0] = "zbroker"
-from zbroker.store import checkpoint
 from zbroker.core import checkpoint as pieces
-checkpoint.CHECKPOINT_RECORDS = 3
 pieces.CHUNK_BYTES = 200
 from zbroker.cli.main import main
 main()
@@ -36,7 +37,7 @@ class Checkpointing:
 
     def start(self) -> Program:
         run = ["run", "--bind", self.bind, "--data", str(self.data), "--json"]
-        program = Program(["-c", BROKER, *run], self.folder / "broker.err")
+        program = Program(["-c", BROKER, *run], self.folder / "broker.err", SWITCHES)
         self.bind = json.loads(program.line(READY_S))["addresses"]["native"]
         return program
 
@@ -52,6 +53,21 @@ def status(url: str) -> dict[str, Any]:
 
 def checkpoints(data: Path) -> set[str]:
     return {path.name for path in data.glob("checkpoint-*")}
+
+
+def verified(data: Path) -> FolderReport:
+    """Once the sidecar of who was killed is gone."""
+    reports: list[FolderReport] = []
+
+    def is_free() -> bool:
+        try:
+            reports.append(verify_folder(OsDisk(), str(data)))
+        except FolderLocked:
+            return False
+        return True
+
+    until(is_free, what="a free folder")
+    return reports[-1]
 
 
 def test_kills_amid_checkpoints_undo_nothing(tmp_path: Path) -> None:
@@ -76,7 +92,7 @@ def test_kills_amid_checkpoints_undo_nothing(tmp_path: Path) -> None:
             program.signal(signal.SIGKILL)
             program.wait()
             consumer.close(0.1)
-        assert verify_folder(OsDisk(), str(broker.data)).is_whole
+        assert verified(broker.data).is_whole
     newest = broker.data / max(checkpoints(broker.data))
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1

@@ -18,6 +18,7 @@ from zbroker.cli.words import say
 if TYPE_CHECKING:
     from zbroker.config import Options
     from zbroker.processes.broker import Serving
+    from zbroker.processes.line import SocketLine
 
 
 @click.command()
@@ -51,18 +52,29 @@ def _is_file(folder: str | None) -> str | None:
 
 
 def _serve(options: Options, as_json: bool) -> None:
+    sidecar = None if options.data_folder is None else _begin_sidecar()
     from patterns.wire.errors import BadAddress, Unavailable
     from zbroker.processes.broker import serve
     from zbroker.store.faults import JournalError
 
     try:
-        serve(options, lambda serving: print(_ready_line(serving, as_json), flush=True))
+        serve(options, lambda serving: print(_ready_line(serving, as_json), flush=True), sidecar)
     except BadAddress as error:
         _fail(options, BAD_CONFIGURATION, str(error))
     except (Unavailable, JournalError, OSError) as error:
         _fail(options, UNAVAILABLE, str(error))
     except Exception:  # noqa: BLE001  the top of the process: a fault of ours ends it, and is never hidden
         _fail(options, FAILED, traceback.format_exc())
+
+
+def _begin_sidecar() -> SocketLine | None:
+    """Before all else: it imports what it needs while we do."""
+    from zbroker.processes.spawn import start_sidecar
+
+    try:
+        return start_sidecar()
+    except OSError:
+        return None  # the broker tries it again, and says why not
 
 
 def _fail(options: Options, status: int, text: str) -> NoReturn:

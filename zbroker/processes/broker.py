@@ -26,12 +26,15 @@ from zbroker.core.broker import BrokerEngine, MakeStreams
 from zbroker.core.effects import Effect
 from zbroker.core.streams import Streams
 from zbroker.core.translate import Translate, strictly, translate
+from zbroker.processes.dialogue import Order
+from zbroker.processes.line import Line
 from zbroker.processes.logbook import Logbook
 from zbroker.processes.loop import Loop, now_us
 from zbroker.processes.news import News, news_of_cut
 from zbroker.processes.plain import PlainPorts
 from zbroker.processes.reading import ReadingThread
-from zbroker.store.journal import FileJournal
+from zbroker.processes.sidecar_journal import LOCK_WAIT_US, SidecarJournal
+from zbroker.processes.spawn import start_sidecar
 from zbroker.store.os_disk import OsDisk
 from zbroker.store.reader import RecordReader
 
@@ -54,8 +57,11 @@ class Serving(msgspec.Struct, frozen=True):
     epoch: int
 
 
-def serve(options: Options, on_ready: Callable[[Serving], None]) -> None:
+def serve(options: Options, on_ready: Callable[[Serving], None], sidecar: Line | None = None) -> None:
     """Run a broker until a signal.
+
+    Args:
+        sidecar: a process that was begun for its journal, to spare time; without one it begins one.
 
     Raises:
         Unavailable: an address is in use.
@@ -82,7 +88,7 @@ def serve(options: Options, on_ready: Callable[[Serving], None]) -> None:
         if folder is None:
             engine = _engine(options, os.urandom(16).hex(), epoch=_wall_ms() // 1_000)
         else:
-            journal = FileJournal(OsDisk(), folder, random_bytes=os.urandom, wall_ms=_wall_ms)
+            journal = _make_journal(folder, sidecar, logbook)
             engine = _recover(options, journal)
             reads = ReadingThread(RecordReader(OsDisk(read_only=True), folder), folder, now_us)
             reads.start()

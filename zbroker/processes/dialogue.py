@@ -7,7 +7,7 @@ them. A message is a length of 4 bytes, a kind of 1, a body.
     S: STATE.. RESTORE                a checkpoint; B: ANSWER whether it is understood     } only to a broker
     S: INDEX                          where records lie; B: ANSWER                         } that knows nothing yet
     S: REINDEX.. FOUND..              single records; of FOUND, those above what the broker knows to be durable
-    S: OPENED                         or FAULT
+    S: OPENED                         or FAULT; LOCKED before it while somebody else has the folder and is waited for
 
     B: RECORD..  S: DURABLE           up to an index, and where these records lie
     S: CHECKPOINT  B: PIECE.. END     one begins, its pieces, all was said
@@ -30,7 +30,7 @@ from zbroker.store import faults
 from zbroker.store.faults import JournalError
 
 ORDER, ANSWER, RECORD, PIECE, END, FORGET, STATUS, CLOSE = range(8)
-STATE, RESTORE, INDEX, REINDEX, FOUND, OPENED, DURABLE, CHECKPOINT, FAULT, CLOSED, MOVED = range(8, 19)
+STATE, RESTORE, INDEX, REINDEX, FOUND, OPENED, DURABLE, CHECKPOINT, FAULT, CLOSED, MOVED, LOCKED = range(8, 20)
 
 HEAD: Final = struct.Struct(">IB")
 _RECORD: Final = struct.Struct(">QBQQII")  # index, kind, stream id, base offset, count, bytes of columns

@@ -29,6 +29,7 @@ WARNINGS: Final[dict[str, tuple[LogLevel, str, str]]] = {
     "rot": ("error", "journal_rot", "journal_rot_gone"),
     "unreadable": ("warning", "journal_unreadable", "journal_readable"),
     "reads": ("error", "reads_stuck", "reads_go_on"),
+    "sidecar": ("warning", "sidecar_died", "sidecar_returned"),
     "guard": ("error", "guard_died", "guard_lives"),
     "gate": ("warning", "plain_subscribers_held_back", "plain_subscribers_let_in"),
 }

@@ -39,7 +39,7 @@ class Scribe:
         self.is_over = False
         self._order: Order | None = None  # until it is carried out
         self._locked_until: int | None = None
-        self._retry_at = 0
+        self._retry_at = self._ordered_at = 0
         self._journal: Journal | None = None
         self._is_failed = False
         self._has_appended = False
@@ -100,7 +100,7 @@ class Scribe:
         assert self._journal is None
         self._order = dialogue.value_of(message, Order)
         self._locked_until = now + self._order.lock_wait_us
-        self._retry_at = now
+        self._retry_at = self._ordered_at = now
 
     def _open(self, order: Order, now: int) -> None:
         journal = self._make_journal(order)
@@ -110,6 +110,8 @@ class Scribe:
             opened = journal.open(shown.visit, restorer)
         except FolderLocked as error:
             if self._locked_until is not None and now < self._locked_until:
+                if self._retry_at == self._ordered_at:
+                    self._line.put(dialogue.said(dialogue.LOCKED))
                 self._retry_at = now + _LOCK_RETRY_US
                 return
             self._refuse(error)

@@ -48,15 +48,23 @@ class SidecarJournal:
         start: begins a sidecar; raises OSError when no process can be made.
         order: what to open.
         clock: microseconds, monotonic.
+        on_locked: told when somebody else holds the folder, and is waited for.
 
     Attributes:
         trouble: why confirms wait, for people; empty when the sidecar is there.
     """
 
-    def __init__(self, start: Callable[[], Line], order: Order, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        start: Callable[[], Line],
+        order: Order,
+        clock: Callable[[], int],
+        on_locked: Callable[[], None] = lambda: None,
+    ) -> None:
         self._start = start
         self._order = order
         self._clock = clock
+        self._on_locked = on_locked
         self._state = State.OPENING
         self._line: Line | None = None
         self._visit: Visit = lambda record, position: None
@@ -87,6 +95,7 @@ class SidecarJournal:
             dialogue.INDEX: self._answer_index,
             dialogue.REINDEX: self._take_reindex,
             dialogue.FOUND: self._take_found,
+            dialogue.LOCKED: lambda message: self._on_locked(),
             dialogue.OPENED: self._take_opened,
             dialogue.DURABLE: self._take_durable,
             dialogue.CHECKPOINT: self._take_checkpoint,

@@ -1,0 +1,196 @@
+"""The sidecar, the broker or both are killed or stopped under load: what was confirmed is there, once, and reaches the group."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from patterns.sync import Admin, Consumer, Producer, Publisher, Replier, Requester, Subscriber
+from patterns.wire.errors import StorageFailed
+from tests.crash.load import Load, Value
+from tests.processes import LONG, Broker, is_gone, state_of, until
+from zbroker.store.os_disk import OsDisk
+from zbroker.store.verify import verify_folder
+
+KILLS = 100 if LONG else 12
+DRAIN_S = 60
+
+pytestmark = pytest.mark.timeout(900 if LONG else 240)
+
+
+def journal_of(url: str) -> dict[str, Any]:
+    with Admin(url) as admin:
+        status: dict[str, Any] = admin.status()
+        return status["journal"]
+
+
+def sidecar_of(broker: Broker) -> int:
+    """The pid of the sidecar that lives; 0 while there is none."""
+    return next(iter(broker.children()), 0)
+
+
+def kill_sidecar(broker: Broker, number: int = signal.SIGKILL) -> int:
+    """The one that lives now, which may still be opening."""
+    until(lambda: sidecar_of(broker) != 0, what="a sidecar")
+    pid = sidecar_of(broker)
+    os.kill(pid, number)
+    return pid
+
+
+def stored(url: str) -> dict[int, Value]:
+    with Consumer(url, "work", idle_timeout_s=3) as reader:
+        return {offset: tuple(body) for b in reader.batches() for offset, body in zip(b.offsets, b.bodies, strict=True)}
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    with Broker(tmp_path) as broker:
+        yield broker
+
+
+def _strike(broker: Broker, dice: random.Random) -> None:
+    """One of them or both, dead or stopped."""
+    what = dice.choice(["sidecar", "sidecar", "sidecar", "broker", "both", "stop sidecar", "stop broker"])
+    pause = threading.Event()
+    if what == "sidecar":
+        kill_sidecar(broker)
+    elif what == "broker":
+        broker.restart()
+    elif what == "both":
+        pids = [sidecar_of(broker), broker.process.process.pid]
+        for pid in dice.sample(pids, 2):
+            if pid:
+                os.kill(pid, signal.SIGKILL)
+        broker.restart()
+    elif what == "stop sidecar":
+        pid = kill_sidecar(broker, signal.SIGSTOP)
+        pause.wait(dice.uniform(0, 0.5))
+        os.kill(pid, signal.SIGCONT)
+    else:
+        broker.pause()
+        pause.wait(dice.uniform(0, 0.5))
+        broker.resume()
+
+
+def test_what_was_confirmed_outlives_sidecars_and_brokers_and_is_stored_once(tmp_path: Path) -> None:
+    seed = int(os.environ.get("ZBROKER_TEST_SEED", random.randrange(1 << 32)))
+    print(f"seed {seed}: ZBROKER_TEST_SEED={seed} repeats the choices")
+    dice = random.Random(seed)
+    with Broker(tmp_path) as broker:
+        load = Load(broker.url)
+        for _ in range(KILLS):
+            load.permit((100, 4, 4, 10))
+            before, wanted = load.account.progress, dice.randint(1, 300)
+            until(lambda: load.account.progress > before + wanted or load.account.errors, what="any progress")  # noqa: B023
+            _strike(broker, dice)
+        load.stop_producing(DRAIN_S)
+        found = stored(broker.url)
+        until(lambda: len({seen.offset for seen in load.account.seen}) >= len(found), DRAIN_S, "the drain")
+        load.stop()
+        assert broker.terminate() == 0
+    account = load.account
+    assert account.errors == []
+    assert [(offset, value) for offset, value in account.confirmed if found.get(offset) != value] == []
+    assert set(account.confirmed) - {(seen.offset, seen.value) for seen in account.seen} == set()
+    assert sorted(found) == list(range(len(found))), "offsets leave no gap"
+    assert [value for value, times in Counter(found.values()).items() if times > 1] == []
+    assert [seen for seen in account.seen if found[seen.offset] != seen.value] == []
+    report = verify_folder(OsDisk(), str(broker.data))
+    assert report.is_whole
+
+
+def test_a_dead_sidecar_is_replaced_and_nobody_but_status_and_the_log_tells(broker: Broker, tmp_path: Path) -> None:
+    with Producer(broker.url, "s") as out:
+        for number in range(3):
+            assert out.send(number).offset == number
+            kill_sidecar(broker)
+        assert [out.send(number).offset for number in range(3, 6)] == [3, 4, 5]
+    until(lambda: journal_of(broker.url)["sidecar"]["restarts"] == 3, what="the account of it")
+    assert journal_of(broker.url)["sidecar"]["state"] == "serving"
+    assert journal_of(broker.url)["sidecar"]["pid"] == sidecar_of(broker)
+    log = (tmp_path / "broker.err").read_text()
+    assert log.count("sidecar_died") == 3
+    assert log.count("sidecar_returned") == 3
+
+
+def test_a_dead_broker_leaves_no_sidecar_behind(broker: Broker) -> None:
+    with Producer(broker.url, "s") as out:
+        out.send(1)
+    pid = sidecar_of(broker)
+    broker.kill()
+    until(lambda: is_gone(pid), what="the sidecar's end")
+
+
+def test_a_stopped_sidecar_holds_up_confirms_and_nothing_else(broker: Broker) -> None:
+    with (
+        Replier(broker.url, "double", lambda body: body * 2) as replier,
+        Requester(broker.url) as requester,
+        Subscriber(broker.url, "t.>") as subscriber,
+        Publisher(broker.url) as publisher,
+        Producer(broker.url, "s") as out,
+    ):
+        threading.Thread(target=replier.serve_forever, daemon=True).start()
+        assert requester.request("double", 1, timeout_s=20) == 2
+        subscriber.ready(timeout_s=20)
+        out.send("first")
+        pid = kill_sidecar(broker, signal.SIGSTOP)
+        until(lambda: state_of(pid) == "T", what="its stop")
+        posted = out.post("second")
+        for number in range(20):
+            assert requester.request("double", number, timeout_s=20) == 2 * number
+            publisher.publish("t.x", number)
+            assert next(iter(subscriber)).body == number
+        assert not posted.done()
+        os.kill(pid, signal.SIGCONT)
+        assert posted.result(timeout_s=30).offset == 1
+
+
+def test_a_sidecar_is_deaf_to_what_a_terminal_sends_to_all(broker: Broker) -> None:
+    pid = sidecar_of(broker)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(pid, number)
+    with Producer(broker.url, "s") as out:
+        out.send(1)
+    assert sidecar_of(broker) == pid
+    assert broker.terminate() == 0
+    until(lambda: is_gone(pid), what="the sidecar's end")
+
+
+def test_a_sidecar_inherits_nothing_but_its_line(broker: Broker) -> None:
+    """A listening socket in it would keep the port from the next broker."""
+    kill_sidecar(broker)
+    with Producer(broker.url, "s") as out:
+        out.send(1)
+    pid = sidecar_of(broker)
+    folder = Path(f"/proc/{pid}/fd")
+    sockets = [link for link in folder.iterdir() if os.readlink(link).startswith(("socket:", "anon_inode:[event"))]
+    assert [link.name for link in sockets] == ["0"]
+
+
+def test_sidecars_that_die_all_the_time_are_a_failed_storage_that_stays_visible(broker: Broker, tmp_path: Path) -> None:
+    killed: set[int] = set()
+
+    def is_failed() -> bool:
+        pid = sidecar_of(broker)
+        if pid and pid not in killed:
+            os.kill(pid, signal.SIGKILL)
+            killed.add(pid)
+        return len(killed) >= 5 and "died 5 times" in (tmp_path / "broker.err").read_text()
+
+    with Replier(broker.url, "echo", lambda body: body) as replier, Requester(broker.url) as requester:
+        threading.Thread(target=replier.serve_forever, daemon=True).start()
+        requester.request("echo", 1, timeout_s=20)
+        until(is_failed, what="five deaths")
+        with Producer(broker.url, "s") as out, pytest.raises(StorageFailed):
+            out.send(1)
+        assert requester.request("echo", 2, timeout_s=20) == 2
+    until(lambda: "died 5 times" in str(journal_of(broker.url)["failed"]), what="the account of it")
+    assert broker.terminate() == 0
