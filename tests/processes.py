@@ -169,6 +169,7 @@ class Broker:
         arguments: further ones of `zbroker run`.
         environment: further variables.
         interpreter: as of Program.
+        ready_s: so long a start may take.
 
     Attributes:
         addresses: of the ready line.
@@ -182,8 +183,10 @@ class Broker:
         durable: bool = True,
         environment: Mapping[str, str] | None = None,
         interpreter: tuple[str, ...] = PYTHON,
+        ready_s: float = READY_S,
     ) -> None:
         self._arguments = arguments
+        self._ready_s = ready_s
         self.environment = dict(environment or {})
         self._interpreter = interpreter
         self.addresses: dict[str, str] = {}
@@ -210,7 +213,7 @@ class Broker:
             self.environment,
             interpreter=self._interpreter,
         )
-        ready: dict[str, Any] = json.loads(self._program.line(READY_S))
+        ready: dict[str, Any] = json.loads(self._program.line(self._ready_s))
         self.ready_s.append(time.monotonic() - began)
         assert ready["ready"] is True
         self.addresses = ready["addresses"]
