@@ -16,6 +16,7 @@ from tests.processes import until
 Place = tuple[str, int]  # stream, offset
 NUMBER_BYTES = 8  # a body begins with its number, which no other body has
 STEP_S = 0.2
+READY_S = 60  # several brokers start at once here, beside who knows what; one that hangs is found all the same
 READ_S = 90  # a broker looks half a minute for a record whose file is gone, in case it was moved
 _HERE = Path(__file__).resolve().parent
 # For a broker: many segments and checkpoints in a short run (see switches/sitecustomize.py), which imports this very zbroker.

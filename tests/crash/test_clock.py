@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from patterns.sync import Consumer, Producer
-from tests.crash.audit import SMALL, Told, check, served, verify
+from tests.crash.audit import READY_S, SMALL, Told, check, served, verify
 from tests.processes import Broker
 
 YEAR_1970, YEAR_2001, YEAR_2026, YEAR_2100 = 5, 1_000_000_000, 1_790_000_000, 4_102_444_805
@@ -30,7 +30,7 @@ LIVES = {
 @pytest.mark.parametrize("clocks", LIVES.values(), ids=LIVES.keys())
 def test_no_clock_loses_or_repeats_anything(tmp_path: Path, clocks: list[object]) -> None:
     told = Told()
-    broker = Broker(tmp_path)
+    broker = Broker(tmp_path, ready_s=READY_S)
     for life, clock in enumerate(clocks):
         broker.environment = {**SMALL, "CRASH_CLOCK": str(clock)}
         with broker:  # and SIGKILL at its end

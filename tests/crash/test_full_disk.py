@@ -13,7 +13,7 @@ import pytest
 
 from patterns.sync import Consumer, Producer, Publisher, Replier, Requester, Subscriber
 from patterns.wire.errors import OutcomeUnknown, StorageFull, ZbrokerError
-from tests.crash.audit import SMALL, Told, check, served, status_of, verify
+from tests.crash.audit import READY_S, SMALL, Told, check, served, status_of, verify
 from tests.crash.small_disk import NotPermitted, SmallDisk
 from tests.processes import LONG, PYTHON, Broker, until
 
@@ -120,7 +120,7 @@ def _is_accepted(backlog: Backlog, url: str) -> bool:
 
 
 def test_a_full_disk_over_kills_loses_nothing_and_heals_without_a_restart(tmp_path: Path, disk: SmallDisk) -> None:
-    broker = Broker(tmp_path, environment=SMALL_SEGMENTS, interpreter=(*disk.command, *PYTHON))
+    broker = Broker(tmp_path, environment=SMALL_SEGMENTS, ready_s=READY_S, interpreter=(*disk.command, *PYTHON))
     broker.data = disk.folder / "data"
     told = Told()
     backlog = Backlog(told)
@@ -165,7 +165,7 @@ def _is_full(backlog: Backlog, url: str) -> None:
 
 
 def test_a_read_only_disk_is_refused_with_a_hint_and_can_be_verified(tmp_path: Path, disk: SmallDisk) -> None:
-    broker = Broker(tmp_path, environment=SMALL_SEGMENTS, interpreter=(*disk.command, *PYTHON))
+    broker = Broker(tmp_path, environment=SMALL_SEGMENTS, ready_s=READY_S, interpreter=(*disk.command, *PYTHON))
     broker.data = disk.folder / "data"
     with broker:
         Backlog(Told()).send(broker.url, 10)
@@ -183,7 +183,7 @@ def test_a_limit_that_stands_in_the_way_of_the_next_segment_is_a_full_disk(tmp_p
     told = Told()
     backlog = Backlog(told)
     with (
-        Broker(tmp_path, environment=SMALL_SEGMENTS) as broker,
+        Broker(tmp_path, environment=SMALL_SEGMENTS, ready_s=READY_S) as broker,
         Producer(broker.url, "work", codec="raw", timeout_s=REFUSED_S) as out,
     ):
         pid = broker.process.process.pid
@@ -208,7 +208,7 @@ def test_a_broker_whose_files_may_not_be_as_large_as_a_segment_says_so(tmp_path:
     """Python ignores the signal, whatever it was given; so this is an error of a call, not a core dump."""
     action = "''" if ignores else "-"
     run = f'trap {action} XFSZ; ulimit -f 1024; exec "$0" "$@"'
-    broker = Broker(tmp_path, interpreter=("sh", "-c", run, *PYTHON))
+    broker = Broker(tmp_path, ready_s=READY_S, interpreter=("sh", "-c", run, *PYTHON))
     with pytest.raises(AssertionError, match="File too large; `ulimit -f` must"):
         broker.start()
     assert broker.process.wait() == 69

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from patterns.sync import Producer
-from tests.crash.audit import SMALL, Told, check, served, verify
+from tests.crash.audit import READY_S, SMALL, Told, check, served, verify
 from tests.crash.power import (
     Machine,
     marks_before,
@@ -33,7 +33,7 @@ from zbroker.store.verify import verify_folder
 
 CUTS = 300 if LONG else 16
 LIVES = 9 if LONG else 4
-AT_ONCE = 5  # a broker waits two seconds for who held messages before the cut; others work meanwhile
+AT_ONCE = 4  # a broker waits two seconds for who held messages before the cut; others work meanwhile
 CUTS_WITH_A_DEFECT = 12  # one would do, but for the cuts in which nothing had been confirmed yet
 SECOND_START_EACH = 4
 
@@ -92,7 +92,7 @@ def _cut_and_check(recorded: Recorded, machine: Machine, number: int, place: int
         assert verify_folder(OsDisk(read_only=True), str(folder / "data")).is_whole, "a tear is taken for damage"
     except FolderUnusable:
         assert not told.epochs, "there is no journal, where a broker was ready"
-    with Broker(folder, environment=SMALL) as broker:
+    with Broker(folder, environment=SMALL, ready_s=READY_S) as broker:
         found = served(broker.url)
         check(told, found)
         assert not any(found.lost.values()), "a power cut loses nothing that was confirmed"

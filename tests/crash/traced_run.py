@@ -82,7 +82,7 @@ def main() -> None:
     folder, seed, lives = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     run = Run(folder, seed)
     switches = {name: value for name, value in os.environ.items() if name.startswith(("CRASH_", "PYTHONPATH"))}
-    broker = Broker(folder, environment=switches)
+    broker = Broker(folder, environment=switches, ready_s=60)  # strace slows it down
     for life in range(lives):
         with broker:
             run.life(broker, is_clean=life % 3 == 2)
