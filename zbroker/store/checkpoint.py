@@ -40,6 +40,7 @@ class Meta(msgspec.Struct, frozen=True):
             below `number` that is not listed was given back, or will be.
         spans, sizes: of the segments that can still grow, as an index has them.
         damage: holes that are known.
+        ends: of segments that are listed and whose successor is not: the index after the last record. A header tells it else.
     """
 
     format: int
@@ -57,6 +58,7 @@ class Meta(msgspec.Struct, frozen=True):
     created_ms: int
     spans: dict[int, list[Span]] = {}
     sizes: dict[int, list[int]] = {}
+    ends: dict[int, int] = {}
 
 
 class IndexMeta(msgspec.Struct, frozen=True):
@@ -246,7 +248,19 @@ class Checkpoints:
             created_ms=self._wall_ms(),
             spans={number: self._liveness.spans(number) or [] for number in growing},
             sizes={number: self._liveness.sizes(number) for number in growing},
+            ends=self._ends(headers),
         )
+
+    def _ends(self, headers: dict[int, SegmentHeader]) -> dict[int, int]:
+        known = {} if self.newest is None else self.newest.ends
+        ends: dict[int, int] = {}
+        for number in headers.keys() - self._dead:
+            following = headers.get(number + 1)
+            if following is None and number in known:
+                ends[number] = known[number]
+            elif following is not None and following.number in self._dead:
+                ends[number] = following.first_index
+        return ends
 
     def _prune(self, kept: set[int]) -> None:
         """All others go, those with a higher index too: they were refused when the folder was opened."""

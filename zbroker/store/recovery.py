@@ -55,6 +55,7 @@ class GivenBack(msgspec.Struct, frozen=True):
     below: int = 0
     needed: frozenset[int] = frozenset()
     first_index: int = FIRST_INDEX
+    ends: dict[int, int] = {}  # of needed ones whose successor is given back: the index after the last record
 
     def covers(self, number: int) -> bool:
         """Whether that checkpoint has what the operations in this segment did, so that compaction may have left them out."""
@@ -321,6 +322,11 @@ class LogScan:
         absent = range(before.number + 1 if before else first_number, header.number - len(headless))
         missing = len(absent)
         if missing and not headless and self._given_back.explains(absent, header.first_index):
+            end = 0 if before is None else self._given_back.ends.get(before.number, 0)
+            if before is not None and end > self.end_index:  # zeros at the end of a segment look like its end
+                lost_bytes = data_end(before.size) - self._stopped_at
+                self._lose(Damage(self.end_index, end - 1, before.number, self._stopped_at, lost_bytes, [], "header"))
+                self.reports[place - 1].state = "damaged"
             self.end_index = header.first_index
             return
         lost_bytes = sum(file.size for file in headless) + missing * header.segment_bytes

@@ -115,7 +115,7 @@ def given_back(disk: Disk, folder: str, files: list[SegmentFile]) -> GivenBack:
         except NotWhole:
             continue
         if objection(meta, files) is None:
-            return GivenBack(meta.number, frozenset(number for number, _ in meta.segments), meta.first_index)
+            return GivenBack(meta.number, frozenset(number for number, _ in meta.segments), meta.first_index, meta.ends)
     return NONE_GIVEN_BACK
 
 

@@ -2,7 +2,10 @@
 
 from random import Random
 
+import pytest
+
 from patterns.wire.records import Record, RecordKind
+from tests.unit.store.halved import Halved
 from zbroker.store.journal import FileJournal
 from zbroker.store.segment import segment_name
 from zbroker.store.verify import verify_folder
@@ -102,3 +105,27 @@ def test_newest_segments_that_are_gone_are_missed_by_the_checkpoint() -> None:
     disk.remove(f"/j/{segment_name(2)}")
     report = verify_folder(disk, "/j")
     assert [(hole.first_index, hole.last_index, hole.reason) for hole in report.damage] == [(6, 10, "segment missing")]
+
+
+def test_zeros_at_the_end_of_a_segment_whose_successor_was_given_back_are_no_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = Halved(monkeypatch)
+    world.fill(60)
+    for at in range(100_000, 100_070):  # a segment and more of what nobody will want
+        world.append(9, at, bytes(2_000))
+        world.journal.commit(world.now)
+    world.journal.forget([(9, 0, 200_000)])
+    for _ in range(3):
+        world.fill(20)
+        world.checkpoint()
+    numbers = [number for number, _ in world.segments]
+    before = next(number for number in numbers if number + 1 not in numbers)
+    assert before != numbers[-1], "one was given back"
+    world.journal.close()
+    assert verify_folder(world.disk, world.folder).is_whole
+    path = f"{world.folder}/{segment_name(before)}"
+    last = len(world.disk.content(path)[:-4096].rstrip(b"\0")) // 4096 * 4096
+    world.disk.zero(path, last, 4096)
+    report = verify_folder(world.disk, world.folder)
+    assert [(hole.segment, hole.offset) for hole in report.damage] == [(before, last)]
