@@ -44,8 +44,29 @@ def run_block(number: int, broker: Broker, tmp_path: Path) -> str:
     return run([os.fspath(program)], broker)
 
 
-def test_readme_has_four_programs() -> None:
-    assert len(BLOCKS) == 4
+def test_readme_has_nine_programs() -> None:
+    assert len(BLOCKS) == 9
+
+
+def test_readme_asyncio_and_a_streamed_reply(broker: Broker, tmp_path: Path) -> None:
+    assert run_block(4, broker, tmp_path) == "[0, 2, 4]\n"
+    assert run_block(5, broker, tmp_path) == "{'n': 0}\n{'n': 1}\n{'n': 2}\n"
+
+
+def test_readme_catches_an_error(broker: Broker, tmp_path: Path) -> None:
+    said = run_block(6, broker, tmp_path)
+    assert said.startswith("nobody there: ")
+    assert "nosuch" in said
+
+
+def test_readme_gives_back_and_puts_aside(broker: Broker, tmp_path: Path) -> None:
+    said = run_block(7, broker, tmp_path).splitlines()
+    assert sorted(said) == ["job 1 done at attempt 2", "job 3 done at attempt 2"]
+    assert Admin(broker.url).status()["groups"]["jobs/workers"]["dead"] == 1
+
+
+def test_readme_publishes_without_a_broker(broker: Broker, tmp_path: Path) -> None:
+    assert run_block(8, broker, tmp_path) == "hello\n"
 
 
 def test_readme_request_reply_prints_the_price(broker: Broker, tmp_path: Path) -> None:
