@@ -366,6 +366,9 @@ class Deliveries:
                 continue
             self._in_flight.discard(key)
             self._moved.pop(key, None)
+            if self._logs[key[0]].is_gone(key[1]):  # given up meanwhile
+                woken |= self._waiting.pop(key, {})
+                continue
             batch = self._verified(key, None if record is MOVED else record)
             if batch is None:
                 self._damaged.add(key)

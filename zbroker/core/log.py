@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 COLUMNS: Final = "QIQQQI"  # bases, counts, published, segments, places, sizes: of StreamLog.columns()
+_TRIM_BATCHES: Final = 4_096
 _GENERATION_SHIFT: Final = 48  # of a place: a byte below, the generation of the segment's file above
 
 
@@ -48,11 +49,17 @@ class StreamLog:
         self._segments = array("Q")
         self._places = array("Q")
         self._sizes = array("I")
+        self._trimmed = 0  # batches that were the first ones once, and are forgotten: numbers go on
         self.placed = 0
 
     @property
     def batches(self) -> int:
-        """How many; the number after the last one's."""
+        """The number after the last batch's."""
+        return self._trimmed + len(self._bases)
+
+    @property
+    def stored(self) -> int:
+        """How many batches are known, a few that are gone included."""
         return len(self._bases)
 
     @property
@@ -73,66 +80,85 @@ class StreamLog:
         self.bytes += size
         self.messages += count
         self.published_at = published_at
-        return len(self._bases) - 1
+        return self.batches - 1
 
     def place(self, number: int, position: Position) -> None:
         """Where the batch's record lies, or will lie."""
         self.placed = max(self.placed, number + 1)
-        self._segments[number] = position.segment
-        self._places[number] = _place_of(position)
-        self._sizes[number] = position.size
+        at = number - self._trimmed
+        self._segments[at] = position.segment
+        self._places[at] = _place_of(position)
+        self._sizes[at] = position.size
 
     def move(self, base: int, position: Position | None) -> tuple[int, int]:
         """The batch with this first offset lies elsewhere; None: nobody wanted it, and it is gone.
-
-        What is gone keeps its 40 bytes here until the next start: taking it out would move all that come after it.
 
         Returns:
             The batch's number, and by how much its record has grown.
         """
         number = self.find(base)
-        if number >= self.placed or self._bases[number] != base or self.is_gone(number):
+        if number >= self.placed or self.base(number) != base or self.is_gone(number):
             return number, 0
-        before = self._sizes[number]
+        before = self.size(number)
         if position is None:
-            self._places[number] = self._sizes[number] = 0
+            self._drop(number)
         else:
             self.place(number, position)
-        return number, self._sizes[number] - before
+        return number, self.size(number) - before
 
     def give_up(self, first: int, last: int) -> None:
         """Nobody is owed these any more: batches that lie wholly among them are gone."""
         for number in range(self.find(first), self.find(last + 1)):
-            if first <= self._bases[number]:
-                self._places[number] = self._sizes[number] = 0
+            if first <= self.base(number):
+                self._drop(number)
+        self._trim()
+
+    def _drop(self, number: int) -> None:
+        at = number - self._trimmed
+        self._places[at] = self._sizes[at] = 0
+
+    def _trim(self) -> None:
+        """Forget the oldest batches that are gone, many at a time: all that come after them are moved."""
+        if len(self._sizes) < _TRIM_BATCHES or self._sizes[_TRIM_BATCHES - 1]:
+            return
+        end = min(self.placed - self._trimmed, len(self._sizes) - 1)  # never the last one: it says where offsets go on
+        gone = next((at for at in range(end) if self._sizes[at]), end)
+        if gone >= _TRIM_BATCHES:
+            for column in self._columns:
+                del column[:gone]
+            self._trimmed += gone
 
     def is_gone(self, number: int) -> bool:
         """Whether the batch is not stored any more."""
-        return number < self.placed and not self._sizes[number]
+        return number < self.placed and not self.size(number)
 
     def position(self, number: int) -> Position:
-        """Where the batch's record lies."""
-        generation, offset = divmod(self._places[number], 1 << _GENERATION_SHIFT)
-        return Position(self._segments[number], offset, self._sizes[number], generation)
+        """Where the batch's record lies; nowhere, with a size of 0, when it is gone."""
+        at = number - self._trimmed
+        if at < 0:
+            return Position(0, 0, 0)
+        generation, offset = divmod(self._places[at], 1 << _GENERATION_SHIFT)
+        return Position(self._segments[at], offset, self._sizes[at], generation)
 
     def size(self, number: int) -> int:
-        """Bytes of the batch's record on disk."""
-        return self._sizes[number]
+        """Bytes of the batch's record on disk; 0 when it is gone, or has no place yet."""
+        at = number - self._trimmed
+        return self._sizes[at] if at >= 0 else 0
 
     def find(self, offset: int) -> int:
         """Number of the batch with this offset, or of the first one after it; `batches` when there is none."""
-        number = bisect_right(self._bases, offset) - 1
-        if number >= 0 and offset < self._bases[number] + self._counts[number]:
-            return number
-        return number + 1
+        at = bisect_right(self._bases, offset) - 1
+        is_in = at >= 0 and offset < self._bases[at] + self._counts[at]
+        return self._trimmed + at + (not is_in)
 
     def base(self, number: int) -> int:
-        """First offset of a batch."""
-        return self._bases[number]
+        """First offset of a batch that is not forgotten."""
+        return self._bases[number - self._trimmed]
 
     def end(self, number: int) -> int:
-        """Offset after the last of a batch."""
-        return self._bases[number] + self._counts[number]
+        """Offset after the last of a batch that is not forgotten."""
+        at = number - self._trimmed
+        return self._bases[at] + self._counts[at]
 
     # -- checkpoints --------------------------------------------------------------------------------------------------
 
@@ -142,15 +168,17 @@ class StreamLog:
 
     def span(self, first: int, below: int) -> tuple[int, int]:
         """Numbers of the batches that lie in segments `first` up to, and without, `below`, of those that are placed."""
-        end = self.placed
-        return bisect_left(self._segments, first, 0, end), bisect_left(self._segments, below, 0, end)
+        end = self.placed - self._trimmed
+        begin, stop = (bisect_left(self._segments, segment, 0, end) for segment in (first, below))
+        return self._trimmed + begin, self._trimmed + stop
 
     def columns(self, begin: int, end: int) -> list[array[int]]:
         """What is known of batches that are stored, column by column, as COLUMNS says; copies."""
-        if 0 not in self._sizes[begin:end]:
-            return [column[begin:end] for column in self._columns]
-        stored = [number for number in range(begin, end) if self._sizes[number]]
-        return [array(column.typecode, [column[number] for number in stored]) for column in self._columns]
+        first, last = max(begin - self._trimmed, 0), max(end - self._trimmed, 0)
+        if 0 not in self._sizes[first:last]:
+            return [column[first:last] for column in self._columns]
+        stored = [at for at in range(first, last) if self._sizes[at]]
+        return [array(column.typecode, [column[at] for at in stored]) for column in self._columns]
 
     def restore(self, columns: list[array[int]]) -> None:
         """Put back batches that the restored offsets cover, in order; those that are there already are passed over."""
@@ -158,7 +186,7 @@ class StreamLog:
         begin = bisect_left(columns[0], known)
         for column, more in zip(self._columns, columns, strict=True):
             column.extend(more[begin:])
-        self.placed = len(self._bases)
+        self.placed = self.batches
 
     def reindex(self, base: int, count: int, published_at: int, position: Position) -> None:
         """The same for one batch, from its record."""

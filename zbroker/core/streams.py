@@ -409,7 +409,7 @@ class Streams:
     def _stream_status(self, log: StreamLog) -> dict[str, object]:
         return {
             "messages": log.messages,
-            "batches": log.batches,
+            "batches": log.stored,
             "bytes": log.bytes,
             "first_offset": log.first_offset,
             "next_offset": log.next_offset,

@@ -124,6 +124,24 @@ def test_work_is_done_in_bounded_pieces() -> None:
     assert sum(pieces) == 5 * STEP
 
 
+def test_what_is_gone_at_the_beginning_is_forgotten_and_numbers_go_on() -> None:
+    log = _stream(10_000, count=2)
+    log.give_up(0, 17_999)
+    assert (log.batches, log.stored, log.first_offset) == (10_000, 1_000, 18_000)
+    number = log.find(18_001)
+    assert (number, log.base(number), log.end(number)) == (9_000, 18_000, 18_002)
+    assert log.position(number) == Position(1, 9_000 * SIZE, SIZE)
+    assert log.is_gone(8_999)
+    assert log.position(8_999).size == log.size(0) == 0
+    assert log.find(5) == 9_000
+    assert log.span(1, 2) == (9_000, 10_000)
+    assert [len(column) for column in log.columns(0, 10_000)] == [1_000] * 6
+    _extend(log, 1, count=2)
+    assert (log.batches, log.base(10_000)) == (10_001, 20_000)
+    log.give_up(18_000, 20_001)
+    assert (log.stored, log.next_offset) == (1_001, 20_002), "few are not worth the move"
+
+
 def test_whatever_the_order_of_events_nothing_owed_is_given_up_and_in_the_end_no_more_is_kept_than_allowed() -> None:
     for seed in range(200):
         dice = random.Random(seed)
