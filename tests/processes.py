@@ -213,7 +213,12 @@ class Broker:
             self.environment,
             interpreter=self._interpreter,
         )
-        ready: dict[str, Any] = json.loads(self._program.line(self._ready_s))
+        try:
+            ready: dict[str, Any] = json.loads(self._program.line(self._ready_s))
+        except AssertionError:
+            if self._program.process.poll() is None:
+                self.kill()  # it hangs, and whoever started it has nothing to close yet
+            raise
         self.ready_s.append(time.monotonic() - began)
         assert ready["ready"] is True
         self.addresses = ready["addresses"]
