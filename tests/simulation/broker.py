@@ -128,9 +128,9 @@ class BrokerProcess:
         """The model hears of a record when the engine lets go of it; the journal may have no room for it yet."""
         append = carrier._append
 
-        def watched(record: Record) -> None:
+        def watched(record: Record) -> bool:
             self.world.model.handed(record)
-            append(record)
+            return append(record)
 
         carrier._append = watched  # type: ignore[method-assign]
 

@@ -84,8 +84,8 @@ class Carrier:
             effects = engine.effects()
             has_news = bool(effects) and self.do(effects, now)
             if self.has_appended and not has_committed:
-                has_committed = has_news = True
-                self._commit(now)
+                has_committed = True
+                has_news = self._commit(now) or has_news
             if self._reads is not None and not has_heard and self._reads.is_answered:  # confirms go first
                 has_heard = has_news = True
                 self._hear_reads(self._reads, now)
@@ -107,8 +107,7 @@ class Carrier:
                 if send(effect.peer, effect.frames) is not None:  # type: ignore[union-attr]
                     unreachable[effect.peer] = None  # type: ignore[union-attr]
             elif isinstance(effect, Append):
-                self._append(effect.record)
-                has_news = True
+                has_news = self._append(effect.record) or has_news
             elif isinstance(effect, Read):
                 assert self._reads is not None
                 self._reads.ask(effect)
@@ -161,27 +160,33 @@ class Carrier:
 
     # -- journal -------------------------------------------------------------------------------------------------
 
-    def _append(self, record: Record) -> None:
-        """Give a record to the journal; without room it is held, and what comes after it too: indexes have no gap."""
+    def _append(self, record: Record) -> bool:
+        """Give a record to the journal; without room it is held, and what comes after it too: indexes have no gap.
+
+        Returns:
+            Whether the engine learned anything by it.
+        """
         if self.is_failed:
-            return
+            return False
         assert self._journal is not None
         if self._held:
             self._held.append(record)
-            return
+            return False
         try:
             position = self._journal.append(record)
         except JournalFull:
             self._held.append(record)  # nothing was taken, nothing was confirmed: it waits for room
             self.has_appended = True  # so that the commit looks whether the room is there, and producers hear of it
-            return
+            return False
         except JournalError as error:
             self.fail(error)
-            return
+            return True
         self.has_appended = True
         self._appended_index = record.index
-        if position is not None:
-            self._engine.placed(record.index, position)
+        if position is None:
+            return False
+        self._engine.placed(record.index, position)
+        return True
 
     def _append_held(self, journal: Journal) -> None:
         """The journal may have room again; tell whether it has."""
@@ -225,21 +230,22 @@ class Carrier:
             self._trouble = trouble
             self._engine.warn("sidecar", trouble)
 
-    def _commit(self, now: int) -> None:
-        """One sync for everything appended in this turn."""
+    def _commit(self, now: int) -> bool:
+        """One sync for everything appended in this turn; returns whether the engine learned anything by it."""
         assert self._journal is not None
         self.has_appended = False
-        before = self._journal.durable_index
+        before, was_full = self._journal.durable_index, self._is_full
         try:
             durable = self._journal.commit(now)
         except JournalError as error:
             self.fail(error)
-            return
+            return True
         if durable > before:
             self._engine.persisted(durable, now)
         self._append_held(self._journal)
         if self._journal.checkpoint_due and not self._held:
             self._begin_checkpoint(self._journal)
+        return durable > before or was_full is not self._is_full
 
     def _begin_checkpoint(self, journal: Journal) -> None:
         try:

@@ -35,8 +35,6 @@ from zbroker.processes.logbook import Logbook
 from zbroker.processes.news import news_of
 from zbroker.processes.plain import PlainPorts
 from zbroker.processes.reads import Reads
-from zbroker.store.faults import JournalFailed
-from zbroker.store.folder import LOCK_NAME
 
 MESSAGES_PER_TURN: Final = 64  # 4 MiB of full batches: one commit's worth, and the longest that a timer waits
 _DRAIN_QUIET_MS: Final = 20  # libzmq's I/O thread, stopped as we were, needs a moment to read what the kernel holds
@@ -53,7 +51,9 @@ _MESSAGE_BYTES_MAX: Final = BATCH_BYTES_MAX + COLUMNS_BYTES_MAX + HEADER_BYTES_M
 _HELLO: Final = b"ZB1H"
 _POLLIN: Final = int(zmq.POLLIN)
 _POLLBOTH: Final = int(zmq.POLLIN | zmq.POLLOUT)
-_CONFIRMS_US: Final = 1_000_000  # for what was handed in before the end; a disk that takes longer is told of by the client
+_CONFIRMS_US: Final = (
+    1_000_000  # for what was handed in before the end; a disk that takes longer is told of by the client
+)
 _NOWHERE: Final = (-1, 0)
 
 
@@ -367,7 +367,3 @@ class Loop:
         self._engine.inform("journal", status)
         for text in cast("list[str]", status.get("warnings", [])):
             self._engine.warn(f"journal: {text}", text)
-        folder = status.get("folder")
-        if folder is not None and not self._carrier.is_failed and not os.path.exists(f"{folder}/{LOCK_NAME}"):
-            # a file without a name takes writes and syncs, and is gone with us: to confirm them would be a lie
-            self._carrier.fail(JournalFailed(str(folder), "it was removed or moved away under the running broker"))
