@@ -13,18 +13,67 @@ _LISTENERS_CACHED: Final = 1_048_576  # of all cached answers together, 8 bytes 
 
 
 class _Node(Generic[_T]):
-    """A token's place. `here`: patterns that end here; `rest`: patterns that end in `>` here. Values count patterns."""
+    """A token's place; 80 bytes. Most have one node below and end no pattern, so dicts are made when they are needed.
 
-    __slots__ = ("below", "here", "rest")
+    Attributes:
+        token, only: the one node below, and its token; None when there are none, or several.
+        below: those below by token, once there were several.
+        here: patterns that end here.
+        rest: patterns that end in `>` here. Values count patterns.
+    """
+
+    __slots__ = ("below", "here", "only", "rest", "token")
 
     def __init__(self) -> None:
-        self.below: dict[str, _Node[_T]] = {}
-        self.here: dict[_T, int] = {}
-        self.rest: dict[_T, int] = {}
+        self.token = ""
+        self.only: _Node[_T] | None = None
+        self.below: dict[str, _Node[_T]] | None = None
+        self.here: dict[_T, int] | None = None
+        self.rest: dict[_T, int] | None = None
 
     @property
     def is_empty(self) -> bool:
-        return not (self.below or self.here or self.rest)
+        return not (self.only or self.below or self.here or self.rest)
+
+    def get(self, token: str) -> _Node[_T] | None:
+        """The node below with this token."""
+        if self.below is not None:
+            return self.below.get(token)
+        return self.only if self.token == token else None
+
+    def make(self, token: str) -> _Node[_T]:
+        """The node below with this token, made if there is none."""
+        node = self.get(token)
+        if node is None:
+            node = _Node()
+            if self.below is not None:
+                self.below[token] = node
+            elif self.only is None:
+                self.token, self.only = token, node
+            else:
+                self.below = {self.token: self.only, token: node}
+                self.token, self.only = "", None
+        return node
+
+    def drop(self, token: str) -> None:
+        """Forget the node below with this token."""
+        if self.below is not None:
+            del self.below[token]
+        else:
+            self.token, self.only = "", None
+
+    def count(self, rest: bool, subscriber: _T, step: int) -> None:
+        """One pattern of this subscriber more, or less, that ends here."""
+        held = self.rest if rest else self.here
+        if held is None:
+            held = {}
+            if rest:
+                self.rest = held
+            else:
+                self.here = held
+        held[subscriber] = held.get(subscriber, 0) + step
+        if not held[subscriber]:
+            del held[subscriber]
 
 
 class Subscriptions(Generic[_T]):
@@ -41,12 +90,8 @@ class Subscriptions(Generic[_T]):
         tokens = pattern.split(".")
         node = self._root
         for token in tokens[:-1] if tokens[-1] == ">" else tokens:
-            following = node.below.get(token)
-            if following is None:
-                following = node.below[token] = _Node()
-            node = following
-        held = node.rest if tokens[-1] == ">" else node.here
-        held[subscriber] = held.get(subscriber, 0) + 1
+            node = node.make(token)
+        node.count(tokens[-1] == ">", subscriber, 1)
         self._forget()
 
     def remove(self, pattern: str, subscriber: _T) -> None:
@@ -54,17 +99,14 @@ class Subscriptions(Generic[_T]):
         tokens = pattern.split(".")
         path = [self._root]
         for token in tokens[:-1] if tokens[-1] == ">" else tokens:
-            path.append(path[-1].below[token])
-        held = path[-1].rest if tokens[-1] == ">" else path[-1].here
-        held[subscriber] -= 1
-        if not held[subscriber]:
-            del held[subscriber]
+            path.append(path[-1].make(token))  # it is there
+        path[-1].count(tokens[-1] == ">", subscriber, -1)
         for node, parent, token in zip(
             reversed(path), reversed(path[:-1]), reversed(tokens[: len(path) - 1]), strict=False
         ):
             if not node.is_empty:
                 break
-            del parent.below[token]
+            parent.drop(token)
         self._forget()
 
     def matching(self, topic: str) -> tuple[_T, ...]:
@@ -86,10 +128,14 @@ class Subscriptions(Generic[_T]):
             for node in nodes:
                 if node.rest:  # `>` stands for this token and all behind it
                     found |= node.rest
-                for key in (token, "*"):
-                    below = node.below.get(key)
-                    if below is not None:
-                        following.append(below)
+                if node.only is not None:
+                    if node.token == token or node.token == "*":
+                        following.append(node.only)
+                elif node.below is not None:
+                    for key in (token, "*"):
+                        below = node.below.get(key)
+                        if below is not None:
+                            following.append(below)
             nodes = following
         for node in nodes:
             if node.here:

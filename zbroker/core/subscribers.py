@@ -17,24 +17,40 @@ from patterns.wire.server import Session, Sessions
 OUTBOX_BYTES_MAX: Final = 8 * MIB  # batches that one subscriber has given no credit for; the same as for replies
 
 
+def cost_of(pattern: str) -> int:
+    """What holding a pattern costs, about: a node of 80 bytes and a string a token, and an entry of its own."""
+    return 256 + len(pattern) + 128 * (pattern.count(".") + 1)
+
+
 class Subscriber:
     """One subscriber's session.
 
     Attributes:
         patterns: by its own ids.
         lost: messages dropped for it in all.
+        pattern_bytes: what its patterns cost us, about.
         upstream: messages missing in front of what publishers sent, in all.
         owes_account: a LOST must go out before its next batch.
         counts_what_waits: whether a batch that waits must be known by its messages, as it may be dropped later.
     """
 
-    __slots__ = ("counts_what_waits", "lost", "overflow", "owes_account", "patterns", "session", "upstream")
+    __slots__ = (
+        "counts_what_waits",
+        "lost",
+        "overflow",
+        "owes_account",
+        "pattern_bytes",
+        "patterns",
+        "session",
+        "upstream",
+    )
 
     def __init__(self, session: Session, overflow: Overflow) -> None:
         self.session = session
         self.overflow = overflow
         self.counts_what_waits = overflow is not Overflow.DROP_NEWEST
         self.patterns: dict[int, str] = {}
+        self.pattern_bytes = 0
         self.lost = 0
         self.upstream = 0
         self.owes_account = False

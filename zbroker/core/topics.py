@@ -8,7 +8,15 @@ from typing import Final
 import msgspec
 
 from patterns.wire import codec
-from patterns.wire.errors import BadBody, CreditExceeded, RemoteProtocolError, TooLarge, Untranslatable, ZbrokerError
+from patterns.wire.errors import (
+    BadBody,
+    CreditExceeded,
+    Overloaded,
+    RemoteProtocolError,
+    TooLarge,
+    Untranslatable,
+    ZbrokerError,
+)
 from patterns.wire.frames import Form, Frames, Message, columns_of, pack, reform
 from patterns.wire.limits import (
     BATCH_MESSAGES_MAX,
@@ -16,6 +24,7 @@ from patterns.wire.limits import (
     CREDIT_BYTES,
     CREDIT_MESSAGES,
     INTEGER_MAX,
+    MIB,
     REPLIES_UNREAD_CUT,
 )
 from patterns.wire.messages import (
@@ -34,12 +43,14 @@ from patterns.wire.names import channel_of, channels_of, check_pattern, check_to
 from patterns.wire.server import Session, Sessions
 from patterns.wire.subscriptions import Subscriptions
 from zbroker.core.plain_subscribers import PlainSubscribers
-from zbroker.core.subscribers import Subscriber
+from zbroker.core.subscribers import Subscriber, cost_of
 from zbroker.core.translate import Translate, needed, translate
 
 _TOPICS_CHECKED_MAX: Final = 65_536
 _PUBLISHERS_REMEMBERED: Final = 4_096  # gone ones, whose next batch tells what was missed in between
 _PATTERNS_MAX: Final = 65_536  # of one session
+_PATTERN_BYTES_MAX: Final = 64 * MIB  # of one session; as many patterns as it may have, of four tokens and more
+_PATTERN_BYTES_ALL_MAX: Final = 256 * MIB  # a quarter of memory_bytes
 
 
 class _Batch:
@@ -133,6 +144,7 @@ class Topics:
         self._plain = plain
         self._subscribers: dict[Session, Subscriber] = {}
         self._subscriptions: Subscriptions[Subscriber] = Subscriptions()
+        self._pattern_bytes = 0  # of all sessions
         self._publishers: dict[Session, int] = {}  # and the audience that each was told last
         self._sequences: dict[bytes, dict[int, int]] = {}  # by publisher, by channel: the next message's
         self._open_starts: set[bytes] = set()  # publishers that began elsewhere: any first sequence will do
@@ -196,14 +208,32 @@ class Topics:
                 raise RemoteProtocolError(f"subscription id {header.id} is in use")
             if len(subscriber.patterns) >= _PATTERNS_MAX:
                 raise TooLarge(f"{_PATTERNS_MAX} patterns are the most that one session may hold; use wildcards")
+            cost = cost_of(header.pattern)
+            self._check_cost(subscriber, cost)
         except ZbrokerError as error:
             self._sessions.refuse(session, error, "subscription", header.id)
             return
         self._count_audience(subscriber, was_heard=bool(subscriber.patterns), is_heard=True)
         subscriber.patterns[header.id] = header.pattern
+        subscriber.pattern_bytes += cost
+        self._pattern_bytes += cost
         self._listening.setdefault(channels_of(header.pattern), Counter())[subscriber] += 1
         self._subscriptions.add(header.pattern, subscriber)
         self._sessions.answer(session, Subscribed(header.id))
+
+    def _check_cost(self, subscriber: Subscriber, cost: int) -> None:
+        """Raises TooLarge, Overloaded."""
+        held = subscriber.pattern_bytes
+        if held + cost > _PATTERN_BYTES_MAX:
+            raise TooLarge(
+                f"{len(subscriber.patterns)} patterns of this session cost {held} bytes, at most {_PATTERN_BYTES_MAX}; each"
+                " costs its length, 256, and 128 for each token; use wildcards"
+            )
+        if self._pattern_bytes + cost > _PATTERN_BYTES_ALL_MAX:
+            raise Overloaded(
+                f"the patterns of all sessions cost {self._pattern_bytes} bytes, at most {_PATTERN_BYTES_ALL_MAX}; use"
+                " fewer patterns with wildcards"
+            )
 
     def unsubscribe(self, session: Session, message: Message) -> None:
         """UNSUBSCRIBE: an unknown id changes nothing."""
@@ -217,6 +247,9 @@ class Topics:
 
     def _stop_hearing(self, subscriber: Subscriber, pattern: str) -> None:
         self._subscriptions.remove(pattern, subscriber)
+        cost = cost_of(pattern)
+        subscriber.pattern_bytes -= cost
+        self._pattern_bytes -= cost
         channel = channels_of(pattern)
         listening = self._listening[channel]
         listening[subscriber] -= 1

@@ -19,6 +19,7 @@ from patterns.wire.messages import (
 )
 from patterns.wire.names import channel_of
 from tests.unit.core.serving import JSON, MSGPACK, Bench
+from zbroker.core import topics as topics_module
 from zbroker.core.broker import BrokerEngine
 
 
@@ -195,3 +196,24 @@ def test_a_batch_is_translated_once_for_all_forms(bench):
     publisher.send(header, payload=msgspec.msgpack.encode([1]), key=bytes([channel_of("orders")]))
     assert [one.messages(Publish)[0].payload for one in subscribers] == [b'["seen"]'] * 3
     assert made == [Codec.JSON]
+
+
+def test_the_patterns_of_a_session_and_of_all_are_bounded_by_what_they_cost(monkeypatch):
+    monkeypatch.setattr(topics_module, "_PATTERN_BYTES_MAX", 1_100)
+    monkeypatch.setattr(topics_module, "_PATTERN_BYTES_ALL_MAX", 1_500)
+    bench = Bench()
+    one, other = bench.client("subscriber"), bench.client("subscriber")
+    one.subscribe("a.b.c", 1)  # 256 + 5 + 3 * 128
+    one.subscribe("a.b.d", 2)
+    (error,) = one.take(ErrorHeader)
+    assert (error.name, error.scope, error.id) == ("TOO_LARGE", "subscription", 2)
+    other.subscribe("a.b.c", 1)
+    one.subscribe("x", 3)
+    (error,) = one.take(ErrorHeader)
+    assert (error.name, error.retryable) == ("OVERLOADED", True)
+    one.send(Unsubscribe(1))
+    one.subscribe("a.b.d", 4)
+    assert not one.take(ErrorHeader)
+    bench.disconnect(one)
+    bench.disconnect(other)
+    assert bench.engine._topics._pattern_bytes == 0

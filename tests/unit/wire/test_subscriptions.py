@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,3 +68,13 @@ def test_what_is_remembered_is_bounded_by_topics_and_by_subscribers(monkeypatch)
         assert subscriptions.matching(f"a.{number % 4}.{number}") == (number % 4,)
         assert len(subscriptions._matched) <= 10
         assert sum(map(len, subscriptions._answers)) < 8 + 4
+
+
+def test_a_long_pattern_costs_a_hundred_bytes_a_token_and_not_three_dicts():
+    subscriptions: Subscriptions[int] = Subscriptions()
+    tracemalloc.start()
+    for number in range(100):
+        subscriptions.add(".".join(["a", str(number), *["b"] * 120]), number)
+    used = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert used < 100 * 122 * 130
