@@ -69,6 +69,8 @@ class Journal(msgspec.Struct, frozen=True, kw_only=True):
     live_bytes: Fact = None
     reserve_bytes: Fact = None
     segments: Fact = None
+    segments_compacted: Fact = None
+    reclaimed_bytes: Fact = None
     waiting_records: Fact = None
     last_sync_us: Fact = None
     sync_p50_us: Fact = None

@@ -18,8 +18,8 @@ _COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     "services": ("repliers", "waiting", "credit"),
 }
 _JOURNAL: Final = (
-    "folder", "epoch", "bytes", "live_bytes", "reserve_bytes", "segments", "waiting_records", "last_sync_us", "sync_p50_us",
-    "sync_p99_us", "checkpoint_age_ms", "checkpoint_records_behind", "file_system",
+    "folder", "epoch", "bytes", "live_bytes", "reserve_bytes", "segments", "segments_compacted", "reclaimed_bytes", "waiting_records",
+    "last_sync_us", "sync_p50_us", "sync_p99_us", "checkpoint_age_ms", "checkpoint_records_behind", "file_system",
 )  # fmt: skip
 
 

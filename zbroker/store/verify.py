@@ -32,7 +32,8 @@ class FolderReport(msgspec.Struct, frozen=True):
         records, bytes: readable.
         next_index: the first index after the log.
         torn_bytes: bytes after the end that are not zero: a tear, or what remains undetectable (FORMAT.md 8).
-        reclaimable: bytes of files that hold nothing of the log; the next open gives them back or writes to them.
+        reclaimable: bytes of files that hold nothing of the log, those that a compaction has replaced among them; the next
+            open gives them back or writes to them.
     """
 
     segments: list[SegmentReport]
@@ -73,6 +74,7 @@ def verify_folder(disk: Disk, folder: str, progress: Progress = silent) -> Folde
         dead = given_back(disk, folder, files)
         scan = LogScan(disk, files, lambda record, position: None, progress, given_back=dead).run()
         checkpoints, newest = _checkpoints(disk, folder, files)
+        superseded = sum(_size(disk, path) for file in files for path in file.superseded)
     finally:
         if lock is not None:
             disk.close(lock)
@@ -87,7 +89,7 @@ def verify_folder(disk: Disk, folder: str, progress: Progress = silent) -> Folde
         bytes=scan.bytes,
         next_index=beyond[0].last_index + 1 if beyond else scan.end_index,
         torn_bytes=scan.torn_bytes,
-        reclaimable=sum(part.reclaimable for part in scan.reports),
+        reclaimable=sum(part.reclaimable for part in scan.reports) + superseded,
     )
 
 
@@ -106,6 +108,14 @@ def _checkpoints(disk: Disk, folder: str, files: list[SegmentFile]) -> tuple[lis
             why = str(error)
         reports.append(CheckpointReport(name, index, why))
     return reports, newest
+
+
+def _size(disk: Disk, path: str) -> int:
+    handle = disk.open(path)
+    try:
+        return disk.size(handle)
+    finally:
+        disk.close(handle)
 
 
 def _beyond_the_end(scan: LogScan, newest: Meta | None) -> list[Damage]:

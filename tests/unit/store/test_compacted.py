@@ -3,7 +3,7 @@
 import pytest
 
 from patterns.wire.records import LostRange, Position, Record, RecordKind
-from tests.unit.store.halved import COMPACTED, FOLDER, Halved
+from tests.unit.store.halved import COMPACTED, FOLDER, SEGMENT_BYTES, Halved
 from zbroker.store.compacted import Content, Seal, cut_off, is_whole, look_through
 from zbroker.store.listing import SegmentFile, list_segments
 from zbroker.store.verify import verify_folder
@@ -84,6 +84,21 @@ def test_verify_tells_of_generations_and_of_damage_in_them(compacted: Compacted)
     report = verify_folder(disk, FOLDER)
     assert report.segments[0].state == "damaged"
     assert [hole.ranges[0].base_offset for hole in report.damage] == [2]
+
+
+def test_verify_counts_a_file_that_was_replaced_and_is_still_there_as_reclaimable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = Halved(monkeypatch)
+    world.fill()
+    world.forget()
+    while COMPACTED not in world.disk.live:
+        world.tidy(1)
+    world.disk.crash()
+    report = verify_folder(world.disk, FOLDER)
+    assert report.is_whole
+    assert report.segments[0].generation == 1
+    assert report.reclaimable >= SEGMENT_BYTES
 
 
 def test_offsets_of_which_no_record_is_left_are_told_of_at_the_end_of_each_stream() -> None:
