@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from patterns.wire.records import Position, Record
+from patterns.wire.records import Move, Position, Record
 from zbroker.processes import dialogue
 from zbroker.processes.dialogue import Inbox
 from zbroker.store import faults
@@ -79,3 +79,9 @@ def test_every_error_of_the_store_can_be_told():
         error.args = ("what happened",)
         (message,) = Inbox().feed(dialogue.said_fault(error))
         assert type(dialogue.fault_of(message)) is kind
+
+
+def test_moves_are_the_same_on_the_other_side():
+    moves = [Move(4, 7, 100, Position(4, 8_192, 77, 2)), Move(4, 7, 105, None)]
+    (message,) = Inbox().feed(dialogue.said_moved(moves))
+    assert dialogue.moved_of(message) == moves

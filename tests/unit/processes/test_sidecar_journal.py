@@ -467,3 +467,48 @@ def test_the_place_of_a_record_is_a_position_of_the_store():
     sidecars.turn()
     ((index, place),) = journal.hear(0)
     assert (index, type(place), place.segment, place.generation) == (1, Position, 1, 0)
+
+
+@pytest.mark.parametrize("kill_after", [None, 1, 4])
+def test_the_broker_hears_where_batches_lie_after_a_compaction_whenever_the_sidecar_dies(monkeypatch, kill_after):
+    monkeypatch.setattr("zbroker.store.checkpoint.CHECKPOINT_RECORDS", 30)
+    monkeypatch.setattr("zbroker.store.compactor.MOVES_A_STEP", 5)
+    sidecars = Sidecars()
+    journal = sidecars.opened()
+    places: dict[int, Position | None] = {}
+    told = 0
+
+    def live() -> None:
+        nonlocal told
+        journal.commit(sidecars.now)
+        sidecars.turn()
+        if journal.next_timeout() is not None:
+            journal.handle_timeout(sidecars.now)
+        places.update(journal.hear(sidecars.now))
+        if journal.tidy_at is not None:
+            for move in journal.tidy(sidecars.now):
+                told += 1
+                places[move.base_offset] = move.position
+        if journal.checkpoint_due:
+            full, current = journal.begin_checkpoint()
+            for segment in (*full, 0, current):
+                journal.put_checkpoint(b"", segment)
+            journal.end_checkpoint(max(places))
+
+    for index in range(1, 201):
+        appended(journal, index, 1, size=1_500)
+        live()
+    journal.forget([(1, index, index) for index in range(1, 180, 2)])
+    killed = False
+    for _ in range(1_500):
+        live()
+        sidecars.now += 20_000
+        if kill_after is not None and told > kill_after and not killed:
+            killed = True
+            sidecars.kill()
+    assert told
+    assert killed == (kill_after is not None)
+    reader = RecordReader(sidecars.disk, FOLDER)
+    for index in range(2, 201, 2):
+        assert reader.read([places[index]]) == [record(index, 1_500)]
+    assert {place.generation for place in places.values() if place is not None} == {0, 1}
