@@ -10,6 +10,7 @@ import msgspec
 
 from patterns.core.backoff import Jitter
 from patterns.core.client import ClientEngine, ClientSession, Failed, SessionReady
+from patterns.core.offers import Offers
 from patterns.core.requested import Asked, Book, RequestCancelled, Requested, requested
 from patterns.wire.address import Address
 from patterns.wire.engine import Effect, Link, Open, PeerId, Unreachable
@@ -72,7 +73,7 @@ class ReplierEngine(ClientEngine):
         concurrency: int = 1,
     ) -> None:
         super().__init__(addresses, jitter)
-        self._services = tuple(services)
+        self._offers = Offers(services)
         self._nonce = nonce
         self._codec = codec
         self._concurrency = concurrency
@@ -82,7 +83,6 @@ class ReplierEngine(ClientEngine):
         self._tokens = count(1)
         self._pings = count(_FIRST_PING)
         self._withdrawing = 0  # the PING behind the last WITHDRAW, as long as it has no answer
-        self.offered: set[str] = set()
 
     def _hello(self, session: ClientSession) -> Hello:
         return Hello(
@@ -96,7 +96,7 @@ class ReplierEngine(ClientEngine):
 
     @property
     def is_offered(self) -> bool:
-        return self.is_ready and self.offered == set(self._services)
+        return self.is_ready and self._offers.is_complete
 
     def codec_to(self, token: int) -> Codec:
         """The codec for a reply: our own, the broker translates."""
@@ -107,13 +107,15 @@ class ReplierEngine(ClientEngine):
 
     def offer(self, now: int) -> None:
         """Offer the services; again, after withdraw(). The session is READY."""
-        session = self.sessions[0]
-        self.offered.clear()
-        for number, service in enumerate(self._services, start=1):
-            session.send(Offer(number, service), now)
+        self._offers.begin()
+        self._offer_more(now)
+
+    def _offer_more(self, now: int) -> None:
+        for number, service in self._offers.due():
+            self.sessions[0].send(Offer(number, service), now)
 
     def on_lost(self, session: ClientSession, now: int) -> None:
-        self.offered.clear()
+        self._offers.lost()
         self._withdrawing = 0
         self._events.extend(RequestCancelled(token) for token in self._open)
         self._open.clear()
@@ -125,9 +127,9 @@ class ReplierEngine(ClientEngine):
             case Request() as header:
                 self._asked(session, header, message, now)
             case Offered(id=number):
-                service = self._services[number - 1] if 0 < number <= len(self._services) else ""
-                self.offered.add(service)
-                self._events.append(ServiceReady(service))
+                if (service := self._offers.answered(number)) is not None:
+                    self._events.append(ServiceReady(service))
+                self._offer_more(now)
             case Cancel(id=number):
                 self._cancel(number)
             case CreditHeader(id=number, messages=messages, bytes=size):
@@ -161,9 +163,9 @@ class ReplierEngine(ClientEngine):
 
     def withdraw(self, now: int) -> None:
         """No more requests, please; those that came are still answered, and those that crossed this on the way."""
-        session = self.sessions[0]
+        session, offered = self.sessions[0], self._offers.stop()
         if session.is_ready:
-            for service in self._services:
+            for service in offered:
                 session.send(Withdraw(service), now)
             self._withdrawing = next(self._pings)
             session.send(Ping(self._withdrawing), now)

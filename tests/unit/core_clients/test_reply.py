@@ -23,6 +23,7 @@ from patterns.wire.messages import (
     Resume,
     Role,
     Subscribe,
+    Withdraw,
 )
 from tests.unit.core_clients.wire import BROKER, NONCE, PEER, S, Wire, calm
 
@@ -77,6 +78,36 @@ def test_every_service_is_offered_at_ready(wire):
     wire.say(Offered(2))
     assert wire.heard(ServiceReady) == [ServiceReady("price"), ServiceReady("stock")]
     assert wire.engine.is_offered
+
+
+def test_many_services_are_offered_no_faster_than_they_are_answered():
+    names = [f"s{number}" for number in range(150)]
+    wire = Wire(ReplierEngine(BROKER, [*names, "s7"], NONCE, Codec.MSGPACK, calm))
+    wire.greet()
+    offered, ahead = [], []
+    while sent := wire.sent(Offer):
+        offered += sent
+        ahead.append(len(sent))
+        assert not wire.engine.is_offered
+        for offer in sent:
+            wire.say(Offered(offer.id))
+    assert [offer.service for offer in offered] == names
+    assert max(ahead) <= 64
+    assert wire.engine.is_offered
+
+
+def test_a_withdrawal_in_the_midst_of_offering_takes_back_what_was_offered_and_offers_no_more():
+    wire = Wire(ReplierEngine(BROKER, [f"s{number}" for number in range(150)], NONCE, Codec.MSGPACK, calm))
+    wire.greet()
+    sent = wire.sent(Offer)
+    wire.engine.withdraw(wire.now)
+    wire.settle()
+    assert len(wire.sent(Withdraw)) == len(sent) == 64
+    wire.say(Offered(1))
+    assert not wire.sent(Offer)
+    wire.engine.offer(wire.now)
+    wire.settle()
+    assert wire.sent(Offer)[0] == Offer(1, "s0")
 
 
 def test_the_credit_in_hello_is_the_concurrency():
