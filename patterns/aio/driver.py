@@ -276,6 +276,10 @@ class AioDriver:
         """Call user code soon."""
         self._loop.call_soon(call)
 
+    def call_theirs(self, call: Callable[[], _T]) -> _T:
+        """Call the program's code in the midst of a call of ours."""
+        return call()
+
     def abandon(self, call: Callable[[], None]) -> None:
         """Call it soon; for finalizers, which may run in any thread, and after the loop."""
         try:

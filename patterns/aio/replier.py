@@ -197,6 +197,7 @@ class Replier(ReplierRole[AioDriver], AioRole):
         """The handler has ended."""
         del self._serving[token]
         self._in_hand.pop(token, None)
+        self._given.pop(token, None)
         self._cancelled.discard(token)
         if self._is_leaving:
             self._driver.run()  # wakes who waits in close()

@@ -2,7 +2,8 @@
 
 One thread at a time is the *leader*: it sleeps on the sockets' file descriptors, without the lock, so that others may
 send meanwhile. Others that wait are followers; a turn wakes those whose wait is over, and who stops leading wakes the next.
-Sleeping on descriptors is safe beside use of the sockets; sleeping in zmq_poll is not.
+Sleeping on descriptors is safe beside use of the sockets; sleeping in zmq_poll is not. Signal handlers run, and raise, where
+a thread sleeps, and at the end of a call (patterns/io/shield.py).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from patterns.io import context
 from patterns.io.clock import clock
 from patterns.io.keeper import Keeper
 from patterns.io.links import DrivenEngine, Links, SocketKind
+from patterns.io.shield import shield
 from patterns.io.waiting import Steps
 from patterns.wire.errors import Closed, Forked, ZbrokerError
 
@@ -45,7 +47,8 @@ class _Wake:
             os.write(self._write_fd, b"!")
         except OSError:
             pass  # 64 KiB of bells are enough, and a closed driver needs none
-        self.rung = True  # after the write: a hush() in between would leave a bell that nobody hushes any more
+        finally:  # a signal's handler may raise right after the write
+            self.rung = True  # after it: a hush() in between would leave a bell that nobody hushes any more
 
     def hush(self) -> None:
         self.rung = False
@@ -143,14 +146,19 @@ class Driver:
 
     def start(self) -> None:
         """Make the sockets and begin to connect. Raises BadAddress, Unavailable."""
+        shield.look_around()
+        raised = shield.raise_()
         try:
             with self.lock:
                 self.engine.start(clock())
                 self._links.perform()
+            self._keeper.start()
         except ZbrokerError:
             self._shut()
             raise
-        self._keeper.start()
+        finally:
+            if raised:
+                shield.lower(raised)
 
     def check(self) -> None:
         """Raises Forked, Closed, or what the session was refused for."""
@@ -199,18 +207,23 @@ class Driver:
         """
         if self.forked:
             self.check()  # the sockets and the lock are the parent's
-        with self.lock:  # not acquire() and try: a Ctrl-C in between would leave it locked for ever
-            try:
-                if not keeper:
-                    self.entries += 1
-                if fresh:
-                    self.turn()
-                else:
-                    self._links.push(clock())
-                return self._wait(done, deadline, keeper)
-            finally:
-                if self._leader is None:
-                    self._hand_over(keeper)
+        raised = shield.raise_()
+        try:
+            with self.lock:
+                try:
+                    if not keeper:
+                        self.entries += 1
+                    if fresh:
+                        self.turn()
+                    else:
+                        self._links.push(clock())
+                    return self._wait(done, deadline, keeper)
+                finally:
+                    if self._leader is None:
+                        self._hand_over(keeper)
+        finally:
+            if raised:
+                shield.lower(raised)
 
     def _wait(self, done: Callable[[], bool], deadline: int | None, keeper: bool) -> bool:
         """The loop of wait(), under the lock."""
@@ -253,15 +266,26 @@ class Driver:
         """Call what was deferred; under the lock, which is let go meanwhile."""
         while self._deferred:
             call = self._deferred.popleft()
+            self.lock.release()
             try:
-                self.lock.release()
-                call()
+                self.call_theirs(call)
             finally:
                 self.lock.acquire()
 
+    def call_theirs(self, call: Callable[[], _T]) -> _T:
+        """Call the program's code in the midst of a call of ours, without the lock: signal handlers run there as ever."""
+        opened = False
+        try:
+            opened = shield.open()
+            return call()
+        finally:
+            if opened:
+                shield.is_open = False
+
     def _lead(self, done: Callable[[], bool], deadline: int | None, now: int) -> list[tuple[int, int]] | None:
         """Sleep without the lock until a socket, a timer or another thread calls; the descriptors that did."""
-        if self._links.has_new or self._links.is_readable():
+        is_ready = self._links.has_new or self._links.is_readable()
+        if is_ready and not shield.has_news:  # who never sleeps must not keep handlers waiting
             return None
         due = self._links.due = self.engine.next_timeout()
         until = now + _FOREVER_US
@@ -271,14 +295,18 @@ class Driver:
             until = deadline
         timeout_ms = max(0, (until - now + 999) // 1_000)
         self._leader = done
-        if self.kicked:  # by somebody who saw no leader yet
+        if is_ready or self.kicked:  # by somebody who saw no leader yet
             timeout_ms = 0
         self._sleeps_until = until
         try:
-            try:  # release() inside: a Ctrl-C right after it must not leave us without the lock that our caller lets go
-                self.lock.release()
+            self.lock.release()
+            opened = False
+            try:
+                opened = shield.open()
                 return self._poll.poll(timeout_ms)
             finally:
+                if opened:
+                    shield.is_open = False
                 self.lock.acquire()
         finally:
             self._leader = None
@@ -295,10 +323,14 @@ class Driver:
             self._wake.ring()  # the leader sleeps longer than what we have just asked for
         timeout_s = _FOREVER_S if deadline is None else max(0.0, (deadline - now) / 1e6)
         try:
+            self.lock.release()
+            opened = False
             try:
-                self.lock.release()
+                opened = shield.open()
                 follower.bell.acquire(timeout=timeout_s)
             finally:
+                if opened:
+                    shield.is_open = False
                 self.lock.acquire()
         finally:
             if follower in self._followers:
@@ -332,21 +364,30 @@ class Driver:
         """Send what call(now) and others have posted; never waits for the other end, and takes nothing in."""
         if self.forked:
             self.check()
-        with self.lock:
-            now = clock()
-            if call is not None:
-                call(now)
-            self.kicked = False
-            self._links.push(now)
-            if self._followers or self._leader is not None:
-                self._ring_the_done()
-            if self._deferred:
-                self.run_deferred()
-            if self._leader is not None:
-                if self._links.is_readable():  # the send may have swallowed the edge that the leader sleeps on
-                    self._wake.ring()
-            elif not self._followers and self._keeper.is_wanted():
-                self._keeper.call()
+        raised = shield.raise_()
+        try:
+            with self.lock:
+                now = clock()
+                if call is not None:
+                    call(now)
+                self._send(now)
+        finally:
+            if raised:
+                shield.lower(raised)
+
+    def _send(self, now: int) -> None:
+        """The rest of run(), under the lock."""
+        self.kicked = False
+        self._links.push(now)
+        if self._followers or self._leader is not None:
+            self._ring_the_done()
+        if self._deferred:
+            self.run_deferred()
+        if self._leader is not None:
+            if self._links.is_readable():  # the send may have swallowed the edge that the leader sleeps on
+                self._wake.ring()
+        elif not self._followers and self._keeper.is_wanted():
+            self._keeper.call()
 
     def burst(self) -> None:
         """Send a full batch of posted messages from here."""
@@ -354,14 +395,18 @@ class Driver:
         self.run()
 
     def kick(self) -> None:
-        """Something was posted: whoever drives shall take it. Cheap, without the lock, once per turn."""
+        """Something was posted: whoever drives shall take it. Cheap, without the lock or the shield, once per turn."""
         self.kicked = True
         if self._keeper.naps:
             return
-        if self._leader is not None:
-            self._wake.ring()
-        else:
-            self._keeper.call()
+        try:
+            if self._leader is not None:
+                self._wake.ring()
+            else:
+                self._keeper.call()
+        except BaseException:  # a signal's handler: perhaps nobody was called, so the next message calls again
+            self.kicked = False
+            raise
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -370,6 +415,7 @@ class Driver:
         if self.is_closed or self.forked:
             return True
         deadline = clock() + int(timeout_s * 1e6)
+        raised = shield.raise_()
         try:
             with self.lock:
                 self.turn()
@@ -377,13 +423,36 @@ class Driver:
             return self.wait(lambda: self.engine.closed, deadline)
         finally:
             self._shut()
+            if raised:
+                shield.lower(raised)
 
     def at_exit(self) -> None:
         """The interpreter ends and the program has not closed us."""
         self.close(_EXIT_TIMEOUT_S)
 
-    def drive(self, steps: Steps[_T]) -> _T:
-        """Run a role's steps, blocking where they wait."""
+    def drive(self, steps: Steps[_T], keep: Callable[[_T], object] | None = None) -> _T:
+        """Run a role's steps, blocking where they wait.
+
+        Args:
+            keep: given the result when a signal's handler raises instead of it, so that the next call can return it.
+        """
+        raised = shield.raise_()
+        if not raised:
+            return self._drive(steps)
+        try:
+            result = self._drive(steps)
+        except BaseException:
+            shield.lower(raised)
+            raise
+        try:
+            shield.lower(raised)
+        except BaseException:
+            if keep is not None:
+                keep(result)
+            raise
+        return result
+
+    def _drive(self, steps: Steps[_T]) -> _T:
         try:
             wait = next(steps)
             while True:

@@ -47,9 +47,8 @@ class Keeper:
             self._thread.join(timeout=1.0)
 
     def call(self) -> None:
-        """End its sleep."""
+        """End its sleep. It marks itself as awake: done here, an exception of a signal's handler could leave it asleep so."""
         if self._parked:
-            self._parked = False
             try:
                 os.write(self._write_fd, b"!")
             except (BlockingIOError, OSError):

@@ -174,7 +174,7 @@ class ProducerRole(Role[D]):
         source = _each_of(bodies)
         batches: list[Batch] = []
         unfinished = 0
-        while chunk := list(islice(source, self._per_batch)):
+        while chunk := self._driver.call_theirs(lambda: list(islice(source, self._per_batch))):
             try:
                 made = self._batches(chunk)
             except (BadBody, TooLarge):

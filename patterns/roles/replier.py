@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
+from weakref import ref
 
 import msgspec
 
@@ -40,6 +42,7 @@ from patterns.wire.errors import (
     Closed,
     HandlerFailed,
     NoReplier,
+    ReplierLost,
     ShuttingDown,
     TimedOut,
     ZbrokerError,
@@ -55,6 +58,14 @@ _LOOK_US = 1_000  # a request that waited here so long may have been cancelled; 
 
 class _OneReplyWanted(BadArgument):
     """Parts for a requester that takes none: its mistake, and it is told so."""
+
+
+class _Given(ref["IncomingRequestRole"]):
+    """A request that somebody was given. When it is let go, nothing but C runs, so no exception of a signal's handler is in time."""
+
+    __slots__ = ("service", "token")
+    token: int
+    service: str
 
 
 class IncomingRequestRole:
@@ -162,6 +173,8 @@ class ReplierRole(Role[D]):
         self._requests: dict[int, Requested] = {}  # not begun with, by token, oldest first
         self._cancelled: set[int] = set()  # begun with, and nobody waits any more
         self._serving: dict[int, Any] = {}  # by token, the task in which a handler works on it; in the asyncio shell
+        self._given: dict[int, _Given] = {}  # by token, until it is answered
+        self._let_go: deque[_Given] = deque()  # without an answer: by an exception, or by mistake
         self._in_hand: dict[int, Any] = {}  # by token, the thread or task that has taken it and has not answered yet
         self._is_leaving = False
         self._failure: BaseException | None = None  # what a handler's task has ended with; serve_forever() raises it
@@ -275,6 +288,7 @@ class ReplierRole(Role[D]):
         if self._is_idle:
             self._offer_again()
         while True:
+            self._take_back()
             if self._is_leaving or self._failure is not None or driver.is_over():
                 return None
             is_new = not requests
@@ -297,7 +311,20 @@ class ReplierRole(Role[D]):
             except ZbrokerError as error:
                 self._fail(event.token, error)
                 continue
-            return self._incoming(self, event, body)
+            return self._give(event, body)
+
+    def _give(self, event: Requested, body: Any) -> IncomingRequestRole:
+        request = self._incoming(self, event, body)
+        given = self._given[event.token] = _Given(request, self._let_go.append)
+        given.token, given.service = event.token, event.service
+        return request
+
+    def _take_back(self) -> None:
+        """Answer what was let go without an answer: whoever asked is told, and the broker gives us another."""
+        while self._let_go:
+            given = self._let_go.popleft()
+            lost = ReplierLost(f"the replier of service {given.service!r} let go of the request without an answer")
+            self._refuse(given.token, lost)
 
     def _oldest(self) -> Requested | None:
         with self._driver.lock:
@@ -309,6 +336,7 @@ class ReplierRole(Role[D]):
     def _has_news(self) -> bool:
         return (
             bool(self._requests)
+            or bool(self._let_go)
             or self._is_leaving
             or self._failure is not None
             or self._driver.is_closed
@@ -398,6 +426,7 @@ class ReplierRole(Role[D]):
         def answer(now: int) -> None:
             verb(token, *arguments, now)
             self._in_hand.pop(token, None)
+            self._given.pop(token, None)
 
         self._driver.run(answer)
         self._cancelled.discard(token)
@@ -425,6 +454,7 @@ class ReplierRole(Role[D]):
         # a request that crosses our WITHDRAW would be lost with the session, as if it had been begun
         yield Wait(lambda: engine.is_withdrawn or engine.error is not None, deadline, fresh=True)
         self._refuse_waiting()
+        self._take_back()
         yield Wait(self._all_served, deadline)
         late = [token for token, who in {**self._in_hand, **self._serving}.items() if who != self._me()]
         if late:

@@ -23,6 +23,8 @@ CLOSE_TIMEOUT_S: Final = 5.0
 LINGER_MS: Final = 1_000  # what libzmq still holds when a socket of ours closes has so long to leave
 jitter = random.random
 
+_T = TypeVar("_T")
+
 
 class RoleDriver(Protocol):
     """What roles need of a driver; how it waits is between it and its shell."""
@@ -64,6 +66,9 @@ class RoleDriver(Protocol):
 
     def defer(self, call: Callable[[], None]) -> None:
         """Call user code soon, without the lock; under the lock."""
+
+    def call_theirs(self, call: Callable[[], _T]) -> _T:
+        """Call the program's code in the midst of a call of ours, without the lock: signal handlers run there as ever."""
 
     def abandon(self, call: Callable[[], None]) -> None:
         """Call it soon, without the lock; for finalizers, which may run in any thread and at any point of it."""

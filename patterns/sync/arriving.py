@@ -38,8 +38,8 @@ class Arriving(Generic[T], Iterator[T]):
 
     def __next__(self) -> T:
         self.check()
-        self._is_waiting = True
         try:
+            self._is_waiting = True
             found = self._take()
         except BaseException:  # Ctrl-C, or an error of the session: a chain ends with it, the next loop makes another
             self._over()

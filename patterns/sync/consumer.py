@@ -119,11 +119,14 @@ class Consumer(ConsumerRole[Driver], SyncRole):
         return self._slice
 
     def _release_waiting(self) -> None:
+        if self._kept is not None:
+            self._kept._settle_all("release")
+            self._kept = None
         for delivery in self._slice:
             delivery._release()
 
     def _take_batch(self, mode: str) -> Batch | None:
-        return self._driver.drive(self._next_batch(mode, self._idle_timeout_s))
+        return self._taken(lambda: self._next_batch(mode, self._idle_timeout_s))
 
     def _forget(self) -> None:
         self._messages = None

@@ -74,13 +74,12 @@ class Replier(ReplierRole[Driver], SyncRole):
 
     def __iter__(self) -> Iterator[IncomingRequest]:
         """Requests, oldest first, until close() or idle_timeout_s without one. Each needs reply() or fail()."""
-        drive = self._driver.drive
-        while (request := drive(self._next(self._idle_timeout_s))) is not None:
+        while (request := self._taken(lambda: self._next(self._idle_timeout_s))) is not None:
             yield request
 
     def receive(self, timeout_s: float | None = None) -> IncomingRequest | None:
         """The next request; None when none came in time, or after close()."""
-        found: IncomingRequest | None = self._driver.drive(self._next(timeout_s))
+        found: IncomingRequest | None = self._taken(lambda: self._next(timeout_s))
         return found
 
     def serve_forever(self) -> None:

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from patterns.io.driver import Driver
+from patterns.io.waiting import Steps
 from patterns.roles.role import CLOSE_TIMEOUT_S, Role, check_limit
+
+_T = TypeVar("_T")
 
 
 class SyncRole(Role[Driver]):
     """A context manager around a driver; see the roles."""
+
+    _kept: Any = None  # what a call had taken when a signal's handler raised at its end; the next call returns it
+
+    def _taken(self, make: Callable[[], Steps[_T]]) -> _T:
+        """Run steps that take something from the engine, which no exception of a signal's handler may take along."""
+        kept: _T | None
+        kept, self._kept = self._kept, None
+        return self._driver.drive(make(), self._keep) if kept is None else kept
+
+    def _keep(self, found: object) -> None:
+        self._kept = found
 
     def __enter__(self) -> Self:
         return self

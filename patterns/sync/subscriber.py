@@ -72,7 +72,7 @@ class Subscriber(SubscriberRole[Driver], SyncRole):
         return self._messages
 
     def _take_batch(self) -> Iterable[Message] | None:
-        return self._driver.drive(self._next_messages(self._idle_timeout_s))
+        return self._taken(lambda: self._next_messages(self._idle_timeout_s))
 
     def _forget(self) -> None:
         self._messages = None
