@@ -65,7 +65,7 @@ class Scribe:
             return self._retry_at
         if self._journal is None or self._is_failed:
             return None
-        due = [0] if self._has_appended else [self._journal.next_timeout(), self._journal.tidy_at]
+        due = [0] if self._has_appended else [self._journal.next_timeout(), self._tidy_at(self._journal)]
         return min((at for at in due if at is not None), default=None)
 
     def turn(self, now: int) -> None:
@@ -202,11 +202,15 @@ class Scribe:
             self._report(journal)
             if has_committed and not self._held and journal.checkpoint_due:  # not right after an open: nothing is new
                 self._line.put(dialogue.said_value(dialogue.CHECKPOINT, journal.begin_checkpoint()))
-            due = journal.tidy_at
+            due = self._tidy_at(journal)
             if due is not None and due <= now and (moves := journal.tidy(now)):
                 self._line.put(dialogue.said_moved(moves))
         except JournalError as error:
             self._fail(error)
+
+    def _tidy_at(self, journal: Journal) -> int | None:
+        """Not while records wait that may be the reason why messages were forgotten."""
+        return None if self._held else journal.tidy_at
 
     def _append_held(self, journal: Journal) -> None:
         """There may be room again; what fits is committed in the next turn, which is due at once."""

@@ -269,12 +269,13 @@ class FileJournal:
 
     @property
     def tidy_at(self) -> int | None:
-        """When tidy() has something to do; None while nothing is."""
-        return None if self._failed is not None or self._lock is None else self._compactor.due
+        """When tidy() has something to do; None while nothing is, and while what makes messages dead may not be durable."""
+        is_open = self._failed is None and self._lock is not None
+        return self._compactor.due if is_open and not self._writer.is_waiting else None
 
     def tidy(self, now: int) -> list[Move]:
         """See the protocol. Raises JournalFailed."""
-        if self._failed is not None:
+        if self.tidy_at is None:
             return []
         try:
             moves = self._compactor.step(now, self._damage)
