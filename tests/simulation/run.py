@@ -52,8 +52,13 @@ def run_seed(
     )
 
 
+def _check_of(outcome: Outcome) -> str:
+    """Where it stands: file and line."""
+    return outcome.error.rpartition("[")[2]
+
+
 def shrink(seed: int, *, kinds: Sequence[str] | None = None, defects: type[Defects] = Defects) -> Outcome:
-    """The shortest list of faults found with which the seed still fails: whole halves go first, then single ones."""
+    """The shortest list of faults found with which the same check still fails: whole halves go first, then single ones."""
     best = run_seed(seed, kinds=kinds, defects=defects)
     if not best.error:
         return best
@@ -64,7 +69,7 @@ def shrink(seed: int, *, kinds: Sequence[str] | None = None, defects: type[Defec
             rest = kept[:begin] + kept[begin + size :]
             found = run_seed(seed, kinds=kinds, only=rest, defects=defects)
             runs += 1
-            if found.error:
+            if found.error and _check_of(found) == _check_of(best):
                 best, kept = found, rest
                 break
         else:
