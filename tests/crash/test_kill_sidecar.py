@@ -56,9 +56,11 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
         yield broker
 
 
-def _strike(broker: Broker, dice: random.Random) -> None:
-    """One of them or both, dead or stopped."""
+def _strike(broker: Broker, dice: random.Random, number: int) -> None:
+    """One of them or both, dead or stopped; not five sidecars in a row of one broker, who would give up."""
     what = dice.choice(["sidecar", "sidecar", "sidecar", "broker", "both", "stop sidecar", "stop broker"])
+    if number % 4 == 3:
+        what = dice.choice(["broker", "both"])
     pause = threading.Event()
     if what == "sidecar":
         kill_sidecar(broker)
@@ -86,11 +88,11 @@ def test_what_was_confirmed_outlives_sidecars_and_brokers_and_is_stored_once(tmp
     dice = random.Random(seed)
     with Broker(tmp_path) as broker:
         load = Load(broker.url)
-        for _ in range(KILLS):
+        for number in range(KILLS):
             load.permit((100, 4, 4, 10))
             before, wanted = load.account.progress, dice.randint(1, 300)
             until(lambda: load.account.progress > before + wanted or load.account.errors, what="any progress")  # noqa: B023
-            _strike(broker, dice)
+            _strike(broker, dice, number)
         load.stop_producing(DRAIN_S)
         found = stored(broker.url)
         until(lambda: len({seen.offset for seen in load.account.seen}) >= len(found), DRAIN_S, "the drain")
@@ -116,9 +118,9 @@ def test_a_dead_sidecar_is_replaced_and_nobody_but_status_and_the_log_tells(brok
     until(lambda: journal_of(broker.url)["sidecar"]["restarts"] == 3, what="the account of it")
     assert journal_of(broker.url)["sidecar"]["state"] == "serving"
     assert journal_of(broker.url)["sidecar"]["pid"] == sidecar_of(broker)
-    log = (tmp_path / "broker.err").read_text()
-    assert log.count("sidecar_died") == 3
-    assert log.count("sidecar_returned") == 3
+    log = tmp_path / "broker.err"  # written by a thread
+    until(lambda: log.read_text().count("sidecar_died") == 3, what="the log of each death")
+    until(lambda: log.read_text().count("sidecar_returned") == 3, what="the log of each return")
 
 
 def test_a_dead_broker_leaves_no_sidecar_behind(broker: Broker) -> None:
