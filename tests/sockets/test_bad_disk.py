@@ -15,7 +15,8 @@ import zmq
 
 from patterns.sync import Admin, Consumer, Producer, Publisher, Receipt, Subscriber
 from patterns.wire.errors import StorageFailed, StorageFull, ZbrokerError
-from tests.processes import READY_S, Program, until
+from tests.processes import READY_S, Program, only_long, until
+from zbroker.store.segment import segment_name
 
 BROKER = "import sys, resource, time; sys.argv[0] = 'zbroker'; {first}; from zbroker.cli.main import main; main()"
 
@@ -144,6 +145,46 @@ def test_a_folder_removed_under_a_running_broker_ends_what_is_durable_and_nothin
             consumer.ready(5)
         publisher.publish("live", 1)
         assert subscriber.receive(10) is not None
+
+
+def _replace(data):
+    shutil.copytree(data, data.with_name("copy"))
+    data.rename(data.with_name("moved"))
+    data.with_name("copy").rename(data)
+
+
+CHANGES = {
+    "its own copy": (_replace, "replaced"),
+    "no segment": (lambda data: (data / segment_name(1)).unlink(), "was removed or replaced while it was written to"),
+    "an empty segment": (lambda data: os.truncate(data / segment_name(1), 0), "was cut to"),
+    "no lock": (lambda data: (data / "LOCK").unlink(), "LOCK was removed"),
+}
+
+
+@pytest.mark.parametrize(("change", "text"), CHANGES.values(), ids=CHANGES)
+def test_a_folder_that_is_another_under_a_running_broker_gets_no_confirm(tmp_path, change, text):
+    data = tmp_path / "data"
+    with broker(tmp_path, data) as (_, url), Producer(url, "s", timeout_s=20) as producer:
+        producer.send(1)
+        change(data)
+        posted = producer.post(2)
+        until(lambda: text in warnings_of(url), what="telling why")
+        with Producer(url, "s", timeout_s=20) as other, pytest.raises(StorageFailed):
+            other.send(3)
+        with pytest.raises(ZbrokerError):  # whether it is on the disk, nobody knows
+            posted.result(0.1)
+        producer.close(0.1)
+
+
+@only_long  # the second one waits ten seconds for the first to go
+def test_a_second_broker_is_refused_though_the_lock_file_was_removed(tmp_path):
+    data = tmp_path / "data"
+    with broker(tmp_path, data) as (_, url):
+        (data / "LOCK").unlink()
+        status, complaint = refused(tmp_path, data)
+        assert status == 69
+        assert "locked by another process" in complaint
+        until(lambda: "LOCK was removed" in warnings_of(url), what="noticing")
 
 
 def test_a_copy_that_broke_off_is_told(tmp_path):

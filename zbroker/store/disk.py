@@ -45,6 +45,10 @@ class Disk(Protocol):
         """Bytes."""
         ...
 
+    def is_still(self, handle: int, path: str) -> bool:
+        """Whether the path leads to this very file; False when it leads to none, or to another one."""
+        ...
+
     def pread(self, handle: int, length: int, offset: int) -> bytes:
         """Fewer than `length` bytes only at the end of the file."""
         ...

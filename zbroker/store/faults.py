@@ -3,6 +3,8 @@
 The broker maps these to the wire's storage errors (5xx); nothing here knows a number.
 """
 
+from typing import Final
+
 
 class JournalError(Exception):
     """Any fault of the store."""
@@ -77,14 +79,21 @@ class BackupFailed(JournalError):
         )
 
 
-class JournalFailed(JournalError):
-    """The disk refused a write or a sync; what it holds is unknown until the next open."""
+AFTER_A_REFUSAL: Final = (
+    "It is not tried again in this life, because after a failed sync the kernel may show bytes that the disk does not hold. "
+    "Check the disk, then restart"
+)
+AFTER_A_CHANGE: Final = (
+    "Nothing is confirmed any more, because a file without its name is gone with the process that writes it. Put back what was "
+    "there if you can, then restart; `zbroker store verify` shows what the folder holds once the broker is stopped"
+)
 
-    def __init__(self, folder: str, cause: str) -> None:
-        super().__init__(
-            f"journal in {folder} has failed: {cause}. It is not tried again in this life, because after a "
-            "failed sync the kernel may show bytes that the disk does not hold. Check the disk, then restart"
-        )
+
+class JournalFailed(JournalError):
+    """The disk refused a write or a sync, or the files were taken away; what there is, is unknown until the next open."""
+
+    def __init__(self, folder: str, cause: str, advice: str = AFTER_A_REFUSAL) -> None:
+        super().__init__(f"journal in {folder} has failed: {cause}. {advice}")
 
 
 class JournalFull(JournalError):

@@ -4,7 +4,7 @@ import errno
 
 from zbroker.store.disk import Disk, FileSystem
 from zbroker.store.faults import FolderLocked, FolderUnusable, LocksUnsupported, NetworkFileSystem, NotOurs
-from zbroker.store.segment import parse_name
+from zbroker.store.segment import parse_name, segment_name
 
 LOCK_NAME = "LOCK"
 CHECKPOINT_PREFIX = "checkpoint-"
@@ -48,6 +48,8 @@ def hold_for_reading(disk: Disk, folder: str) -> int | None:
         names = disk.listdir(folder)
         if not any(parse_name(name) for name in names):
             raise FolderUnusable(folder, "has no journal in it")
+        for path in _tail(disk, folder):
+            disk.close(_locked(disk, folder, disk.open(path)))  # a broker holds its newest one, whatever became of LOCK
         if LOCK_NAME not in names:
             return None
         handle = disk.open(f"{folder}/{LOCK_NAME}")
@@ -80,18 +82,52 @@ def _locked(disk: Disk, folder: str, handle: int) -> int:
     raise FolderLocked(folder)
 
 
+class FolderChanged(OSError):
+    """Names in the folder do not lead to the files any more that we write to: all that we write there, nobody will find."""
+
+
+def require_unchanged(disk: Disk, folder: str, lock: int, number: int, handle: int, segment_bytes: int) -> None:
+    """Look whether the folder is still the one that was taken, and the segment that is written to still in it, whole.
+
+    Three calls, a few microseconds: before each confirm. Raises FolderChanged, and OSError if it cannot be looked at.
+    """
+    name = segment_name(number)
+    is_held = disk.is_still(lock, f"{folder}/{LOCK_NAME}")
+    is_there = disk.is_still(handle, f"{folder}/{name}")
+    if not (is_held or is_there):
+        raise FolderChanged("the folder was removed, moved away or replaced under the running broker")
+    if not is_held:
+        raise FolderChanged(
+            f"{LOCK_NAME} was removed or replaced under the running broker, so another may have begun beside it"
+        )
+    if not is_there:
+        raise FolderChanged(f"{name} was removed or replaced while it was written to")
+    size = disk.size(handle)
+    if size < segment_bytes:
+        raise FolderChanged(f"{name} was cut to {size} of its {segment_bytes} bytes while it was written to")
+
+
 def settle_tail(disk: Disk, folder: str) -> None:
     """Make the platter and what we read one before anything is decided by it.
 
     A life that ended by a failed sync may have left pages that look written, marked clean: syncing alone
     would not write them again. So sync, forget, and read from the platter.
+
+    Raises:
+        FolderLocked: somebody writes to one of them, though he does not hold LOCK: it was removed and made again.
     """
-    names = sorted(name for name in disk.listdir(folder) if parse_name(name))
-    for name in names[-TAIL_SEGMENTS:]:
-        handle = disk.open(f"{folder}/{name}")
+    for path in _tail(disk, folder):
+        handle = disk.open(path)
         try:
+            if not disk.lock(handle):
+                raise FolderLocked(folder)
             disk.fdatasync(handle)
             disk.drop_cache(handle)
         finally:
             disk.close(handle)
     disk.fsync_dir(folder)
+
+
+def _tail(disk: Disk, folder: str) -> list[str]:
+    names = sorted(name for name in disk.listdir(folder) if parse_name(name))
+    return [f"{folder}/{name}" for name in names[-TAIL_SEGMENTS:]]

@@ -12,8 +12,8 @@ from zbroker.store.commit import lost_records
 from zbroker.store.compaction import Slicer
 from zbroker.store.compactor import Compactor, remove_superseded
 from zbroker.store.disk import Disk, FileSystem
-from zbroker.store.faults import JournalFailed
-from zbroker.store.folder import settle_tail, take_folder
+from zbroker.store.faults import AFTER_A_CHANGE, AFTER_A_REFUSAL, JournalFailed
+from zbroker.store.folder import FolderChanged, require_unchanged, settle_tail, take_folder
 from zbroker.store.listing import SegmentFile, cut_short, list_segments
 from zbroker.store.liveness import Liveness, noting
 from zbroker.store.recovery import LogScan
@@ -22,6 +22,8 @@ from zbroker.store.run import Visit
 from zbroker.store.segment import BLOCK_BYTES, SEGMENT_BYTES, SEGMENT_BYTES_MIN, UUID_BYTES, SegmentHeader
 from zbroker.store.spares import OUT_OF_SPACE
 from zbroker.store.writer import LogWriter
+
+LOOK_US = 1_000_000  # so often the folder is looked at when nothing is written: people hear of it before they need it
 
 
 class FileJournal:
@@ -54,7 +56,9 @@ class FileJournal:
         self._liveness = Liveness()
         self._checkpoints = Checkpoints(disk, self._folder, wall_ms, self._liveness)
         self._lock: int | None = None
+        self._looked_at: int | None = None  # when the folder was still ours
         self._failed: str | None = None
+        self._advice = AFTER_A_REFUSAL
         self._damage: list[Damage] = []
         self._writer = LogWriter(
             disk,
@@ -183,24 +187,35 @@ class FileJournal:
                 known to be durable nor known not to be.
         """
         self._require_health()
+        before = self._writer.durable_index
         try:
             self._writer.commit(now)
+            if self._writer.durable_index > before:
+                self._look(now)
         except OSError as error:
             raise self._fail(error) from error
         return self._writer.durable_index
 
+    def _look(self, now: int) -> None:
+        """Before anything is confirmed, and once a second: what is synced into a file without a name is lost. Raises OSError."""
+        assert self._lock is not None
+        writer = self._writer
+        require_unchanged(self._disk, self._folder, self._lock, writer.number, writer.handle, self._segment_bytes)
+        self._looked_at = now
+
     # -- time -----------------------------------------------------------------------------------------
 
     def next_timeout(self) -> int | None:
-        """When the witness or another try for space is due."""
+        """When the witness, another try for space or a look at the folder is due."""
         if self._failed is not None or self._lock is None:
             return None
-        if self._checkpoints.is_complete(self._writer.durable_index):
+        if self._looked_at is None or self._checkpoints.is_complete(self._writer.durable_index):
             return 0
-        return self._writer.next_timeout()
+        due, own = self._writer.next_timeout(), self._looked_at + LOOK_US
+        return own if due is None else min(due, own)
 
     def handle_timeout(self, now: int) -> None:
-        """Write the witness; try for space again and write what waited for it; finish a checkpoint.
+        """Write the witness; try for space again and write what waited for it; finish a checkpoint; look at the folder.
 
         Raises:
             JournalFailed: as commit().
@@ -210,8 +225,11 @@ class FileJournal:
             return
         if self._checkpoints.is_complete(self._writer.durable_index):
             self._try_checkpoint(self._publish)
+        before = self._writer.durable_index
         try:
             self._writer.handle_timeout(now)
+            if self._looked_at is None or now - self._looked_at >= LOOK_US or self._writer.durable_index > before:
+                self._look(now)
         except OSError as error:
             raise self._fail(error) from error
 
@@ -340,11 +358,12 @@ class FileJournal:
 
     def _require_health(self) -> None:
         if self._failed is not None:
-            raise JournalFailed(self._folder, self._failed)
+            raise JournalFailed(self._folder, self._failed, self._advice)
 
     def _fail(self, error: OSError) -> JournalFailed:
         self._failed = str(error)
-        return JournalFailed(self._folder, self._failed)
+        self._advice = AFTER_A_CHANGE if isinstance(error, FolderChanged) else AFTER_A_REFUSAL
+        return JournalFailed(self._folder, self._failed, self._advice)
 
     def close(self) -> None:
         """Commit, leave a witness, unlock.

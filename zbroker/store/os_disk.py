@@ -74,6 +74,15 @@ class OsDisk:
     def size(self, handle: int) -> int:
         return os.fstat(handle).st_size
 
+    def is_still(self, handle: int, path: str) -> bool:
+        """By device and inode, whose number is given to no other file while the handle is open."""
+        try:
+            found = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        ours = os.fstat(handle)
+        return (found.st_ino, found.st_dev) == (ours.st_ino, ours.st_dev)
+
     def pread(self, handle: int, length: int, offset: int) -> bytes:
         data = os.pread(handle, length, offset)
         if len(data) == length or not data:

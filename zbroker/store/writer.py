@@ -29,6 +29,7 @@ from zbroker.store.segment import (
     data_end,
     pack_header,
     reader_min_for,
+    segment_name,
     write_whole,
 )
 from zbroker.store.spares import Spares
@@ -116,6 +117,11 @@ class LogWriter:
     def tail(self) -> int:
         """Where the next append goes, once nothing waits: a byte of segment `number`."""
         return self._tail
+
+    @property
+    def handle(self) -> int:
+        """Of the segment that is written to."""
+        return self._handle
 
     @property
     def log_bytes(self) -> int:
@@ -212,7 +218,11 @@ class LogWriter:
     def _begin_segment(self, number: int, handle: int) -> None:
         """Write both copies of the header and sync them before any record: so a segment that holds records and
         no header is damaged for certain, never torn.
+
+        It is locked, so that nobody else writes to it even if somebody removes LOCK.
         """
+        if not self._disk.lock(handle):
+            raise OSError(f"another process writes to {segment_name(number)}")
         salt = self._random_bytes(SALT_BYTES)
         header = SegmentHeader(
             folder_uuid=self.uuid,

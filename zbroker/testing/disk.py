@@ -91,6 +91,10 @@ class VirtualDisk:
     def size(self, handle: int) -> int:
         return len(self._inode(handle).cache)
 
+    def is_still(self, handle: int, path: str) -> bool:
+        self._call("is_still")
+        return self.live.get(path) is self._inode(handle)
+
     def pread(self, handle: int, length: int, offset: int) -> bytes:
         inode = self._inode(handle)
         self._call("pread")
@@ -225,6 +229,14 @@ class VirtualDisk:
         for data in (inode.cache, inode.platter):
             data[offset : offset + length] = bytes(length)
 
+    def cut(self, path: str, size: int) -> None:
+        """A file that somebody truncated."""
+        inode = self.live[path]
+        del inode.cache[size:], inode.platter[size:]
+        inode.unsynced = {
+            sector: versions for sector, versions in inode.unsynced.items() if sector * SECTOR_BYTES < size
+        }
+
     def remove(self, path: str) -> None:
         """A file that somebody deleted."""
         self.live.pop(path)
@@ -238,7 +250,7 @@ class VirtualDisk:
 
     def _call(self, name: str) -> None:
         self.calls[name] = self.calls.get(name, 0) + 1
-        if self.cut_after is not None and name not in ("pread", "listdir", "open", "lock"):
+        if self.cut_after is not None and name not in ("pread", "listdir", "open", "lock", "is_still"):
             self.cut_after -= 1
             if self.cut_after < 0:
                 raise PowerCut

@@ -152,17 +152,11 @@ def test_a_record_that_no_file_can_be_opened_for_is_not_lost_but_asked_again(par
     assert engine.of("loaded")[0][:2] == (5, [Record(1, RecordKind.APPEND)])
 
 
-def test_a_folder_that_vanishes_under_a_running_broker_is_a_failure_and_not_a_lie(parts, tmp_path):
+def test_what_the_journal_warns_of_is_told(parts):
     engine, journal, loop, _ = parts
-    (tmp_path / "LOCK").touch()
-    journal.status = lambda: {"folder": str(tmp_path), "warnings": ["cut short"]}
+    journal.status = lambda: {"warnings": ["cut short"]}
     loop._inform(10**12)
-    assert engine.of("storage") == []
     assert ("journal: cut short", "cut short") in engine.of("warn")
-    (tmp_path / "LOCK").unlink()
-    loop._inform(10**12 + 1)
-    assert engine.of("storage") == [(False, True)]
-    assert "removed" in str(engine.of("warn"))
 
 
 def test_a_guard_that_has_died_is_told(parts):

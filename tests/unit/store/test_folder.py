@@ -101,3 +101,13 @@ def test_who_only_reads_cannot_write(tmp_path: Path) -> None:
     assert reader.pread(handle, 1, 0) == b"x"
     with pytest.raises(OSError, match="descriptor"):
         reader.pwrite(handle, b"y", 0)
+
+
+def test_who_looks_is_kept_out_by_a_writer_whose_lock_file_was_removed(tmp_path: Path) -> None:
+    disk, path = OsDisk(), f"{tmp_path}/{segment_name(1)}"
+    writer = disk.open(path, create=True)
+    assert disk.lock(writer)
+    with pytest.raises(FolderLocked):
+        hold_for_reading(OsDisk(read_only=True), str(tmp_path))
+    disk.close(writer)
+    assert hold_for_reading(OsDisk(read_only=True), str(tmp_path)) is None

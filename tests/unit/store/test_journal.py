@@ -18,7 +18,7 @@ from zbroker.store.faults import (
     RecordDamaged,
     RecordTooLarge,
 )
-from zbroker.store.journal import FileJournal
+from zbroker.store.journal import LOOK_US, FileJournal
 from zbroker.store.reader import RecordReader
 from zbroker.store.segment import pack_header, segment_name, unpack_header
 from zbroker.store.spares import FULL_RETRY_US
@@ -270,7 +270,8 @@ def test_records_that_outran_the_space_wait_and_are_written_when_it_heals() -> N
 def test_a_witness_follows_five_milliseconds_after_the_last_sync_and_once() -> None:
     disk = VirtualDisk()
     journal, _, _ = opened(disk)
-    assert journal.next_timeout() is None
+    journal.handle_timeout(100)
+    assert journal.next_timeout() == 100 + LOOK_US
     append(journal, 1, 1)
     journal.commit(100)
     assert journal.next_timeout() == 100 + WITNESS_DELAY_US
@@ -279,7 +280,72 @@ def test_a_witness_follows_five_milliseconds_after_the_last_sync_and_once() -> N
     assert disk.calls["fdatasync"] == syncs
     journal.handle_timeout(100 + WITNESS_DELAY_US)
     assert disk.calls["fdatasync"] == syncs + 1
+    assert journal.next_timeout() == 100 + LOOK_US
+
+
+CHANGES = {
+    "moved": (("LOCK", "0000000001-0000.seg"), "removed, moved away or replaced"),
+    "without LOCK": (("LOCK",), "LOCK was removed"),
+    "without its segment": (("0000000001-0000.seg",), "0000000001-0000.seg was removed"),
+}
+
+
+@pytest.mark.parametrize(("names", "text"), CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_nothing_is_confirmed_once_the_folder_is_another(names: tuple[str], text: str, is_replaced: bool) -> None:
+    disk = VirtualDisk()
+    journal, _, _ = opened(disk)
+    append(journal, 1, 1)
+    assert journal.commit(0) == 1
+    for name in names:
+        disk.remove(f"{FOLDER}/{name}")
+        if is_replaced:
+            disk.close(disk.open(f"{FOLDER}/{name}", create=True))
+    append(journal, 2, 1)
+    with pytest.raises(JournalFailed, match=text):
+        journal.commit(1)
+    with pytest.raises(JournalFailed, match="Put back what was there"):
+        append(journal, 3, 1)
+    assert text in str(journal.status()["failed"])
+
+
+def test_a_segment_that_is_cut_under_the_journal_ends_its_life() -> None:
+    disk = VirtualDisk()
+    journal, _, _ = opened(disk)
+    disk.cut(FIRST, 8192)
+    append(journal, 1, 1)
+    with pytest.raises(JournalFailed, match="was cut to"):
+        journal.commit(0)
+
+
+def test_an_idle_journal_looks_at_its_folder_once_a_second() -> None:
+    disk = VirtualDisk()
+    journal, _, _ = opened(disk)
+    assert journal.next_timeout() == 0
+    journal.handle_timeout(5)
+    disk.remove(f"{FOLDER}/LOCK")
+    journal.handle_timeout(4 + LOOK_US)
+    assert journal.next_timeout() == 5 + LOOK_US
+    with pytest.raises(JournalFailed, match="LOCK was removed"):
+        journal.handle_timeout(5 + LOOK_US)
     assert journal.next_timeout() is None
+
+
+def test_a_second_journal_is_refused_though_lock_was_removed() -> None:
+    disk = VirtualDisk()
+    journal, _, _ = opened(disk)
+    append(journal, 1, 40, 3000)
+    journal.commit(0)  # so that the newest segment is not the first
+    disk.remove(f"{FOLDER}/LOCK")
+    before = {path: disk.content(path) for path in disk.live}
+    with pytest.raises(FolderLocked):
+        opened(disk)
+    disk.remove(f"{FOLDER}/LOCK")
+    assert {path: disk.content(path) for path in disk.live if path in before} == {
+        path: content for path, content in before.items() if path in disk.live
+    }
+    journal.close()
+    opened(disk)
 
 
 @pytest.mark.parametrize("at", [20, 70])

@@ -100,3 +100,21 @@ def test_a_journal_on_a_real_disk_survives_its_restart(tmp_path: Path) -> None:
     journal.close()
     opened = make().open(lambda record, position: log.append(record))
     assert (log, opened.epoch) == (records, 2)
+
+
+def test_a_path_is_still_the_file_until_it_leads_elsewhere(tmp_path: Path) -> None:
+    disk, path = OsDisk(), str(tmp_path / "folder" / "file")
+    disk.make_folder(str(tmp_path / "folder"))
+    handle = disk.open(path, create=True)
+    assert disk.is_still(handle, path)
+    disk.rename(path, f"{path}.away")
+    assert not disk.is_still(handle, path)
+    disk.close(disk.open(path, create=True))
+    assert not disk.is_still(handle, path)
+    disk.rename(f"{path}.away", path)
+    assert disk.is_still(handle, path)
+    (tmp_path / "folder").rename(tmp_path / "elsewhere")
+    assert not disk.is_still(handle, path)
+    (tmp_path / "folder").touch()
+    assert not disk.is_still(handle, path)
+    disk.close(handle)
