@@ -73,7 +73,12 @@ class BrokerProcess:
         world = self.world
         now = world.scheduler.now
         world.disk.elapsed_us = 0
-        journal = self._opening = SidecarJournal(self._start_sidecar, Order(FOLDER), lambda: world.scheduler.now)
+        journal = self._opening = SidecarJournal(
+            self._start_sidecar,
+            Order(FOLDER),
+            lambda: world.scheduler.now,
+            unconfirmed_bytes_max=world.unconfirmed_bytes,
+        )
         engine = self._make_engine(now)
         report, log = self._verified(), list[tuple[Record, Position]]()
         self.judge = lambda opened: log.extend(self._judge(opened, report))

@@ -94,6 +94,7 @@ class World:
         self.checkpoint_records = shape.choice([10, 60, 1 << 40])
         self._latency_us = shape.choice([20, 200, 3_000])
         self.network.weather.latency_us = shape.choice([(20, 100), (100, 2_000), (5_000, 40_000)])
+        self.unconfirmed_bytes = self.chances.of("unconfirmed").choice([3_000, 20_000, 1 << 40])  # more is refused
         self.disk.sync_us = shape.choice([50, 1_000, 8_000])
         self.line_bytes = self.chances.of("line").choice([3_000, 1 << 17])  # of the socketpair's buffer
         if shape.random() < 0.4:

@@ -49,6 +49,7 @@ class SidecarJournal:
         order: what to open.
         clock: microseconds, monotonic.
         on_locked: told when somebody else holds the folder, and is waited for.
+        unconfirmed_bytes_max: with so much that is not confirmed it is full.
 
     Attributes:
         trouble: why confirms wait, for people; empty when the sidecar is there.
@@ -60,11 +61,14 @@ class SidecarJournal:
         order: Order,
         clock: Callable[[], int],
         on_locked: Callable[[], None] = lambda: None,
+        *,
+        unconfirmed_bytes_max: int = UNCONFIRMED_BYTES_MAX,
     ) -> None:
         self._start = start
         self._order = order
         self._clock = clock
         self._on_locked = on_locked
+        self._unconfirmed_bytes_max = unconfirmed_bytes_max
         self._state = State.OPENING
         self._line: Line | None = None
         self._visit: Visit = lambda record, position: None
@@ -404,7 +408,7 @@ class SidecarJournal:
     @property
     def full(self) -> bool:
         """The disk has no room for another segment, or too much waits for the sidecar."""
-        return self._is_full or self._unconfirmed_bytes >= UNCONFIRMED_BYTES_MAX
+        return self._is_full or self._unconfirmed_bytes >= self._unconfirmed_bytes_max
 
     def status(self) -> dict[str, object]:
         """The journal's as it last said, and how the sidecar is; another one is asked for."""

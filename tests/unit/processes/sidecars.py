@@ -41,13 +41,13 @@ class Sidecars:
         self._random = Random(1)
         self._its: VirtualLine | None = None
 
-    def journal(self, lock_wait_us: int = 0) -> SidecarJournal:
+    def journal(self, lock_wait_us: int = 0, **more: int) -> SidecarJournal:
         order = Order(FOLDER, lock_wait_us=lock_wait_us, segment_bytes=64 << 10)
-        self._journal = SidecarJournal(self.start, order, lambda: self.now)
+        self._journal = SidecarJournal(self.start, order, lambda: self.now, **more)
         return self._journal
 
-    def opened(self) -> SidecarJournal:
-        journal = self.journal()
+    def opened(self, **more: int) -> SidecarJournal:
+        journal = self.journal(**more)
         journal.open(lambda record, position: None)
         return journal
 

@@ -8,7 +8,6 @@ import pytest
 
 from patterns.wire.records import Position
 from tests.unit.processes.sidecars import FOLDER, SECOND, Sidecars, record, settle
-from zbroker.processes import sidecar_journal
 from zbroker.processes.sidecar_journal import State
 from zbroker.store.faults import FolderLocked, JournalFailed, JournalFull, NotOurs
 from zbroker.store.journal import FileJournal
@@ -69,10 +68,9 @@ def test_a_sidecar_that_takes_nothing_blocks_nobody():
     assert not journal.is_blocked
 
 
-def test_a_broker_that_has_too_much_unconfirmed_is_full(monkeypatch):
-    monkeypatch.setattr(sidecar_journal, "UNCONFIRMED_BYTES_MAX", 100_000)
+def test_a_broker_that_has_too_much_unconfirmed_is_full():
     sidecars = Sidecars()
-    journal = sidecars.opened()
+    journal = sidecars.opened(unconfirmed_bytes_max=100_000)
     appended(journal, 1, 20, size=10_000)
     assert journal.full
     settle(sidecars, journal)
