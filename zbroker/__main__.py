@@ -1,4 +1,5 @@
-"""`zbroker`, and `python -m zbroker`: Ctrl-C is quiet from here on, while modules are being imported too."""
+"""`zbroker`, and `python -m zbroker`: Ctrl-C is quiet from here on, while modules are being imported too, and so are streams
+that are closed or full."""
 
 from __future__ import annotations
 
@@ -21,9 +22,16 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever started us wants it ignored
         signal.signal(signal.SIGINT, _interrupted)
     try:
+        from zbroker.cli.standard_streams import IO_FAILED, StandardStreamFailed, complain, set_up
+
+        set_up()
         from zbroker.cli.main import main as command
 
-        command(prog_name="zbroker")
+        try:
+            command(prog_name="zbroker")
+        except StandardStreamFailed as error:
+            complain(error)
+            sys.exit(IO_FAILED)
     except KeyboardInterrupt:  # in one of the few lines between here and a command's own
         sys.exit(INTERRUPTED)
     finally:

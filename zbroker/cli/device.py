@@ -11,6 +11,7 @@ import click
 from zbroker.cli.binding import insecure_option, require_trusted
 from zbroker.cli.command import PEERS, ClientCommand, check_scheme
 from zbroker.cli.exits import UNAVAILABLE, end
+from zbroker.cli.standard_streams import print_ready
 from zbroker.cli.suggestions import Choice
 from zbroker.cli.words import say
 
@@ -94,9 +95,9 @@ class _Words:
     def ready(self, where: Ready) -> None:
         ends = {"frontend": where.frontend, "backend": where.backend, "capture": where.capture}
         if self._as_json:
-            print(json.dumps({"ready": True, "kind": self._kind, **ends}), flush=True)
+            print_ready(json.dumps({"ready": True, "kind": self._kind, **ends}))
         else:
-            print("ready", *(f"{name} {end}" for name, end in ends.items() if end is not None), flush=True)
+            print_ready(" ".join(["ready", *(f"{name} {end}" for name, end in ends.items() if end is not None)]))
 
     def report(self, report: Report) -> None:
         if self._as_json:

@@ -13,6 +13,7 @@ FAILED: Final = 1
 USAGE: Final = 2
 UNHEALTHY: Final = 10
 UNAVAILABLE: Final = 69
+IO_FAILED: Final = 74  # of a standard stream: standard_streams.py, under all commands
 TIMED_OUT: Final = 75
 REFUSED: Final = 77
 BAD_CONFIGURATION: Final = 78

@@ -13,6 +13,7 @@ import click
 
 from zbroker.cli.exits import BAD_CONFIGURATION, FAILED, UNAVAILABLE, end
 from zbroker.cli.settings import settings_of, settings_options
+from zbroker.cli.standard_streams import print_ready
 from zbroker.cli.words import say
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _serve(options: Options, as_json: bool) -> None:
     from zbroker.store.faults import JournalError
 
     try:
-        serve(options, lambda serving: print(_ready_line(serving, as_json), flush=True), sidecar)
+        serve(options, lambda serving: print_ready(_ready_line(serving, as_json)), sidecar)
     except BadAddress as error:
         _fail(options, BAD_CONFIGURATION, str(error))
     except (Unavailable, JournalError, OSError) as error:
