@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import stat
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +22,8 @@ DEFAULT_DATA: Final = "./zbroker-data"
 DRAIN_S_MAX: Final = 3_600  # whoever waits longer for a broker to stop has a deadline of his own
 _PLAIN_PORTS: Final = {"xsub": 7701, "xpub": 7702}
 _NOT_BUILT: Final = ("mdp", "http")
-_FILE_BYTES_MAX: Final = MIB  # a thousand times what all settings with their comments take
+_FILE_BYTES_MAX: Final = MIB // 16  # fifty times what all settings with their comments take
+_LINE_BYTES_MAX: Final = 4096  # tomllib takes a key's dots times themselves: 12 s for 50,000 of them
 BYTE_COUNT_MAX: Final = 2**63 - 1  # what the kernel counts in
 _BYTE_COUNT: Final = re.compile(r"([0-9]{1,19})([KMG]?)", re.IGNORECASE | re.ASCII)
 _SHIFTS: Final = {"": 0, "K": 10, "M": 20, "G": 30}
@@ -31,6 +34,13 @@ LogFormat = Literal["text", "json"]
 PlainCodec = Literal["raw", "json", "msgpack"]
 DuplicateKeys = Literal["last", "refuse"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+_KINDS: Final = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 _TRUE: Final = frozenset(("1", "true", "yes", "on"))
 _FALSE: Final = frozenset(("0", "false", "no", "off"))
 
@@ -186,12 +196,36 @@ def _from_file(file: Path, *, must_exist: bool) -> dict[str, Any]:
 
 
 def _content_of(file: Path) -> bytes:
-    """All of a file, of at most 1 MiB: /dev/zero never ends. /dev/null is a common way to say none."""
-    with file.open("rb") as source:
-        content = source.read(_FILE_BYTES_MAX + 1)
+    """All of a file, if it is one that settings could be in. /dev/null is a common way to say none.
+
+    Raises:
+        OSError: it cannot be read.
+        ConfigurationError: it is a FIFO, a device or a folder, or too long: /dev/zero never ends.
+    """
+    _require_file(file, os.stat(file))  # not even opened: whoever writes into a FIFO would hear of it
+    descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _require_file(file, os.fstat(descriptor))  # it may be another one by now
+        content = b""
+        while len(content) <= _FILE_BYTES_MAX and (more := os.read(descriptor, _FILE_BYTES_MAX + 1 - len(content))):
+            content += more
+    finally:
+        os.close(descriptor)
     if len(content) > _FILE_BYTES_MAX:
         raise ConfigurationError(f"configuration file {file} has more than {_FILE_BYTES_MAX} bytes, so it is none")
+    for number, line in enumerate(content.splitlines(), start=1):
+        if len(line) > _LINE_BYTES_MAX:
+            raise ConfigurationError(
+                f"configuration file {file}: line {number} has {len(line)} bytes, at most {_LINE_BYTES_MAX}"
+            )
     return content
+
+
+def _require_file(file: Path, found: os.stat_result) -> None:
+    if stat.S_ISREG(found.st_mode) or (stat.S_ISCHR(found.st_mode) and found.st_rdev == os.stat(os.devnull).st_rdev):
+        return
+    kind = next((name for is_one, name in _KINDS if is_one(found.st_mode)), "something else")
+    raise ConfigurationError(f"configuration file {file} is {kind}; write the settings into a regular file")
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, Any]]:

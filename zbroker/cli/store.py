@@ -20,6 +20,7 @@ from zbroker.cli.bodies import is_json, line_of
 from zbroker.cli.command import ClientCommand
 from zbroker.cli.exits import FAILED, UNAVAILABLE, UNHEALTHY, end
 from zbroker.cli.progress import progress_bar
+from zbroker.cli.standard_streams import StandardStreamFailed
 from zbroker.cli.suggestions import Group
 from zbroker.cli.words import cleaned, counted, say
 
@@ -42,7 +43,7 @@ class StoreCommand(ClientCommand):
             return super().invoke(context)
         except JournalError as error:
             end(UNAVAILABLE, str(error))
-        except BrokenPipeError:
+        except (BrokenPipeError, StandardStreamFailed):
             raise
         except OSError as error:
             end(UNAVAILABLE, f"{error.filename or 'the folder'}: {error.strerror or error}")

@@ -54,7 +54,8 @@ def hold_for_reading(disk: Disk, folder: str) -> int | None:
             return None
         handle = disk.open(f"{folder}/{LOCK_NAME}")
     except OSError as error:
-        raise FolderUnusable(folder, f"cannot be read ({error.strerror})") from error
+        what = f"{error.filename} " if error.errno == errno.EINVAL and error.filename else ""  # is no regular file
+        raise FolderUnusable(folder, f"cannot be read ({what}{error.strerror})") from error
     return _locked(disk, folder, handle)
 
 

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import stat
 import struct
 import sys
 import time
@@ -53,7 +54,12 @@ class OsDisk:
         return os.listdir(path)
 
     def open(self, path: str, create: bool = False) -> int:
-        return os.open(path, self._mode | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
+        """Raises OSError for what is no regular file: without O_NONBLOCK, which means nothing for one, a FIFO would be waited for."""
+        handle = os.open(path, self._mode | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_CREAT if create else 0), 0o600)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise OSError(errno.EINVAL, "is no regular file", path)
+        return handle
 
     def close(self, handle: int) -> None:
         os.close(handle)

@@ -1,6 +1,7 @@
 """The real disk behind the protocol; the file systems' own promises are in tests/crash."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,14 @@ def test_a_path_is_still_the_file_until_it_leads_elsewhere(tmp_path: Path) -> No
     (tmp_path / "folder").touch()
     assert not disk.is_still(handle, path)
     disk.close(handle)
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/zero", path)], ids=["fifo", "device"])
+def test_what_is_no_regular_file_is_refused_and_not_waited_for(
+    make: Callable[[str], None], read_only: bool, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "0000000001-0000.seg")
+    make(path)
+    with pytest.raises(OSError, match="is no regular file"):
+        OsDisk(read_only=read_only).open(path, create=not read_only)
