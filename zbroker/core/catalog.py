@@ -112,8 +112,12 @@ class Catalog:
         self._recorder.write(RecordKind.CATALOG, _encode(entry))
         producer.journaled = True
 
-    def recover(self, index: int, payload: bytes) -> tuple[int, str, bytes, int] | None:
-        """Apply a CATALOG record; what it says of a producer is returned."""
+    def producers_left(self, ids: list[int]) -> None:
+        """Tell the journal of identities that will never come back."""
+        self._recorder.write(RecordKind.CATALOG, _encode(["left", ids]))
+
+    def recover(self, index: int, payload: bytes) -> tuple[int, str, bytes, int] | list[int] | None:
+        """Apply a CATALOG record; what it says of a producer is returned, or the ids of those that have left."""
         match msgspec.msgpack.decode(payload):
             case ["stream", str(name)]:
                 if index not in self.by_id:  # else a checkpoint told of it, with more
@@ -123,6 +127,8 @@ class Catalog:
                     self.add_group(self.known(stream_id), index, name, start)
             case ["producer", int(id), str(name), bytes(nonce), int(epoch)]:
                 return id, name, nonce, epoch
+            case ["left", list(ids)] if all(type(id) is int for id in ids):
+                return ids
             case _:
                 pass  # of a later version; what it names is unknown here
         return None

@@ -193,6 +193,8 @@ class Intake:
     ) -> Accepted:
         producer = feeder.producer
         if not producer.journaled:
+            if left := self.producers.take_left():  # beside a record that must be written anyway: no sync of its own
+                self._catalog.producers_left(left)
             self._catalog.producer(producer)
         published_at = max(self._stamp(now), log.published_at)
         stored = Stored(

@@ -117,6 +117,7 @@ class Producers:
         self._by_id: dict[int, Producer] = {}
         self._by_name: dict[str, Producer] = {}
         self._by_nonce: dict[bytes, Producer] = {}
+        self._left: list[int] = []
         self._epoch = 0
         self._count = 0
 
@@ -202,5 +203,23 @@ class Producers:
         """An unnamed producer is gone with its session if it never stored anything, or has said goodbye: it never comes back."""
         is_known = producer.journaled or producer.sequence > 0
         if not producer.name and (has_left or not is_known):
-            self._by_id.pop(producer.id, None)
-            self._by_nonce.pop(producer.nonce, None)
+            self._drop(producer)
+            if producer.journaled:
+                self._left.append(producer.id)
+
+    def take_left(self) -> list[int]:
+        """Ids that records name and that are gone for good, each once: for a record, or they come back with the next start."""
+        left, self._left = self._left, []
+        return left
+
+    def recover_left(self, ids: list[int]) -> None:
+        """As a CATALOG record says."""
+        for id in ids:
+            producer = self._by_id.get(id)
+            if producer is not None and not producer.name:
+                self._drop(producer)
+
+    def _drop(self, producer: Producer) -> None:
+        self._by_id.pop(producer.id, None)
+        for nonce in producer.nonces:
+            self._by_nonce.pop(nonce, None)

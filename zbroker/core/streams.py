@@ -141,7 +141,9 @@ class Streams:
             match record.kind:
                 case RecordKind.CATALOG:
                     producer = self._catalog.recover(record.index, record.payload)
-                    if producer is not None:
+                    if isinstance(producer, list):
+                        self._intake.producers.recover_left(producer)
+                    elif producer is not None:
                         self._intake.producers.recover(*producer)
                 case RecordKind.APPEND:
                     self._recover_batch(record, position)

@@ -210,3 +210,17 @@ def test_an_unnamed_producer_that_says_goodbye_leaves_nothing_behind() -> None:
     rig.turn()
     rig.disconnect(b"r")
     assert rig.streams.status(1_000)["producers"] == 2  # one has a name, the other may come back
+
+
+def test_an_unnamed_producer_that_said_goodbye_does_not_come_back_with_a_restart() -> None:
+    rig = Durable()
+    for number in range(5):
+        name = b"p%d" % number
+        rig.producer(name, nonce=_nonce(name)).append("a")
+        rig.turn()
+        rig.send(name, Goodbye())
+    rig = rig.crash()
+    assert rig.streams.status(1_000)["producers"] == 1  # who left last: no record after it had to be written
+    ready = rig.hello(b"p4", Role.PRODUCER, nonce=_nonce(b"p4"), resume=Resume(1, 1))
+    assert isinstance(ready, Ready)
+    assert ready.resumed
