@@ -102,6 +102,7 @@ class Opened(msgspec.Struct, frozen=True):
         records, bytes: visited.
         damage: every known hole, those of earlier opens included; each stands in a visited LOST record.
         torn_bytes: from the end of the log to the last byte that is not zero; never confirmed, void by now.
+        segments: that are there, in order; empty when nobody says. What lay in others is gone.
     """
 
     epoch: int
@@ -110,6 +111,7 @@ class Opened(msgspec.Struct, frozen=True):
     bytes: int
     damage: list[Damage]
     torn_bytes: int
+    segments: list[int] = []
 
 
 class Restorer(Protocol):

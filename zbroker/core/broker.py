@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 from patterns.wire import codec
@@ -64,7 +64,9 @@ class StreamsFacade(Protocol):
     def reindex(self, record: Record, position: Position) -> None: ...
     def begin_checkpoint(self, full: list[int], current: int) -> None: ...
     def recover(self, record: Record, position: Position) -> None: ...
-    def opened(self, epoch: int, next_index: int, now: int) -> None: ...
+    def opened(
+        self, epoch: int, next_index: int, now: int, segments: Sequence[int] = (), is_damaged: bool = False
+    ) -> None: ...
     def admit(self, session: Session, hello: Hello, ready: Ready, now: int) -> None: ...
     def receive(self, session: Session, message: Message, now: int) -> None: ...
     def ended(self, session: Session, reason: str, now: int) -> None: ...
@@ -184,7 +186,7 @@ class BrokerEngine:
         assert self._streams is not None
         self._cluster = cluster
         self._sessions.epoch = opened.epoch
-        self._streams.opened(opened.epoch, opened.next_index, now)
+        self._streams.opened(opened.epoch, opened.next_index, now, opened.segments, bool(opened.damage))
         if opened.damage:
             self.warn("damage", f"{len(opened.damage)} damaged places in the journal; see `zbroker store verify`")
 

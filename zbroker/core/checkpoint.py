@@ -103,12 +103,21 @@ def _state(catalog: Catalog, producers: Producers, ends: dict[int, int]) -> Iter
         yield ["stream", log.id, log.name, log.next_offset, log.last_index, log.bytes, log.messages, log.published_at]
         for ranges in _parts(log.lost, _RANGES):
             yield ["lost", log.id, ranges]
+        if log.given_up.floor or log.given_up.bitmaps():
+            yield from _given_up(log)
     for group in list(catalog.groups.values()):
         if group.stream_id in ends:  # else it is as new as its stream
             yield from _group(group)
     for producer in list(producers):
         if producer.journaled or producer.epoch > 1:  # else no record tells of it
             yield _producer(producer)
+
+
+def _given_up(log: StreamLog) -> Iterator[Piece]:
+    """Of one moment, as a group's settled offsets; but between two of these nobody counts."""
+    floor, bitmaps = log.given_up.floor, log.given_up.bitmaps()
+    for some in _parts(bitmaps, _BITMAPS) if bitmaps else [bitmaps]:
+        yield ["given_up", log.id, floor, [(chunk, Settled.encode(bits)) for chunk, bits in some]]
 
 
 def _group(group: Group) -> Iterator[Piece]:
@@ -197,6 +206,13 @@ def _restore_lost(catalog: Catalog, id: int, ranges: list[tuple[int, int]]) -> N
     catalog.by_id[id].lost += [(first, last) for first, last in ranges]
 
 
+def _restore_given_up(catalog: Catalog, id: int, floor: int, bitmaps: list[tuple[int, bytes]]) -> None:
+    given_up = catalog.by_id[id].given_up
+    given_up.floor = max(given_up.floor, floor)
+    for number, encoded in bitmaps:
+        given_up.restore(number, encoded)
+
+
 def _restore_settled(catalog: Catalog, stream_id: int, id: int, bitmaps: list[tuple[int, bytes]]) -> None:
     for number, encoded in bitmaps:
         catalog.groups[stream_id, id].settled.restore(number, encoded)
@@ -209,6 +225,7 @@ def _restore_attempts(catalog: Catalog, stream_id: int, id: int, pieces: list[li
 _RESTORERS: Final[dict[str, Callable[..., None]]] = {
     "stream": _restore_stream,
     "lost": _restore_lost,
+    "given_up": _restore_given_up,
     "group": _restore_group,
     "settled": _restore_settled,
     "attempts": _restore_attempts,

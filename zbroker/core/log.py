@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING, Final
 
 from patterns.wire.records import Position
-from patterns.wire.settled import Range, merged
+from patterns.wire.settled import Range, Settled, merged
 
 if TYPE_CHECKING:
     from zbroker.core.groups import Group
@@ -28,7 +28,7 @@ class StreamLog:
         last_index: of its last APPEND record.
         groups: by name.
         placed: how many of the first batches have a place; the journal has yet to tell where the others lie.
-        kept_from: everything below it was given up.
+        given_up: what nobody was owed any more, and was too much.
     """
 
     def __init__(self, id: int, name: str) -> None:
@@ -40,7 +40,7 @@ class StreamLog:
         self.bytes = 0
         self.messages = 0
         self.published_at = 0
-        self.kept_from = 0
+        self.given_up = Settled()
         self.lost: list[Range] = []
         self.groups: dict[str, Group] = {}
         self._bases = array("Q")
@@ -65,7 +65,7 @@ class StreamLog:
     @property
     def first_offset(self) -> int:
         """Of the oldest batch kept."""
-        return max(self._bases[0] if self._bases else self.next_offset, self.kept_from)
+        return max(self._bases[0] if self._bases else self.next_offset, self.given_up.floor)
 
     def append(self, index: int, count: int, size: int, published_at: int) -> int:
         """Take a batch at the end; returns its number. Its position follows with place(), in order."""
@@ -201,6 +201,34 @@ class StreamLog:
         if place and first <= self.lost[place - 1][1]:
             return True, min(last, self.lost[place - 1][1])
         return False, min(last, self.lost[place][0] - 1) if place < len(self.lost) else last
+
+    def lose_missing(self, segments: set[int]) -> None:
+        """Batches that lie in none of these segments are lost: their file is gone."""
+        begin = 0
+        while begin < len(self._segments):
+            segment = self._segments[begin]
+            end = bisect_right(self._segments, segment, begin)
+            if segment not in segments:
+                self._lose_batches(self._trimmed + begin, self._trimmed + end)
+            begin = end
+
+    def _lose_batches(self, begin: int, end: int) -> None:
+        for number in range(begin, end):
+            if self.size(number):
+                self._drop(number)
+                self.lose(self.base(number), self.end(number) - 1)
+
+    def lose_gaps(self) -> None:
+        """Something was damaged: offsets without a batch that were not given up are lost."""
+        end = self.given_up.floor
+        gaps: list[Range] = []
+        for base, count in zip(self._bases, self._counts, strict=True):
+            if base > end:
+                gaps += self.given_up.missing(end, base - 1)
+            end = max(end, base + count)
+        gaps += self.given_up.missing(end, self.next_offset - 1)
+        for first, last in gaps:
+            self.lose(first, last)
 
     def lose(self, first: int, last: int) -> None:
         """Damage took these offsets. Those at the end are jumped over: an offset never holds two values."""

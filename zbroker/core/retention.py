@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from patterns.wire.settled import Range, Settled, merged
+from patterns.wire.settled import Range, merged
 
 if TYPE_CHECKING:
     from zbroker.core.log import StreamLog
@@ -24,7 +24,7 @@ _AGAIN_PARTS: Final = (
 class _Account:
     """One stream's: which batches were counted, which were looked at, what was given up."""
 
-    __slots__ = ("bytes", "counted", "end", "given_up", "gone", "log", "looked", "settled_then")
+    __slots__ = ("bytes", "counted", "end", "gone", "log", "looked", "settled_then")
 
     def __init__(self, log: StreamLog) -> None:
         self.log = log
@@ -32,23 +32,29 @@ class _Account:
         self.counted = 0
         self.end = 0  # the offset after the last one that was counted
         self.looked = 0
-        self.given_up = Settled()
         self.gone = 0  # messages that were given up
         self.settled_then = 0  # by all groups together, when the pinned ones were looked at last
 
     def count(self, left: int) -> list[Range]:
-        """Take in batches that have come since, at most so many; returns the offsets between them that have none."""
-        log, gaps = self.log, []
+        """Take in batches that have come since, at most so many; returns what of them, and between them, was given up before."""
+        log, gone = self.log, []
         for number in range(self.counted, min(log.placed, self.counted + left)):
             self.counted = number + 1
             if log.is_gone(number):
                 continue  # as good as none
-            if log.base(number) > self.end:
-                gaps.append((self.end, log.base(number) - 1))
-                self.gone += self.given_up.add(*gaps[-1])
-            self.bytes += log.size(number)
-            self.end = log.end(number)
-        return gaps
+            first, end = log.base(number), log.end(number)
+            if first > self.end:
+                gone.append((self.end, first - 1))
+                log.given_up.add(self.end, first - 1)
+                self.gone += first - self.end
+            self.end = end
+            known = log.given_up.count(first, end - 1)
+            self.gone += known
+            if known:
+                gone += _between(first, end - 1, list(log.given_up.missing(first, end - 1)))
+            if known < end - first:
+                self.bytes += log.size(number)
+        return gone
 
     def give_up(self, bytes_max: int, left: int) -> list[Range]:
         """Of the oldest batches what nobody is owed, until bytes_max is kept or so many were looked at."""
@@ -59,17 +65,16 @@ class _Account:
                 break  # confirms of it are still to come
             found += self._give_up(self.looked)
             self.looked += 1
-        log.kept_from = self.given_up.floor
         return found
 
     def _give_up(self, number: int) -> list[Range]:
         """What nobody is owed of one batch. Its bytes count until all of it is, or the journal has cut the rest out."""
         log = self.log
         first, last = log.base(number), log.end(number) - 1
-        kept = last - first + 1 - self.given_up.count(first, last)
+        kept = last - first + 1 - self.log.given_up.count(first, last)
         owed = merged([gap for group in log.groups.values() for gap in group.settled.missing(first, last)])
         free = list(_between(first, last, owed))
-        gone = sum(self.given_up.add(*run) for run in free)
+        gone = sum(self.log.given_up.add(*run) for run in free)
         if not gone:
             return []
         self.gone += gone
@@ -95,7 +100,7 @@ class _Account:
         if settled - self.settled_then < max(1, kept // _AGAIN_PARTS):
             return False
         self.settled_then = settled
-        self.looked = self.log.find(self.given_up.floor)
+        self.looked = self.log.find(self.log.given_up.floor)
         return True
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
@@ -184,14 +184,25 @@ class Streams:
                         log.lose(log.next_offset, log.next_offset + damage.lost_bytes - 1)
                         log.last_index = record.index  # a later hole does not count this one again
 
-    def opened(self, epoch: int, next_index: int, now: int) -> None:
-        """Recovery is over: everything seen is on disk, and indexes go on from next_index."""
+    def opened(
+        self, epoch: int, next_index: int, now: int, segments: Sequence[int] = (), is_damaged: bool = False
+    ) -> None:
+        """Recovery is over: everything seen is on disk, and indexes go on from next_index.
+
+        Args:
+            segments: that are there; empty when nobody says.
+            is_damaged: the log has holes.
+        """
         self._recorder.next_index = next_index
         self._turn_began_at = next_index - 1
         self._intake.durable_index = self._intake.placed_index = next_index - 1
         self._intake.producers.opened(epoch)
         self._deliveries.opened(epoch)
         for log in self._catalog.by_id.values():
+            if segments:
+                log.lose_missing(set(segments))
+            if is_damaged:
+                log.lose_gaps()
             log.durable_next = log.next_offset
             self._retention.touch(log)
         for group in self._catalog.groups.values():

@@ -8,8 +8,9 @@ from zbroker.store.chunks import NotWhole
 from zbroker.store.disk import Disk
 from zbroker.store.folder import hold_for_reading
 from zbroker.store.listing import SegmentFile, cut_short, list_segments
+from zbroker.store.note import missing_newest, read_note
 from zbroker.store.recovery import LogScan, Progress, SegmentReport, silent
-from zbroker.store.restore import given_back, objection, read_meta
+from zbroker.store.restore import given_back, missing_segments, objection, read_meta
 
 
 class CheckpointReport(msgspec.Struct, frozen=True):
@@ -73,21 +74,27 @@ def verify_folder(disk: Disk, folder: str, progress: Progress = silent) -> Folde
         files = list_segments(disk, folder)
         dead = given_back(disk, folder, files)
         scan = LogScan(disk, files, lambda record, position: None, progress, given_back=dead).run()
+        note = None if lock is None else read_note(disk, lock)
         checkpoints, newest = _checkpoints(disk, folder, files)
         superseded = sum(_size(disk, path) for file in files for path in file.superseded)
     finally:
         if lock is not None:
             disk.close(lock)
     beyond = _beyond_the_end(scan, newest)
+    end_index = beyond[0].last_index + 1 if beyond else scan.end_index
+    if (gone := missing_newest(note, files, end_index)) is not None:
+        beyond.append(gone)
+    damage = scan.found + beyond
+    damage += _missing(damage + scan.known, newest, files)
     return FolderReport(
         segments=scan.reports,
-        damage=scan.found + beyond,
+        damage=damage,
         known=scan.known,
         cut_short=cut_short(files),
         checkpoints=checkpoints,
         records=scan.records,
         bytes=scan.bytes,
-        next_index=beyond[0].last_index + 1 if beyond else scan.end_index,
+        next_index=beyond[-1].last_index + 1 if beyond else scan.end_index,
         torn_bytes=scan.torn_bytes,
         reclaimable=sum(part.reclaimable for part in scan.reports) + superseded,
     )
@@ -116,6 +123,14 @@ def _size(disk: Disk, path: str) -> int:
         return disk.size(handle)
     finally:
         disk.close(handle)
+
+
+def _missing(known: list[Damage], newest: Meta | None, files: list[SegmentFile]) -> list[Damage]:
+    """Segments that a checkpoint lists and that are gone; beside a compacted one the indexes alone do not tell."""
+    if newest is None:
+        return []
+    told = [range(hole.first_index, hole.last_index + 1) for hole in known]
+    return [hole for hole in missing_segments(newest, files) if not any(hole.first_index in span for span in told)]
 
 
 def _beyond_the_end(scan: LogScan, newest: Meta | None) -> list[Damage]:

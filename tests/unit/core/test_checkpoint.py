@@ -50,6 +50,18 @@ def test_places_come_back_and_twice_is_as_good_as_once() -> None:
     assert [back.position(number) for number in range(3)] == [log.position(number) for number in range(3)]
 
 
+def test_what_was_given_up_comes_back() -> None:
+    source, target = catalog(), catalog()
+    log = source.stream("s")
+    placed(log, 1, count=20_000)
+    for first, last in ((0, 9), (5_000, 5_999), (12_288, 16_383)):
+        log.given_up.add(first, last)
+    pieces = list(checkpoint.cut(source, Producers(), [], 1))
+    checkpoint.restore([chunk for chunk, segment in pieces if segment == 0], target, Producers())
+    found = target.by_name["s"].given_up
+    assert list(found.missing(0, 19_999)) == [(10, 4_999), (6_000, 12_287), (16_384, 19_999)]
+
+
 def test_a_batch_that_comes_after_the_streams_piece_is_not_in_the_index() -> None:
     source = catalog()
     log = source.stream("s")

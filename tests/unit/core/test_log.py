@@ -33,3 +33,15 @@ def test_a_span_leaves_out_batches_whose_place_is_not_known_yet() -> None:
     assert log.placed == 3
     assert log.span(1, 2) == (0, 2)
     assert log.span(2, 9) == (2, 3)
+
+
+def test_batches_of_a_file_that_is_gone_are_lost_and_their_groups_know() -> None:
+    log = StreamLog(1, "s")
+    group = log.groups["g"] = Group(1, 1, "g", 0)
+    for segment in (1, 2, 2, 3):
+        log.place(log.append(log.last_index + 1, 3, 10, 0), Position(segment, 0, 64))
+    log.lose_missing({1, 3})
+    assert log.lost == [(3, 8)]
+    assert [log.is_gone(number) for number in range(4)] == [False, True, True, False]
+    assert group.lost == 6
+    assert log.fate(3, 11) == (True, 8)

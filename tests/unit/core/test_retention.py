@@ -124,6 +124,28 @@ def test_work_is_done_in_bounded_pieces() -> None:
     assert sum(pieces) == 5 * STEP
 
 
+def test_after_a_restart_the_journal_is_told_again_of_what_was_given_up() -> None:
+    log = _stream(5)
+    group = _group(log)
+    _settle(group, 0, 14)
+    assert _given_up(Retention(0), log) == [(0, 14)]
+    again = _stream(5)
+    again.given_up.add(0, 14)
+    retention = Retention(1 << 40)
+    assert _given_up(retention, again) == [(0, 14)]
+    assert retention.kept_bytes(again) == 4 * SIZE
+
+
+def test_where_something_was_damaged_what_has_no_batch_and_was_not_given_up_is_lost() -> None:
+    log = _stream(1)
+    log.next_offset = 40
+    _extend(log, 1)
+    log.next_offset = 60
+    log.given_up.add(10, 19)
+    log.lose_gaps()
+    assert log.lost == [(20, 39), (50, 59)]
+
+
 def test_what_is_gone_at_the_beginning_is_forgotten_and_numbers_go_on() -> None:
     log = _stream(10_000, count=2)
     log.give_up(0, 17_999)
