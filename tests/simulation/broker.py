@@ -92,6 +92,7 @@ class BrokerProcess:
         self.carrier = Carrier(engine, self.journal, self._send, lambda effect: None, reads=self.reads)
         self._watch_appends(self.carrier)
         self.process.busy(world.disk.elapsed_us)
+        world.disk.elapsed_us = 0
         self.process.wake()
         return opened
 
@@ -214,6 +215,8 @@ class BrokerProcess:
             self.turn()
         except PowerCut:
             self.world.broker_died()
+        finally:
+            self.world.disk.elapsed_us = 0  # what happens between turns happens now
 
     def turn(self) -> None:
         """As Loop.turn: what is there, what is due, what the engine wants."""

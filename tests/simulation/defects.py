@@ -15,6 +15,8 @@ from patterns.wire.server import Session
 from zbroker.core.consumers import Consumers
 from zbroker.core.groups import Group
 from zbroker.core.producers import Accepted, Producer
+from zbroker.core.retention import _Account
+from zbroker.core.streams import Streams
 from zbroker.processes.carrier import Carrier
 from zbroker.store import journal, writer
 from zbroker.store.liveness import Liveness
@@ -194,6 +196,37 @@ class LiveMessageCutOut(Defects):
     patches = ((Liveness, "wanted", _wanted_but_the_last),)
 
 
+def _forget_at_once(self: Streams, durable_index: int) -> None:
+    _forget(self, 1 << 62)
+
+
+_forget = Streams._forget
+
+
+class GivenUpBeforeDurable(Defects):
+    """What nobody is owed is given up before it is on the disk that nobody is."""
+
+    patches = ((Streams, "_forget", _forget_at_once),)
+
+
+_give_up = _Account._give_up
+
+
+def _give_up_for_one(self: _Account, number: int) -> list[Any]:
+    groups = self.log.groups
+    self.log.groups = dict(list(groups.items())[:1])
+    try:
+        return _give_up(self, number)
+    finally:
+        self.log.groups = groups
+
+
+class GivenUpThoughOwed(Defects):
+    """Retention asks the first group of a stream only whether it is owed a message."""
+
+    patches = ((_Account, "_give_up", _give_up_for_one),)
+
+
 PLANTED: dict[str, type[Defects]] = {
     defect.__name__: defect
     for defect in (
@@ -208,5 +241,7 @@ PLANTED: dict[str, type[Defects]] = {
         VoidRuleForgotten,
         TimersBeforeAcks,
         LiveMessageCutOut,
+        GivenUpBeforeDurable,
+        GivenUpThoughOwed,
     )
 }

@@ -7,7 +7,7 @@ SPEC.md 9.2 alone it knows who may hold what, and which attempt it is; where tim
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from patterns.wire.errors import StaleLease, ZbrokerError
 from patterns.wire.frames import Frames, parse
@@ -35,7 +35,18 @@ STALL_US = 1_000_000
 ACTIONS = frozenset(("ack", "nack", "reject", "release", "extend"))
 GRACE_US = GRACE_MS * 1_000
 EXPIRY_US = EXPIRY_MS * 1_000
+UNRECORDED = 1 << 62
 Key = tuple[str, str]
+
+
+class News(NamedTuple):
+    """What an OPS record will say of a message, which had been lent so often by then."""
+
+    key: Key
+    offset: int
+    attempt: int
+    done: str
+    lent: int
 
 
 class Lease:
@@ -66,18 +77,21 @@ class Session:
 class Message:
     """One offset in one group: who holds it, whether it is done, and which attempt may come next."""
 
-    __slots__ = ("counted", "done", "highest", "holder", "next_high", "next_low")
+    __slots__ = ("counted", "counted_at", "done", "done_at", "highest", "holder", "lent", "next_high", "next_low")
 
     def __init__(self) -> None:
         self.holder: Lease | None = None
         self.done = ""
+        self.done_at = 0  # index of the record that says so
         self.next_low = self.next_high = 1
         self.highest = 0
-        self.counted: int | None = None  # attempts that count while nobody holds it: a checkpoint may say so
+        self.lent = 0  # how often
+        self.counted: int | None = None  # attempts that count while nobody holds it: a checkpoint may say so,
+        self.counted_at = 0  # until a record tells of a later time that it was lent
 
     def comes_back(self, low: int, high: int) -> None:
         self.holder = None
-        self.counted = low - 1
+        self.counted, self.counted_at = low - 1, self.lent
         self.next_low, self.next_high = low, high
 
 
@@ -89,8 +103,8 @@ class Model:
         self.coverage: Counter[str] = Counter()
         self._groups: dict[Key, dict[int, Message]] = {}
         self._image: dict[Key, dict[int, tuple[int, str]]] = {}  # what the journal knows: attempts, and how it ended
-        self._news: list[tuple[Key, int, int, str]] = []  # what no OPS record holds yet
-        self._journaled: list[tuple[int, list[tuple[Key, int, int, str]]]] = []
+        self._news: list[News] = []  # what no OPS record holds yet
+        self._journaled: list[tuple[int, list[News]]] = []
         self._lease_ids: set[int] = set()
         self._last_ops = 0
         self._begin()
@@ -181,8 +195,8 @@ class Model:
             lease.held.discard(offset)
             if action in ("ack", "reject"):
                 if is_valid:
-                    message.holder, message.done = None, action
-                    self._news.append((lease.key, offset, lease.attempt, action))
+                    message.holder, message.done, message.done_at = None, action, UNRECORDED
+                    self._news.append(News(lease.key, offset, lease.attempt, action, message.lent))
                 else:
                     message.comes_back(lease.attempt, lease.attempt + 1)
                     self.coverage["settle_on_the_verge"] += 1
@@ -204,7 +218,7 @@ class Model:
                 for offset in asked:
                     message = self._groups.setdefault(session.key, {}).get(offset)
                     if message is not None and message.holder is None and not message.done:
-                        message.done = "perhaps"
+                        message.done, message.done_at = "perhaps", 0
             return
         self.coverage["stale_settle"] += 1
         self._expect(peer, header, count, count)
@@ -301,9 +315,10 @@ class Model:
             raise Violation(
                 f"6: {key}[{offset}] has attempt {lease.attempt}, the model {message.next_low} to {message.next_high}"
             )
-        message.holder, message.counted = lease, None
+        message.holder = lease
+        message.lent += 1
         message.highest = max(message.highest, lease.attempt)
-        self._news.append((key, offset, lease.attempt, ""))
+        self._news.append(News(key, offset, lease.attempt, "", message.lent))
 
     def _take_from(self, message: Message, holder: Lease, offset: int, now: int) -> None:
         """It is lent to another: by now its holder must have lost it."""
@@ -363,12 +378,15 @@ class Model:
         """An OPS record has left the engine; it holds all that had happened by then."""
         if record.kind == RecordKind.OPS and record.index > self._last_ops:  # one that was held comes again
             self._last_ops = record.index
+            for news in self._news:
+                if news.done:
+                    self._groups[news.key][news.offset].done_at = record.index
             self._journaled.append((record.index, self._news))
             self._news = []
 
     def stopped(self) -> None:
         """In order: nothing is forgotten, but what was delivered in the last moment."""
-        self._journaled.append((0, [news for news in self._news if news[3]]))
+        self._journaled.append((0, [news for news in self._news if news.done]))
         self._news = []
 
     def crashed(self) -> None:
@@ -381,9 +399,7 @@ class Model:
         kept = {record.index for record in records}
         for index, news in self._journaled:
             if index == 0 or index in kept:
-                for key, offset, attempt, done in news:
-                    before = self._image.setdefault(key, {}).get(offset, (0, ""))
-                    self._image[key][offset] = (max(before[0], attempt), done or before[1])
+                self._know(news)
         self._journaled, self._news = [], []
         self._last_ops = opened.next_index - 1
         if opened.damage:
@@ -397,8 +413,23 @@ class Model:
                 if message.counted is not None:
                     attempts = min(attempts, message.counted)
                 message.holder = None
-                message.done = done or ("perhaps" if message.done else "")
+                message.done, message.done_at = done or ("perhaps" if message.done else ""), 0
                 message.next_low, message.next_high = attempts + 1, max(message.highest, attempts) + 1
+
+    def _know(self, told: list[News]) -> None:
+        """A record with these has survived."""
+        for news in told:
+            image = self._image.setdefault(news.key, {})
+            attempts, done = image.get(news.offset, (0, ""))
+            image[news.offset] = (max(attempts, news.attempt), news.done or done)
+            message = self._groups[news.key][news.offset]
+            if news.lent > message.counted_at:
+                message.counted = None
+
+    def is_settled(self, stream: str, group: str, offset: int, durable: int) -> bool:
+        """Whether a member has acked or rejected it, or may have, and a record up to `durable` says so."""
+        message = self._groups.get((stream, group), {}).get(offset)
+        return message is not None and bool(message.done) and message.done_at <= durable
 
     def settled(self) -> None:
         """At the end each message that was ever delivered is done with."""

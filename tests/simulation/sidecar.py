@@ -58,7 +58,7 @@ class WatchedJournal:
 
     def forget(self, ranges: Iterable[tuple[int, int, int]]) -> None:
         told = list(ranges)
-        self._truth.forgot(told)
+        self._truth.forgot(told, self._broker.world.model.is_settled)
         self._inner.forget(told)
 
     def handle_timeout(self, now: int) -> None:
@@ -114,6 +114,8 @@ class SidecarProcess:
             self.turn()
         except PowerCut:
             self.world.sidecar_cut(self)
+        finally:
+            self.world.disk.elapsed_us = 0
 
     def turn(self) -> None:
         """As main() of the sidecar: what was said, what is due."""

@@ -7,6 +7,7 @@ them, and asks the virtual disk what a power cut would leave; it believes no acc
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -42,6 +43,7 @@ class LogTruth:
     Attributes:
         messages: (stream id, offset) -> the body's first field, for all that is exposed.
         names: stream name -> id, likewise.
+        groups: (stream id, name) -> index of the record that made it, likewise.
         damaged: indexes of records whose bytes a fault has destroyed.
         coverage: what recoveries met.
         is_damaged: a fault has ever destroyed a record that was exposed.
@@ -53,6 +55,7 @@ class LogTruth:
         self.entries: dict[int, Entry] = {}
         self.messages: dict[tuple[int, int], Any] = {}
         self.names: dict[str, int] = {}
+        self.groups: dict[tuple[int, str], int] = {}
         self.damaged: set[int] = set()
         self.lost_offsets: dict[tuple[int, int], None] = {}
         self.coverage: Counter[str] = Counter()
@@ -62,6 +65,7 @@ class LogTruth:
         self._epochs: list[int] = []
         self._given: dict[int, Entry] = {}
         self._forgotten: dict[int, Settled] = {}
+        self._stored: dict[tuple[int, int], int] = {}  # index of the record that a message is in
         self._told_ever: set[int] = set()
         self._hits: list[tuple[int, int, int, int]] = []  # since the last open, which writes records of its own
         self._sequences: dict[int, tuple[int, int]] = {}  # producer id -> (epoch, sequence) of its last batch
@@ -109,8 +113,11 @@ class LogTruth:
             named = msgspec.msgpack.decode(record.payload)
             if named[0] == "stream":
                 self.names[named[1]] = record.index
+            elif named[0] == "group":
+                self.groups[named[1], named[2]] = record.index
         for place, uid in enumerate(entry.uids):
             key = record.stream_id, record.base_offset + place
+            self._stored[key] = record.index
             known = self.messages.setdefault(key, uid)
             require(known == uid, f"3: offset {key[1]} of stream {key[0]} held {known!r}, and now {uid!r}")
             require(
@@ -119,10 +126,22 @@ class LogTruth:
 
     # -- retention and compaction -----------------------------------------------------------------------------------
 
-    def forgot(self, ranges: list[tuple[int, int, int]]) -> None:
-        """The broker has said that nobody wants these messages any more."""
+    def forgot(self, ranges: list[tuple[int, int, int]], is_settled: Callable[[str, str, int, int], bool]) -> None:
+        """The broker has said that nobody wants these messages any more; groups that are older have settled them, on disk."""
         for stream, first, last in ranges:
-            self._forgotten.setdefault(stream, Settled()).add(first, last)
+            known = self._forgotten.setdefault(stream, Settled())
+            gone = [offset for offset in range(first, last + 1) if offset not in known]
+            known.add(first, last)
+            if not self.is_damaged:
+                self._judge_forgotten(stream, gone, is_settled)
+
+    def _judge_forgotten(self, stream: int, gone: list[int], is_settled: Callable[[str, str, int, int], bool]) -> None:
+        name = next(name for name, id in self.names.items() if id == stream)
+        for group in [group for id, group in self.groups if id == stream]:
+            for offset in gone:
+                is_owed = self._stored.get((stream, offset), 0) > self.groups[stream, group]
+                if is_owed and not is_settled(name, group, offset, self.durable):
+                    raise Violation(f"2: {name}[{offset}] is given up, and {group} is owed it")
 
     def _is_forgotten(self, record: Record, offset: int) -> bool:
         return record.stream_id in self._forgotten and offset in self._forgotten[record.stream_id]
