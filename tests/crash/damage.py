@@ -345,7 +345,7 @@ def half_of_each_file(folder: Path, original: Original, dice: Random) -> Cost:
 def half_of_the_files(folder: Path, original: Original, dice: Random) -> Cost:
     """As a copy in the order of names leaves it that broke off: the newest segments and all checkpoints are not there."""
     names = original.segments()
-    for path in [*map(folder.joinpath, names[len(names) // 2 :]), *_checkpoints(folder)]:
+    for path in [*map(folder.joinpath, names[len(names) // 2 :]), folder / "LOCK", *_checkpoints(folder)]:
         path.unlink(missing_ok=True)
     for path in folder.glob("*.seg"):
         if path.name not in names:

@@ -16,6 +16,7 @@ from zbroker.store.faults import AFTER_A_CHANGE, AFTER_A_REFUSAL, JournalFailed
 from zbroker.store.folder import FolderChanged, require_unchanged, settle_tail, take_folder
 from zbroker.store.listing import SegmentFile, cut_short, list_segments
 from zbroker.store.liveness import Liveness, noting
+from zbroker.store.note import Note, missing_newest, read_note, write_note
 from zbroker.store.recovery import LogScan
 from zbroker.store.restore import Restored, known_and_fresh, next_life, restore_newest, start_of
 from zbroker.store.run import Visit
@@ -67,7 +68,7 @@ class FileJournal:
             random_bytes=random_bytes,
             wall_ms=wall_ms,
             liveness=self._liveness,
-            begun=self._begun,
+            begun=self._begun_now,
         )
         self._compactor = Compactor(
             disk,
@@ -105,9 +106,12 @@ class FileJournal:
                 restored = restore_newest(self._disk, self._folder, files, restorer, self._liveness)
             self._notes = cut_short(files) + restored.refused
             scan = LogScan(self._disk, files, noting(visit, self._liveness), start=start_of(restored.meta)).run()
+            note = read_note(self._disk, self._lock)
+            if (gone := missing_newest(note, files, scan.end_index)) is not None:
+                scan.lose(gone)
             for report in scan.reports:
                 self._liveness.begin(report.number)
-            self._begin_life(files, scan.end_index, restored)
+            self._begin_life(files, scan.end_index, restored, note)
             self._checkpoints.count_from(self._writer.last_index - scan.records, self._writer.log_bytes - scan.bytes)
             known, fresh = known_and_fresh(scan, restored)
             lost_records, lost_bytes = self._write_lost(fresh, visit)
@@ -128,10 +132,11 @@ class FileJournal:
             bytes=scan.bytes + lost_bytes,
             damage=list(self._damage),
             torn_bytes=scan.torn_bytes,
+            segments=sorted(self._headers),
         )
 
-    def _begin_life(self, files: list[SegmentFile], end_index: int, restored: Restored) -> None:
-        number, epoch, uuid, self._writer.oldest_needed = next_life(files, restored.meta)
+    def _begin_life(self, files: list[SegmentFile], end_index: int, restored: Restored, note: Note | None) -> None:
+        number, epoch, uuid, self._writer.oldest_needed = next_life(files, restored.meta, note)
         if restored.meta is not None:
             self._checkpoints.newest, self._checkpoints.indexed = restored.meta, restored.indexed
             self._writer.checkpoint_index = restored.meta.first_index
@@ -145,6 +150,12 @@ class FileJournal:
     def _begun(self, header: SegmentHeader) -> None:
         """A segment that is part of the log from now on."""
         self._headers[header.number] = header
+
+    def _begun_now(self, header: SegmentHeader) -> None:
+        """One of ours, and the newest."""
+        self._begun(header)
+        assert self._lock is not None
+        write_note(self._disk, self._lock, header)
 
     def _write_lost(self, damage: list[Damage], visit: Visit) -> tuple[int, int]:
         positions = [(record, self.append(record)) for record in lost_records(damage, self._writer.last_index + 1)]

@@ -232,12 +232,12 @@ class LogScan:
         self.records += content.records
         self.bytes += content.bytes
         for lost in content.rotten:
-            self._lose(Damage(lost.index, lost.index, header.number, 0, 0, [lost], "body"))
+            self.lose(Damage(lost.index, lost.index, header.number, 0, 0, [lost], "body"))
         if content.lost_bytes or content.seal is None:
             lost_bytes = max(content.lost_bytes, HEADER_BYTES)
-            self._lose(Damage(header.first_index, last, header.number, 0, lost_bytes, [], "header"))
+            self.lose(Damage(header.first_index, last, header.number, 0, lost_bytes, [], "header"))
         elif not self._given_back.covers(header.number):
-            self._lose(Damage(header.first_index, last, header.number, 0, 0, cut_off(content, ends), "compacted"))
+            self.lose(Damage(header.first_index, last, header.number, 0, 0, cut_off(content, ends), "compacted"))
         self.end_index, self._stopped_at = last + 1, data_end(header.segment_bytes)
 
     def _visit_unless_known(self, record: Record, position: Position) -> None:
@@ -283,7 +283,7 @@ class LogScan:
         # Without an island the hole may reach to the end: what lay there may be zeros by now.
         lost_bytes = max(HEADER_BYTES, (island[0] if island else end) - offset)
         report.state = "damaged"
-        self._lose(Damage(expected, last, header.number, offset, lost_bytes, [], "header"))
+        self.lose(Damage(expected, last, header.number, offset, lost_bytes, [], "header"))
         if island is None or last < upto:  # what lies above `last` was never confirmed: void
             self._ended = True
             return None
@@ -310,7 +310,7 @@ class LogScan:
             count=rotten.message_count,
         )
         report.state = "damaged"
-        self._lose(Damage(lost.index, lost.index, header.number, offset, 0, [lost], "body"))
+        self.lose(Damage(lost.index, lost.index, header.number, offset, 0, [lost], "body"))
         return after, rotten.header_crc
 
     def _close_gap(self, place: int, header: SegmentHeader, headless: list[SegmentFile]) -> None:
@@ -325,7 +325,7 @@ class LogScan:
             end = 0 if before is None else self._given_back.ends.get(before.number, 0)
             if before is not None and end > self.end_index:  # zeros at the end of a segment look like its end
                 lost_bytes = data_end(before.size) - self._stopped_at
-                self._lose(Damage(self.end_index, end - 1, before.number, self._stopped_at, lost_bytes, [], "header"))
+                self.lose(Damage(self.end_index, end - 1, before.number, self._stopped_at, lost_bytes, [], "header"))
                 self.reports[place - 1].state = "damaged"
             self.end_index = header.first_index
             return
@@ -339,7 +339,7 @@ class LogScan:
                 reason = "header"
                 self.reports[place - 1].state = "damaged"
         first, last = self.end_index, header.first_index - 1
-        self._lose(Damage(first, last, number, offset, max(1, lost_bytes), [], reason))
+        self.lose(Damage(first, last, number, offset, max(1, lost_bytes), [], reason))
 
     def _trailing(self, headless: list[SegmentFile]) -> None:
         """Segments after the last good header. Records are written only once the header is synced, so one with
@@ -352,7 +352,7 @@ class LogScan:
         self.torn_bytes = 0
         last = self.end_index + max(1, extent // HEADER_BYTES) - 1
         first = next(file for file in headless if not file.is_blank)
-        self._lose(Damage(self.end_index, last, first.number, 0, extent, [], "segment header"))
+        self.lose(Damage(self.end_index, last, first.number, 0, extent, [], "segment header"))
 
     def _all_gone(self, start: Start) -> None:
         """The segment in which the checkpoint began, and all after it: what they held is unknown, and was no more than
@@ -360,7 +360,7 @@ class LogScan:
         """
         lost_bytes = 4 * SEGMENT_BYTES
         last = max(self.end_index - 1, start.durable) + lost_bytes // HEADER_BYTES
-        self._lose(Damage(self.end_index, last, start.number, start.offset, lost_bytes, [], "segment missing"))
+        self.lose(Damage(self.end_index, last, start.number, start.offset, lost_bytes, [], "segment missing"))
 
     def _record_bytes(self, file: SegmentFile) -> int:
         if file.is_blank or file.header is not None:
@@ -371,7 +371,8 @@ class LogScan:
         finally:
             window.close()
 
-    def _lose(self, damage: Damage) -> None:
+    def lose(self, damage: Damage) -> None:
+        """A hole at the end of what was found."""
         self.end_index = damage.last_index + 1
         self.found.append(damage)
         pieces = [damage]

@@ -15,6 +15,7 @@ from zbroker.store.compacted import look_through
 from zbroker.store.disk import Disk
 from zbroker.store.listing import SegmentFile
 from zbroker.store.liveness import Liveness
+from zbroker.store.note import Note
 from zbroker.store.record import WITHOUT_INDEX
 from zbroker.store.recovery import NONE_GIVEN_BACK, GivenBack, LogScan, Start
 from zbroker.store.run import CHAIN_UNKNOWN, Run, read_run
@@ -153,7 +154,7 @@ class Life(NamedTuple):
     oldest_needed: int
 
 
-def next_life(files: list[SegmentFile], meta: Meta | None) -> Life:
+def next_life(files: list[SegmentFile], meta: Meta | None, note: Note | None = None) -> Life:
     """Numbers that were never used; the uuid is empty in a new folder."""
     number = FIRST_NUMBER if not files else files[-1].number + (not files[-1].is_blank)
     life = Life(number, number, b"", FIRST_INDEX)
@@ -165,6 +166,10 @@ def next_life(files: list[SegmentFile], meta: Meta | None) -> Life:
     if meta is not None:  # its newest segments may be gone, and nothing of theirs may come twice
         number = max(number, meta.last_number + 1)
         life = life._replace(number=number, epoch=max(life.epoch, meta.epoch + number - meta.number))
+    if note is not None and note.uuid == (life.uuid or note.uuid):
+        number = max(life.number, note.number + 1)
+        epoch = max(life.epoch, note.epoch + number - note.number)
+        life = life._replace(number=number, epoch=epoch, uuid=note.uuid)
     return life
 
 

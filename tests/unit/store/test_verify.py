@@ -104,7 +104,15 @@ def test_newest_segments_that_are_gone_are_missed_by_the_checkpoint() -> None:
     with_checkpoint(disk)
     disk.remove(f"/j/{segment_name(2)}")
     report = verify_folder(disk, "/j")
-    assert [(hole.first_index, hole.last_index, hole.reason) for hole in report.damage] == [(6, 10, "segment missing")]
+    reason = "segment missing"
+    told = [(hole.first_index, hole.last_index, hole.reason) for hole in report.damage]
+    assert told == [
+        (6, 10, reason),
+        (11, 5 + (64 << 10) // 64, reason),
+    ]  # what came after the checkpoint, LOCK knows of
+    disk.remove("/j/LOCK")
+    report = verify_folder(disk, "/j")
+    assert [(hole.first_index, hole.last_index, hole.reason) for hole in report.damage] == [(6, 10, reason)]
 
 
 def test_zeros_at_the_end_of_a_segment_whose_successor_was_given_back_are_no_end(
