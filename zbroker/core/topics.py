@@ -48,9 +48,9 @@ from zbroker.core.translate import Translate, needed, translate
 
 _TOPICS_CHECKED_MAX: Final = 65_536
 _PUBLISHERS_REMEMBERED: Final = 4_096  # gone ones, whose next batch tells what was missed in between
-_PATTERNS_MAX: Final = 65_536  # of one session
-_PATTERN_BYTES_MAX: Final = 64 * MIB  # of one session; as many patterns as it may have, of four tokens and more
-_PATTERN_BYTES_ALL_MAX: Final = 256 * MIB  # a quarter of memory_bytes
+PATTERNS_MAX: Final = 65_536  # of one session
+PATTERN_BYTES_MAX: Final = 64 * MIB  # of one session; as many patterns as it may have, of four tokens and more
+PATTERN_BYTES_ALL_MAX: Final = 256 * MIB  # a quarter of memory_bytes
 
 
 class _Batch:
@@ -206,8 +206,8 @@ class Topics:
             check_pattern(header.pattern)
             if header.id in subscriber.patterns:
                 raise RemoteProtocolError(f"subscription id {header.id} is in use")
-            if len(subscriber.patterns) >= _PATTERNS_MAX:
-                raise TooLarge(f"{_PATTERNS_MAX} patterns are the most that one session may hold; use wildcards")
+            if len(subscriber.patterns) >= PATTERNS_MAX:
+                raise TooLarge(f"{PATTERNS_MAX} patterns are the most that one session may hold; use wildcards")
             cost = cost_of(header.pattern)
             self._check_cost(subscriber, cost)
         except ZbrokerError as error:
@@ -224,14 +224,14 @@ class Topics:
     def _check_cost(self, subscriber: Subscriber, cost: int) -> None:
         """Raises TooLarge, Overloaded."""
         held = subscriber.pattern_bytes
-        if held + cost > _PATTERN_BYTES_MAX:
+        if held + cost > PATTERN_BYTES_MAX:
             raise TooLarge(
-                f"{len(subscriber.patterns)} patterns of this session cost {held} bytes, at most {_PATTERN_BYTES_MAX}; each"
+                f"{len(subscriber.patterns)} patterns of this session cost {held} bytes, at most {PATTERN_BYTES_MAX}; each"
                 " costs its length, 256, and 128 for each token; use wildcards"
             )
-        if self._pattern_bytes + cost > _PATTERN_BYTES_ALL_MAX:
+        if self._pattern_bytes + cost > PATTERN_BYTES_ALL_MAX:
             raise Overloaded(
-                f"the patterns of all sessions cost {self._pattern_bytes} bytes, at most {_PATTERN_BYTES_ALL_MAX}; use"
+                f"the patterns of all sessions cost {self._pattern_bytes} bytes, at most {PATTERN_BYTES_ALL_MAX}; use"
                 " fewer patterns with wildcards"
             )
 

@@ -199,8 +199,8 @@ def test_a_batch_is_translated_once_for_all_forms(bench):
 
 
 def test_the_patterns_of_a_session_and_of_all_are_bounded_by_what_they_cost(monkeypatch):
-    monkeypatch.setattr(topics_module, "_PATTERN_BYTES_MAX", 1_100)
-    monkeypatch.setattr(topics_module, "_PATTERN_BYTES_ALL_MAX", 1_500)
+    monkeypatch.setattr(topics_module, "PATTERN_BYTES_MAX", 1_100)
+    monkeypatch.setattr(topics_module, "PATTERN_BYTES_ALL_MAX", 1_500)
     bench = Bench()
     one, other = bench.client("subscriber"), bench.client("subscriber")
     one.subscribe("a.b.c", 1)  # 256 + 5 + 3 * 128

@@ -10,6 +10,7 @@ from patterns.wire import limits
 from patterns.wire.messages import KINDS, Columns, Role
 from tests.unit.wire import spec
 from zbroker.core.requests import ANSWERS_OWED_MAX
+from zbroker.core.topics import PATTERN_BYTES_ALL_MAX, PATTERN_BYTES_MAX, PATTERNS_MAX
 
 HEADER_NAMES = {"NO_SESSION": "NoSessionHeader", "ERROR": "ErrorHeader"}
 OPTIONAL_IN_SPEC = {"count"}  # one body: SPEC.md says so in words, the code in a default
@@ -99,6 +100,12 @@ def test_every_role_of_the_spec_is_in_the_code_and_the_reverse():
         ("errors, PONGs and RESULTs that a peer has not read", "256,", limits.REPLIES_UNREAD_MAX == 256),
         ("errors, PONGs and RESULTs that a peer has not read", "1,024 ", limits.REPLIES_UNREAD_CUT == 1_024),
         ("answers that a replier owes for requests that nobody waits for any more", "4,096", ANSWERS_OWED_MAX == 4_096),
+        (
+            "patterns of one session",
+            "65,536, and 64 MiB",
+            (PATTERNS_MAX, PATTERN_BYTES_MAX) == (65_536, 64 * limits.MIB),
+        ),
+        ("what the patterns of all sessions cost", "256 MiB", PATTERN_BYTES_ALL_MAX == 256 * limits.MIB),
         ("HELLOs on one connection", "256", limits.REPLIES_UNREAD_MAX == 256),
         (
             "parts of one reply ahead of what C had",
@@ -124,7 +131,7 @@ def test_a_limit_of_the_spec_is_the_codes(name, stated, value):
 
 
 def test_the_spec_lists_no_limit_that_this_test_forgets():
-    assert len(spec.rows("| limit |")) - 1 == 17
+    assert len(spec.rows("| limit |")) - 1 == 19
 
 
 @pytest.mark.parametrize(
