@@ -111,7 +111,7 @@ class FileJournal:
                 scan.lose(gone)
             for report in scan.reports:
                 self._liveness.begin(report.number)
-            self._begin_life(files, scan.end_index, restored, note)
+            self._begin_life(files, scan, restored, note)
             self._checkpoints.count_from(self._writer.last_index - scan.records, self._writer.log_bytes - scan.bytes)
             known, fresh = known_and_fresh(scan, restored)
             lost_records, lost_bytes = self._write_lost(fresh, visit)
@@ -135,7 +135,7 @@ class FileJournal:
             segments=sorted(self._headers),
         )
 
-    def _begin_life(self, files: list[SegmentFile], end_index: int, restored: Restored, note: Note | None) -> None:
+    def _begin_life(self, files: list[SegmentFile], scan: LogScan, restored: Restored, note: Note | None) -> None:
         number, epoch, uuid, self._writer.oldest_needed = next_life(files, restored.meta, note)
         if restored.meta is not None:
             self._checkpoints.newest, self._checkpoints.indexed = restored.meta, restored.indexed
@@ -145,7 +145,9 @@ class FileJournal:
         for file in files:
             if file.header is not None:
                 self._begun(file.header)
-        self._writer.begin(number, epoch, uuid or self._random_bytes(UUID_BYTES), end_index)
+        empty = {report.number for report in scan.reports if report.is_empty}
+        previous = max((file.number for file in files if not file.is_blank and file.number not in empty), default=0)
+        self._writer.begin(number, epoch, uuid or self._random_bytes(UUID_BYTES), scan.end_index, previous)
 
     def _begun(self, header: SegmentHeader) -> None:
         """A segment that is part of the log from now on."""
@@ -169,7 +171,7 @@ class FileJournal:
         """A life without a record leaves nothing behind: else a broker in a restart loop fills the disk."""
         by_number = {file.number: file for file in files}
         for report in scan.reports:
-            if report.reclaimable and report.state == "whole" and report.number != self._writer.number:
+            if report.is_empty and report.number != self._writer.number:
                 self._disk.unlink(by_number[report.number].path)
                 self._headers.pop(report.number)
 

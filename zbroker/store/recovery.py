@@ -94,10 +94,14 @@ class SegmentReport(msgspec.Struct):
     generation: int = 0  # how often it was compacted
 
     @property
+    def is_empty(self) -> bool:
+        """It was begun, and holds no byte behind its header."""
+        return self.state == "whole" and self.last_index < self.first_index and not self.nonzero_after_end
+
+    @property
     def reclaimable(self) -> int:
         """Bytes of a file that holds nothing of the log: prepared, or of a life without a record."""
-        is_unused = self.state == "whole" and self.last_index < self.first_index and not self.nonzero_after_end
-        return self.size if is_unused or self.state in ("blank", "dead") else 0
+        return self.size if self.is_empty or self.state in ("blank", "dead") else 0
 
 
 class LogScan:
@@ -416,6 +420,8 @@ class LogScan:
         number = header.number
         for file in self._files[place + 1 :]:
             number += 1
+            if file.header is not None and file.header.previous == header.number:
+                return bound  # what is missing between the two held nothing
             if file.number != number or self._record_bytes(file):
                 break  # records of a later life may have been here
             if file.header is not None:

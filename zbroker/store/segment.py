@@ -26,7 +26,7 @@ SEGMENT_BYTES_MIN = 8 * BLOCK_BYTES  # two header blocks and room to be a quarte
 FIRST_NUMBER = 1
 NUMBER_MAX = (1 << 31) - 1  # of segments and of epochs: one of each added still fits the 32 bits of an epoch
 
-_HEADER = struct.Struct(">8sHHI16sQQIIQQQ16sQQQ")
+_HEADER = struct.Struct(">8sHHI16sQQIIQQQ16sQQQQ")
 _CRC_AT = 12
 _NAME = re.compile(r"([0-9]{10})-([0-9]{4})\.seg")
 
@@ -46,6 +46,7 @@ class SegmentHeader(msgspec.Struct, frozen=True):
     segment_bytes: int
     created_ms: int
     oldest_needed: int
+    previous: int = 0
     format: int = FORMAT
     reader_min: int = READER_MIN
     crc: int = 0  # as found on the disk or as packed; not an argument
@@ -66,6 +67,7 @@ def pack_header(header: SegmentHeader) -> tuple[bytes, int]:
         header.segment_bytes,
         header.created_ms,
         header.oldest_needed,
+        header.previous,
     ]
     block = _HEADER.pack(MAGIC, header.format, header.reader_min, 0, *fields).ljust(BLOCK_BYTES, b"\0")
     crc = crc32c(block)
@@ -82,7 +84,8 @@ def unpack_header(block: bytes) -> SegmentHeader | None:
     fields = _HEADER.unpack_from(block)
     header = SegmentHeader(*fields[4:])
     indexes = (header.first_index, header.durable_index, header.checkpoint_index, header.oldest_needed)
-    if max(indexes) > INTEGER_MAX or max(header.number, header.last_covered, header.epoch) > NUMBER_MAX:
+    numbers = (header.number, header.last_covered, header.epoch, header.previous)
+    if max(indexes) > INTEGER_MAX or max(numbers) > NUMBER_MAX:
         return None  # nobody wrote so much; what comes after it would fit no field
     return msgspec.structs.replace(header, format=fields[1], reader_min=fields[2], crc=crc)
 

@@ -84,8 +84,8 @@ class LogWriter:
         self._written_to = self._tail_segment = self._tail = 0
         self._chain = self._salt_crc = 0
 
-    def begin(self, number: int, epoch: int, uuid: bytes, end_index: int) -> None:
-        """Begin a life with a segment of its own; `end_index` is that of the next record.
+    def begin(self, number: int, epoch: int, uuid: bytes, end_index: int, previous: int = 0) -> None:
+        """Begin a life with a segment of its own; `end_index` is that of the next record, `previous` the newest segment that stays.
 
         Raises:
             JournalFull: there is no space for it.
@@ -97,7 +97,7 @@ class LogWriter:
         if handle is None:
             raise JournalFull(self._folder, self._segment_bytes, self.spares.full or "")
         self.spares.retry_at = 0 if self.spares.full is not None else None
-        self._handle = handle
+        self._handle, self.number = handle, previous
         self._begin_segment(number, handle)
         self._tail_segment, self._tail = number, BLOCK_BYTES
 
@@ -237,6 +237,7 @@ class LogWriter:
             segment_bytes=self._segment_bytes,
             created_ms=self._wall_ms(),
             oldest_needed=self.oldest_needed,
+            previous=self.number,
             reader_min=reader_min_for(self.oldest_needed),
         )
         block, crc = pack_header(header)

@@ -217,6 +217,24 @@ def test_void_records_do_not_rise_when_the_header_that_voids_them_is_lost() -> N
     assert 5 not in log.seen
 
 
+def test_damage_before_a_life_that_left_nothing_takes_no_record_beside_it() -> None:
+    log = Log()
+    log.open()
+    for _ in range(3):
+        log.append()
+    log.journal.commit(0)  # 3 has no later record in its life that says it was durable
+    log.disk.crash()
+    log.open()  # a life without a record, in segment 2
+    log.disk.crash()
+    log.life(1)  # removes it
+    assert log.path(2) not in log.disk.live
+    log.rot(1, 20)
+    log.rot(2, 20)
+    opened = log.reopen()
+    assert [hole[:2] for hole in ranges(opened)] == [(1, 2)]
+    assert sorted(index for index in log.seen if log.seen[index].kind == RecordKind.APPEND) == [3, 4]
+
+
 def test_an_old_segment_under_a_new_number_changes_nothing() -> None:
     log = Log()
     log.life(3)

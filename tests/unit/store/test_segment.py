@@ -47,6 +47,7 @@ def test_a_header_reads_back_as_it_was_packed() -> None:
         ("first_index", 1 << 53),
         ("durable_index", 1 << 53),
         ("last_covered", 1 << 31),
+        ("previous", 1 << 31),
         ("checkpoint_index", 1 << 53),
         ("oldest_needed", 1 << 53),
     ],
