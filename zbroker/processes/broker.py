@@ -179,9 +179,7 @@ def _recover(options: Options, journal: Journal) -> BrokerEngine:
     """An engine that knows what the journal holds."""
 
     def make_streams(sessions: Sessions, effects: list[Effect]) -> Streams:
-        return Streams(
-            sessions, effects, _wall_ms_at, translate=_translate(options), stream_bytes=options.stream_bytes
-        )
+        return Streams(sessions, effects, _wall_ms_at, translate=_translate(options), stream_bytes=options.stream_bytes)
 
     engine = _engine(options, "", make_streams=make_streams)
     opened = journal.open(engine.recover, engine)
