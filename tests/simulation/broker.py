@@ -6,7 +6,7 @@ Its turn is that of zbroker/processes/loop.py, without sockets, guard and signal
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -91,6 +91,7 @@ class BrokerProcess:
         self.reads = DelayedReads(world, RecordReader(self.disk, FOLDER), self.process)
         self.carrier = Carrier(engine, self.journal, self._send, lambda effect: None, reads=self.reads)
         self._watch_appends(self.carrier)
+        self._watch_forgets(self.journal)
         self.process.busy(world.disk.elapsed_us)
         world.disk.elapsed_us = 0
         self.process.wake()
@@ -141,6 +142,17 @@ class BrokerProcess:
             return append(record)
 
         carrier._append = watched  # type: ignore[method-assign]
+
+    def _watch_forgets(self, journal: SidecarJournal) -> None:
+        """The truth hears of what is given up when the journal is told: who reads may miss it from now on."""
+        forget = journal.forget
+
+        def watched(ranges: Iterable[tuple[int, int, int]]) -> None:
+            told = list(ranges)
+            self.world.truth.forgot(told, self.world.model.is_settled)
+            forget(told)
+
+        journal.forget = watched  # type: ignore[method-assign]
 
     def _make_engine(self, now: int) -> BrokerEngine:
         return BrokerEngine("", now, make_streams=self._make_streams, nonce=self.world.salts.randbytes(16))

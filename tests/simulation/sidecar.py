@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from patterns.wire.records import Move, Opened, Position, Record, Restorer
@@ -55,11 +54,6 @@ class WatchedJournal:
     @property
     def tidy_at(self) -> int | None:
         return self._inner.tidy_at
-
-    def forget(self, ranges: Iterable[tuple[int, int, int]]) -> None:
-        told = list(ranges)
-        self._truth.forgot(told, self._broker.world.model.is_settled)
-        self._inner.forget(told)
 
     def handle_timeout(self, now: int) -> None:
         self._inner.handle_timeout(now)

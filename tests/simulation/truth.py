@@ -135,6 +135,11 @@ class LogTruth:
             if not self.is_damaged:
                 self._judge_forgotten(stream, gone, is_settled)
 
+    def are_forgotten(self, stream: str, first: int, last: int) -> bool:
+        """Whether whoever reads may pass over them."""
+        known = self._forgotten.get(self.names[stream], Settled())
+        return all(offset in known for offset in range(first, last + 1))
+
     def _judge_forgotten(self, stream: int, gone: list[int], is_settled: Callable[[str, str, int, int], bool]) -> None:
         name = next(name for name, id in self.names.items() if id == stream)
         for group in [group for id, group in self.groups if id == stream]:
@@ -256,6 +261,8 @@ class LogTruth:
         told: set[int] = set()
         for damage in (*opened.damage, *found):  # what lies before a checkpoint is told when it is read
             told.update(range(damage.first_index, min(damage.last_index, self.last + 64) + 1))
+            if any(number == damage.segment for number, *_ in self._hits):
+                self.is_damaged = True  # a prepared segment that is not blank any more looks like one without header
             require(self.is_damaged or bool(self.damaged), f"2: damage is told of, and there was none: {damage}")
         self._told_ever |= told  # a hole may be forgotten when its whole segment is given back
         known = min(opened.next_index, self.last + 1)

@@ -108,9 +108,7 @@ class World:
         for number in range(shape.randint(1, 4)):
             stream, group = shape.choice(self.pairs)
             self.clients.append(MemberActor(self, f"member{number}", stream, group))
-        if (
-            shape.random() < 0.5 and self.stream_bytes == 1 << 40
-        ):  # it reads from the beginning, whatever groups have settled
+        if shape.random() < 0.5:
             self.clients.append(MemberActor(self, "reader", shape.choice(streams), ""))
         if shape.random() < 0.4:
             self._add_live(shape)

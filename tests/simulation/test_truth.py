@@ -1,0 +1,24 @@
+"""What the truth takes for an answer."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from patterns.wire.records import Damage, Opened
+from tests.simulation.disks import FaultyDisk
+from tests.simulation.truth import LogTruth
+from tests.simulation.violation import Violation
+
+
+def test_damage_may_be_told_of_where_a_prepared_segment_was_hit_and_nowhere_else() -> None:
+    truth = LogTruth(FaultyDisk(Random(1)))
+    damage = Damage(1, 10, 2, 0, 640, [], "segment header")
+    opened = Opened(epoch=1, next_index=11, records=0, bytes=0, damage=[damage], torn_bytes=0)
+    truth.hit("/journal/0000000003-0000.seg", 5000, 5001)
+    with pytest.raises(Violation, match="there was none"):
+        truth._told(opened, {}, [])
+    truth.hit("/journal/0000000002-0000.seg", 5000, 5001)
+    assert truth._told(opened, {}, []) == set(range(1, 11))
+    assert truth.is_damaged
