@@ -22,3 +22,9 @@ def test_damage_may_be_told_of_where_a_prepared_segment_was_hit_and_nowhere_else
     truth.hit("/journal/0000000002-0000.seg", 5000, 5001)
     assert truth._told(opened, {}, []) == set(range(1, 11))
     assert truth.is_damaged
+
+
+def test_whoever_reads_passes_over_nothing_of_a_stream_whose_name_is_lost() -> None:
+    truth = LogTruth(FaultyDisk(Random(1)))
+    assert truth.are_forgotten("gone", 3, 2)
+    assert not truth.are_forgotten("gone", 3, 3)

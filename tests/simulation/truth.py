@@ -137,7 +137,7 @@ class LogTruth:
 
     def are_forgotten(self, stream: str, first: int, last: int) -> bool:
         """Whether whoever reads may pass over them."""
-        known = self._forgotten.get(self.names[stream], Settled())
+        known = self._forgotten.get(self.names.get(stream, 0), Settled())  # damage may have taken the name
         return all(offset in known for offset in range(first, last + 1))
 
     def _judge_forgotten(self, stream: int, gone: list[int], is_settled: Callable[[str, str, int, int], bool]) -> None:
