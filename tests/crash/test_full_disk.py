@@ -186,7 +186,7 @@ def test_a_limit_that_stands_in_the_way_of_the_next_segment_is_a_full_disk(tmp_p
         Broker(tmp_path, environment=SMALL_SEGMENTS, ready_s=READY_S) as broker,
         Producer(broker.url, "work", codec="raw", timeout_s=REFUSED_S) as out,
     ):
-        pid = broker.process.process.pid
+        [pid] = broker.children()  # the sidecar: it opens and writes the files
         told.store("work", out.send(b"%08d" % 0).offset, 0)
         before = resource.prlimit(pid, limit)
         low = SEGMENT_BYTES - 4096 if limit == resource.RLIMIT_FSIZE else len(os.listdir(f"/proc/{pid}/fd"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -137,15 +138,19 @@ def test_kill_while_it_produces(tmp_path: Path, peer: Peer) -> None:
 
 
 def test_kill_while_it_consumes(tmp_path: Path, peer: Peer) -> None:
+    count = 10 * MESSAGES  # so many that it is not done before it stands still
     with Broker(tmp_path) as broker:
         with Producer(broker.url, "orders") as producer:
-            producer.send_many([{"n": n} for n in range(MESSAGES)])
-        consuming = peer("consume", broker.url, "orders", "workers", MESSAGES)
+            producer.send_many([{"n": n} for n in range(count)])
+        consuming = peer("consume", broker.url, "orders", "workers", count)
         for _ in range(5):
             said(consuming)
-        broker.restart()
+        consuming.signal(signal.SIGSTOP)
+        broker.kill()
+        consuming.signal(signal.SIGCONT)
+        broker.start()
         done = all_said(consuming)[-1]
-        assert done["done"] == list(range(MESSAGES))
+        assert done["done"] == list(range(count))
         assert done["sessions"] == 2
         group = said(peer("status", broker.url))["status"]["groups"]["orders/workers"]
-        assert (group["acked"], group["lag"]) == (MESSAGES, 0)
+        assert (group["acked"], group["lag"]) == (count, 0)
