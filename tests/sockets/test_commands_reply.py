@@ -60,7 +60,7 @@ def test_sigterm_lets_the_request_under_way_be_answered(place: Place, tmp_path: 
         asking.join(60)
         assert outcomes == [7]
         assert program.wait() == 0
-        assert "1 requests were answered" in program.errors
+        assert "1 request was answered" in program.errors
 
 
 def test_a_second_sigterm_does_not_wait(place: Place, tmp_path: Path) -> None:
