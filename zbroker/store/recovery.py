@@ -417,6 +417,8 @@ class LogScan:
         Normally the next segment's first index. When the next header is lost, void records can no longer be told
         by it; then only what this life itself knew to be durable counts.
         """
+        if header.number in self._given_back.ends:
+            return min(bound, self._given_back.ends[header.number])  # what followed was whole when it was given back
         number = header.number
         for file in self._files[place + 1 :]:
             number += 1

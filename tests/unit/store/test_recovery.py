@@ -8,7 +8,8 @@ import pytest
 
 from patterns.wire.records import LostRange, Opened, Position, Record, RecordKind, decode_lost
 from zbroker.store.journal import FileJournal
-from zbroker.store.recovery import GivenBack
+from zbroker.store.listing import list_segments
+from zbroker.store.recovery import GivenBack, LogScan
 from zbroker.store.segment import pack_header, segment_name, unpack_header
 from zbroker.testing.disk import VirtualDisk
 
@@ -233,6 +234,26 @@ def test_damage_before_a_life_that_left_nothing_takes_no_record_beside_it() -> N
     opened = log.reopen()
     assert [hole[:2] for hole in ranges(opened)] == [(1, 2)]
     assert sorted(index for index in log.seen if log.seen[index].kind == RecordKind.APPEND) == [3, 4]
+
+
+def test_damage_before_a_segment_that_was_given_back_takes_no_record_beside_it() -> None:
+    log = Log()
+    log.open()
+    for _ in range(3):
+        log.append()
+    log.journal.commit(0)
+    log.disk.crash()
+    log.life(2)
+    log.life(1)
+    log.disk.remove(log.path(2))
+    log.rot(1, 20)
+    log.rot(2, 20)
+    gone = GivenBack(below=3, needed=frozenset({1}), first_index=6, ends={1: 4})
+    seen: list[int] = []
+    files = list_segments(log.disk, FOLDER)
+    scan = LogScan(log.disk, files, lambda record, position: seen.append(record.index), given_back=gone).run()
+    assert [(hole.first_index, hole.last_index) for hole in scan.found] == [(1, 2)]
+    assert seen == [3, 6]
 
 
 def test_an_old_segment_under_a_new_number_changes_nothing() -> None:
