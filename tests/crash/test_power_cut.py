@@ -32,7 +32,7 @@ from zbroker.store.os_disk import OsDisk
 from zbroker.store.verify import verify_folder
 
 CUTS = 300 if LONG else 16
-LIVES = 9 if LONG else 4
+LIVES = 9 if LONG else 3
 AT_ONCE = 4  # a broker waits two seconds for who held messages before the cut; others work meanwhile
 CUTS_WITH_A_DEFECT = 12  # one would do, but for the cuts in which nothing had been confirmed yet
 SECOND_START_EACH = 4

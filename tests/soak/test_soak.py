@@ -15,7 +15,7 @@ from tests.processes import LONG, Broker
 from tests.soak.load import Load
 from tests.soak.usage import Usage, typical, usage
 
-SOAK_S: Final = float(os.environ.get("ZBROKER_SOAK_S", 3_600 if LONG else 12))
+SOAK_S: Final = float(os.environ.get("ZBROKER_SOAK_S", 3_600 if LONG else 6))
 SAMPLE_S: Final = max(0.2, SOAK_S / 600)
 WARM_S: Final = 300.0  # by then checkpoints come and segments are given back; a shorter run says nothing about growth
 MIB: Final = 1 << 20
