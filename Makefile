@@ -28,7 +28,7 @@ check: .venv/installed-test     ## format, lint, types, import arrows, fast test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q tests/architecture tests/unit tests/property
+	$(BIN)/python -m pytest -q -rs tests/architecture tests/unit tests/property
 
 test: check .venv/node/installed         ## every kind of test, the slow kinds sampled
 	$(BIN)/python -m pytest -q -rs tests --ignore=tests/architecture --ignore=tests/unit --ignore=tests/property

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 from tests.simulation.process import Process
 from zbroker.core.effects import Read
 from zbroker.processes.reads import Answer
 from zbroker.store.reader import RecordReader
+from zbroker.testing.reads import ImmediateReads
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 
-class DelayedReads:
+class DelayedReads(ImmediateReads):
     """Of one life of a broker; what is not read when it ends is never read."""
 
     def __init__(self, world: World, reader: RecordReader, process: Process) -> None:
+        super().__init__(reader)
         self._world = world
-        self._reader = reader
         self._process = process
-        self._answers: deque[Answer] = deque()
         self._free_at = 0
         self._is_closed = False
 
@@ -36,22 +35,9 @@ class DelayedReads:
             self._answers.append((read, self._reader.read(read.positions)))
             self._process.wake()
 
-    def fileno(self) -> int:
-        return -1
-
-    @property
-    def is_answered(self) -> bool:
-        return bool(self._answers)
-
     def answers(self) -> list[Answer]:
         """One a turn, so that there are turns between them."""
         return [self._answers.popleft()]
-
-    def complaint(self) -> str:
-        return ""
-
-    def status(self) -> dict[str, object]:
-        return {}
 
     def close(self) -> None:
         """As the thread ends: before the journal closes."""

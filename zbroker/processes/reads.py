@@ -1,15 +1,10 @@
-"""Reading old records beside the turns: what the carrier asks of whoever reads, and the simplest that does.
-
-The broker's own is reading.py, a thread; tests/simulation has one that takes time on the virtual clock.
-"""
+"""Reading old records beside the turns: what the carrier asks of whoever reads; the broker's own is reading.py, a thread."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
-from patterns.io.journal import Reader
 from patterns.wire.records import Record
 from zbroker.core.effects import Read
 
@@ -43,32 +38,3 @@ class Reads(Protocol):
     def status(self) -> dict[str, object]:
         """For people and metrics."""
         ...
-
-
-class ImmediateReads:
-    """Reads while it is asked: for tests, and where nothing else waits."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self._answers: deque[Answer] = deque()
-
-    def ask(self, read: Read) -> None:
-        self._answers.append((read, self._reader.read(read.positions)))
-
-    def fileno(self) -> int:
-        return -1
-
-    @property
-    def is_answered(self) -> bool:
-        return bool(self._answers)
-
-    def answers(self) -> list[Answer]:
-        answers = list(self._answers)
-        self._answers.clear()
-        return answers
-
-    def complaint(self) -> str:
-        return ""
-
-    def status(self) -> dict[str, object]:
-        return self._reader.status()

@@ -13,8 +13,8 @@ from zbroker.core.effects import MOVED, Append, Read
 from zbroker.processes.logbook import Logbook
 from zbroker.processes.loop import Loop
 from zbroker.processes.plain import PlainPorts
-from zbroker.processes.reads import ImmediateReads
 from zbroker.store.faults import JournalFailed, JournalFull, RecordDamaged, RecordMoved, RecordUnreadable
+from zbroker.testing.reads import ImmediateReads
 
 
 class Engine:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from patterns.wire.records import Position, Record, RecordKind
 from zbroker.core.effects import Read
-from zbroker.processes.reads import ImmediateReads
+from zbroker.testing.reads import ImmediateReads
 
 
 class Reader:
