@@ -88,6 +88,7 @@ class ConsumerEngine(ClientEngine):
         mode: "slices": credit starts at 1 and grows with the pace; "batches": the ceiling at once.
         credit: the ceiling, messages taken from the broker and not yet by the caller.
         processing_max_us: how long leases are extended for a handler that computes.
+        published_at: with a start of "time": of the first message, or after it; ms since 1970.
     """
 
     def __init__(
@@ -102,11 +103,13 @@ class ConsumerEngine(ClientEngine):
         *,
         credit: int,
         processing_max_us: int,
+        published_at: int | None = None,
     ) -> None:
         super().__init__(addresses, jitter)
         self.stream = stream
         self.group = group
         self._start = start
+        self._published_at = published_at
         self._next: int | None = None  # of a reader without a group: nobody else remembers how far it is
         self._nonce = nonce
         self._codec = codec
@@ -161,8 +164,12 @@ class ConsumerEngine(ClientEngine):
         self._epoch = ready.epoch
 
     def _join(self, session: ClientSession, now: int) -> None:
-        start = self._start if self._next is None else self._next
-        session.send(Join(id=1, stream=self.stream, group=self.group, start=start, mode=self.mode), now)
+        join = Join(id=1, stream=self.stream, group=self.group, start=self._start, mode=self.mode)
+        if self._next is not None:
+            join.start = self._next
+        elif self._published_at is not None:
+            join.published_at = self._published_at
+        session.send(join, now)
 
     def on_lost(self, session: ClientSession, now: int) -> None:
         self.joined = False

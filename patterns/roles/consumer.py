@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from patterns.core.consume import ConsumerEngine, Delivered, LostOffsets, SettledEvent
@@ -13,7 +13,7 @@ from patterns.io.clock import clock
 from patterns.io.links import SocketKind
 from patterns.io.waiting import Steps, Wait
 from patterns.roles.arguments import check_count, check_limits, check_seconds
-from patterns.roles.lending import Batch
+from patterns.roles.lending import EPOCH, Batch
 from patterns.roles.role import (
     D,
     MakeDriver,
@@ -73,18 +73,20 @@ class ConsumerRole(Role[D]):
         check_seconds("processing_max_s", processing_max_s)
         check_limits(idle_timeout_s=idle_timeout_s)
         self.lost_offsets: list[tuple[int, int]] = []  # what damage on the broker's disk took, as ranges
+        begins, published_at = _start(start)
         self._bodies = Bodies(type)
         self._idle_timeout_s = idle_timeout_s
         self._engine = ConsumerEngine(
             addresses,
             stream,
             group or "",
-            _start(start),
+            begins,
             new_nonce(),
             codec_of(codec),
             jitter,
             credit=credit,
             processing_max_us=int(processing_max_s * 1e6),
+            published_at=published_at,
         )
         self._delivered: deque[Delivered] = deque()
         self._settled: list[tuple[int, int, int, str, int, str]] = []
@@ -235,11 +237,14 @@ class ConsumerRole(Role[D]):
             )
 
 
-def _start(start: str | int | datetime) -> str | int:
+def _start(start: str | int | datetime) -> tuple[str | int, int | None]:
+    """What JOIN says of it: `start`, and of an instant `published_at`, in ms since 1970; a part of one counts as whole."""
     if isinstance(start, datetime):
-        raise NotInThisDeployment("start= at a time is not built in this version; use 'first', 'new' or an offset")
+        if start.utcoffset() is None:
+            raise BadArgument(f"start={start!r}: a time without a zone; datetime.now(timezone.utc) has one")
+        return "time", max(0, -((EPOCH - start) // timedelta(milliseconds=1)))
     if start in ("first", "new"):
-        return start
+        return start, None
     if isinstance(start, bool) or not isinstance(start, int) or not 0 <= start <= INTEGER_MAX:
-        raise BadArgument(f"start={start!r}: 'first', 'new' or an offset")
-    return start
+        raise BadArgument(f"start={start!r}: 'first', 'new', an offset, or an aware datetime")
+    return start, None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from patterns.roles.consumer import ConsumerRole
 
 _T = TypeVar("_T", bound="DeliveryRole")
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class DeliveryRole:
@@ -82,7 +82,7 @@ class DeliveryRole:
     @property
     def published_at(self) -> datetime:
         """When the broker took it: aware, UTC, to the millisecond."""
-        return _EPOCH + timedelta(milliseconds=self._batch._delivered.published_at)
+        return EPOCH + timedelta(milliseconds=self._batch._delivered.published_at)
 
     @property
     def token(self) -> int:

@@ -58,7 +58,8 @@ class Consumer(ConsumerRole[Driver], SyncRole):
         address: `zb://` of brokers. None: ZBROKER_URL.
         stream: made by first use.
         group: made by first use; None reads without a group, and nothing is settled.
-        start: where a new group, or a reader, begins: "first", "new", or an offset.
+        start: where a new group, or a reader, begins: "first", "new", an offset, or an aware datetime: with the first
+            message that the broker took then or later.
         credit: the most messages held ahead.
         codec: what it prefers; bodies are decoded from whatever they come in.
         type: what bodies are validated as; a message that is not of it has a `body` that raises.

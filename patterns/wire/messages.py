@@ -228,6 +228,7 @@ class Join(Header, kw_only=True):
     stream: str
     group: str = ""
     start: str | Count = "first"
+    published_at: Count | None = None  # of `start` "time"
     mode: str = "slices"
 
 

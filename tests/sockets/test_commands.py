@@ -245,6 +245,15 @@ def test_time_is_up(broker: str) -> None:
     assert run("sub", "a", "--timeout", "0.1", "--count", "1", url=broker).returncode == 75
 
 
+def test_a_time_with_a_zone_or_without_says_where_to_begin(broker: str) -> None:
+    run("send", "timed", "1", url=broker)
+    for time, status in (("1970-01-02T00:00:00Z", 0), ("2000-01-01", 0), ("9999-01-01T00:00:00+02:00", 75)):
+        done = run(
+            "receive", "timed", "--from", time, "--count", "1", "--timeout", "5" if not status else "0.3", url=broker
+        )
+        assert (done.returncode, done.stdout) == (status, b"" if status else b"1\n"), time
+
+
 def test_a_broken_pipe_ends_quietly_and_acks_nothing_more(broker: str) -> None:
     run("send", "pipe", "-", stdin=b"1\n" * 50_000, url=broker)
     command = f"{' '.join(ZBROKER)} receive pipe --group g --url {broker} | head -n 2; echo ${{PIPESTATUS[0]}}"

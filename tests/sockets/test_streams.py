@@ -7,7 +7,9 @@ import re
 import signal
 import threading
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -322,6 +324,26 @@ def test_a_reader_starts_where_it_says_and_leaves_no_trace(broker: Broker, start
             reader.ready()
             out.send(10)
             assert [d.offset for d in reader] == list(range({"first": 0, "new": 10, 5: 5}[start], 11))
+
+
+@pytest.mark.parametrize("group", [None, "late"])
+def test_who_starts_at_a_time_begins_with_what_was_published_then(broker: Broker, group: str | None) -> None:
+    with Producer(broker.url, "work") as out:
+        out.send("old")
+        with Consumer(broker.url, "work") as reader:
+            before = next(iter(reader)).published_at
+        until(lambda: datetime.now(UTC) > before + timedelta(milliseconds=1))
+        out.send_many(["new", "newer"])
+    for start, bodies in ((before, ["old", "new", "newer"]), (before + timedelta(microseconds=1), ["new", "newer"])):
+        name = group and f"{group}-{len(bodies)}"
+        with Consumer(broker.url, "work", group=name, start=start, idle_timeout_s=1) as reader:
+            assert [d.body for d in islice(reader, len(bodies))] == bodies
+
+
+@pytest.mark.parametrize("start", [datetime(2026, 1, 31), "time", -1, True, 1.5])  # noqa: DTZ001
+def test_a_start_that_says_nothing_is_refused(start: Any) -> None:
+    with pytest.raises(BadArgument, match="start="):
+        Consumer("zb://127.0.0.1:9", "work", start=start)
 
 
 def test_a_reader_goes_on_where_it_was_after_a_restart(broker: Broker) -> None:

@@ -32,7 +32,7 @@ _CREDIT: Final = 1_000  # the library's own; fewer when --count says so, for nob
 
 
 def start_of(text: str) -> str | int | datetime:
-    """Where to begin: first, new, an offset, or an instant."""
+    """Where to begin: first, new, an offset, or an instant; raises BadParameter."""
     if text in ("first", "new"):
         return text
     if text.isascii() and text.isdigit():
@@ -41,7 +41,7 @@ def start_of(text: str) -> str | int | datetime:
         instant = datetime.fromisoformat(text)
     except ValueError as error:
         raise click.BadParameter(
-            f"{text!r} is not `first`, `new`, an offset, or (not built yet) a time like 2026-01-31T12:00:00Z"
+            f"{text!r} is not `first`, `new`, an offset, or a time like 2026-01-31T12:00:00Z"
         ) from error
     return instant if instant.tzinfo else instant.astimezone()  # without a zone: the one of this machine
 
@@ -63,7 +63,7 @@ def start_of(text: str) -> str | int | datetime:
     type=start_of,
     default="first",
     metavar="first|new|OFFSET|TIME",
-    help="Where to begin; for a group, when it is made by this. TIME is not built yet.  [first]",
+    help="Where to begin; for a group, when it is made by this. TIME is ISO 8601; without a zone, this machine's.  [first]",
 )
 @count_option("Exit after so many messages.")
 @timeout_option("Exit after so many seconds: with status 75 if --count was not reached, else with 0.")
@@ -79,6 +79,7 @@ def receive(
     \b
     zbroker receive orders --group billing --url zb://localhost --json
     zbroker receive orders --from 1000 --count 10
+    zbroker receive orders --from 2026-01-31T12:00:00Z --timeout 5
     """
     from patterns.sync import Consumer
 

@@ -8,6 +8,7 @@ from typing import Final
 from patterns.wire.errors import BadArgument, ProtocolError, StaleLease, StorageFailed, ZbrokerError
 from patterns.wire.limits import GRACE_MS
 from patterns.wire.messages import Header, Hello, Join, Joined, Leave, Ready, Settle, Settled
+from patterns.wire.names import check_name
 from patterns.wire.server import Session, Sessions
 from patterns.wire.settled import Range, merged
 from zbroker.core.catalog import Catalog, Recorder
@@ -158,8 +159,7 @@ class Consumers:
 
     def _join(self, session: Session, header: Join) -> None:
         slices = _is_sliced(header.mode)
-        if isinstance(header.start, str) and header.start not in ("first", "new"):
-            raise BadArgument(f"start {header.start[:32]!r}; 'first', 'new' or an offset")
+        _check_start(header)
         known = self._catalog.by_name.get(header.stream)
         if self._recorder.failed and (known is None or (header.group and header.group not in known.groups)):
             raise StorageFailed("the broker's disk failed; no stream or group is made until it is started again")
@@ -187,10 +187,13 @@ class Consumers:
         """Of a group, which is made, and its stream too; or of a reader, who makes nothing."""
         if not header.group:
             return self._reader(header)
-        log = self._catalog.stream(header.stream)
-        group = log.groups.get(header.group)
-        if group is None:
-            group = self._catalog.group(log, header.group, self._start(log, header))
+        log = self._catalog.by_name.get(header.stream)
+        group = log.groups.get(header.group) if log else None
+        if log is None or group is None:
+            check_name(header.group, "group")
+            start = self._start(log or StreamLog(0, header.stream), header)  # a JOIN that is refused makes nothing
+            log = self._catalog.stream(header.stream)
+            group = self._catalog.group(log, header.group, start)
         return self._feed(log, group)
 
     def _reader(self, header: Join) -> Feed:
@@ -213,6 +216,8 @@ class Consumers:
                 return log.first_offset
             case "new":
                 return log.next_offset
+            case "time":
+                return log.published_since(header.published_at or 0)
             case int(offset) if offset <= log.next_offset:
                 return offset
             case _:
@@ -297,6 +302,15 @@ class Consumers:
             return 0
         self._dirty[group] = None
         return group.reclaim(ranges)
+
+
+def _check_start(header: Join) -> None:
+    """Raises BadArgument."""
+    start = header.start
+    if isinstance(start, str) and start not in ("first", "new", "time"):
+        raise BadArgument(f"start {start[:32]!r}; 'first', 'new', 'time' or an offset")
+    if (start == "time") is not (header.published_at is not None):
+        raise BadArgument("start 'time' and published_at go together")
 
 
 def _is_sliced(mode: str) -> bool:

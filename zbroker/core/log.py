@@ -45,7 +45,7 @@ class StreamLog:
         self.groups: dict[str, Group] = {}
         self._bases = array("Q")
         self._counts = array("I")
-        self._published = array("Q")  # for a start by time, later
+        self._published = array("Q")
         self._segments = array("Q")
         self._places = array("Q")
         self._sizes = array("I")
@@ -150,6 +150,11 @@ class StreamLog:
         at = bisect_right(self._bases, offset) - 1
         is_in = at >= 0 and offset < self._bases[at] + self._counts[at]
         return self._trimmed + at + (not is_in)
+
+    def published_since(self, instant: int) -> int:
+        """Offset of the first message kept that was published at or after an instant, ms since 1970; else the next one."""
+        at = bisect_left(self._published, instant)
+        return max(self._bases[at] if at < len(self._bases) else self.next_offset, self.first_offset)
 
     def base(self, number: int) -> int:
         """First offset of a batch that is not forgotten."""

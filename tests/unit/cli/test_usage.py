@@ -111,12 +111,6 @@ def test_what_peers_cannot_do_is_refused() -> None:
     assert "needs a broker" in result.stderr
 
 
-def test_what_is_not_built_is_refused() -> None:
-    result = run("receive", "s", "--from", "2026-01-31T12:00:00Z", *ZB)
-    assert result.exit_code == REFUSED
-    assert "not built" in result.stderr
-
-
 @pytest.mark.parametrize("command", ["pub", "sub", "request", "reply", "send", "receive", "status", "completion"])
 def test_each_command_has_help(command: str) -> None:
     result = run(command, "--help")

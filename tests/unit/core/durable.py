@@ -160,7 +160,7 @@ class Durable:
         self, peer: bytes = b"c", stream: str = "s", group: str = "g", credit: int = 1_000, **fields: Any
     ) -> bytes:
         """A consumer that has joined."""
-        join = {name: fields.pop(name) for name in ("start", "mode") if name in fields}
+        join = {name: fields.pop(name) for name in ("start", "published_at", "mode") if name in fields}
         form = fields.get("form", MSGPACK)
         self.hello(peer, Role.CONSUMER, credit_messages=credit, credit_bytes=1 << 30, **fields)
         self.send(peer, Join(id=1, stream=stream, group=group, **join), form=form)

@@ -15,6 +15,15 @@ def test_each_offset_finds_its_batch_and_its_place() -> None:
     assert (log.position(1), log.next_offset, log.batches) == (Position(7, 192, 74), 9, 3)
 
 
+def test_an_instant_finds_what_was_published_then_or_later_and_is_kept() -> None:
+    log = StreamLog(1, "s")
+    for number, published_at in enumerate((10, 10, 20)):
+        log.place(log.append(number + 2, 3, 10, published_at), Position(7, number * 64, 74))
+    assert [log.published_since(instant) for instant in (0, 10, 11, 20, 21)] == [0, 0, 6, 6, 9]
+    log.given_up.add(0, 3)
+    assert log.published_since(10) == 4
+
+
 def test_a_lost_tail_is_jumped_and_a_lost_middle_finds_the_batch_after_it() -> None:
     log = StreamLog(1, "s")
     group = log.groups["g"] = Group(2, 1, "g", 0)

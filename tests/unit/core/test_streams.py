@@ -203,6 +203,39 @@ def test_start_new_of_a_group_skips_what_was_there() -> None:
     assert [d.bodies for d in rig.deliveries(b"c")] == [["fresh"]]
 
 
+@pytest.mark.parametrize("group", ["", "g"])
+@pytest.mark.parametrize(("seconds", "expected"), [(-9, 0), (0, 0), (1, 2), (2, 2), (3, 3), (4, 4), (9_999, 4)])
+def test_start_time_is_the_first_message_of_then_or_later_also_after_a_restart(
+    group: str, seconds: int, expected: int
+) -> None:
+    rig = Durable()
+    producer = rig.producer()
+    for bodies in ("ab", "c", "d"):  # at 0, 2 and 3 s
+        producer.append(*bodies)
+        rig.pass_time(SECOND * (2 if bodies == "ab" else 1))
+    at = 1_700_000_000_000 + seconds * 1_000
+    for life in (rig, rig.crash()):
+        life.consumer(group=group and f"{group}{life.epoch}", start="time", published_at=at)
+        assert life.joined(b"c") == [expected]
+
+
+def test_a_group_that_is_refused_makes_no_stream() -> None:
+    rig = Durable()
+    for peer, join in (
+        (b"a", Join(id=1, stream="s", group="g", start=9)),
+        (b"b", Join(id=1, stream="s", group="a/b")),
+        (b"c", Join(id=1, stream="s", group="g", start="time")),
+        (b"d", Join(id=1, stream="s", group="g", published_at=7)),
+    ):
+        rig.hello(peer, Role.CONSUMER)
+        rig.send(peer, join)
+    rig.turn()
+    refused = [rig.errors(peer) for peer in (b"a", b"b", b"c", b"d")]
+    assert refused == [["BAD_ARGUMENT"], ["BAD_NAME"], ["BAD_ARGUMENT"], ["BAD_ARGUMENT"]]
+    assert rig.streams.status(1_000)["stream_count"] == 0
+    assert rig.records == []
+
+
 def test_joined_waits_for_the_group_to_be_on_disk() -> None:
     rig = Durable()
     rig.hello(b"c", Role.CONSUMER, credit_messages=1, credit_bytes=1_000)
