@@ -19,6 +19,7 @@ from patterns.wire.errors import ZbrokerError
 from tests.processes import Broker
 
 ROUNDS = 12  # of a life; each ends by an ack or two
+WAIT_S = 0.3  # for a message on its way; there may be none, and then what is recorded would be a pause
 
 
 class Run:
@@ -64,7 +65,7 @@ class Run:
         body = self._body()
         posted = beside.post(body)
         for _ in range(self._dice.randint(1, 12)):
-            delivery = consumer.receive(0.0 if self._dice.random() < 0.5 else 10.0)
+            delivery = consumer.receive(0.0 if self._dice.random() < 0.5 else WAIT_S)
             if delivery is not None:
                 self.mark("seen work", delivery.offset, int(delivery.body[:8]))
                 self._ack(delivery)
