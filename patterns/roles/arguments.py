@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from typing import Any, Final
 
 from patterns.wire.errors import BadArgument
+from patterns.wire.words import counted
 
 _SECONDS_MAX: Final = 1e9  # thirty years; int() of what is multiplied stays small
 _TEXT_BYTES_MAX: Final = 1_000  # of a code, or a reason; they travel in a header, which has an end
@@ -100,7 +101,7 @@ def services_of(service: str | Iterable[str]) -> list[str]:
 def check_upto(upto: int, count: int) -> None:
     """How many of a batch of `count` messages. Raises BadArgument."""
     if isinstance(upto, bool) or not isinstance(upto, int) or not 0 <= upto <= count:
-        raise BadArgument(f"upto={upto!r}: this batch has {count} messages")
+        raise BadArgument(f"upto={upto!r}: this batch has {counted(count, 'message')}")
 
 
 def indexes_of(indexes: Iterable[int], count: int) -> list[int]:
@@ -111,5 +112,5 @@ def indexes_of(indexes: Iterable[int], count: int) -> list[int]:
         raise BadArgument(f"indexes={indexes!r}: several of them, as in [0, 2]") from error
     for place in places:
         if isinstance(place, bool) or not isinstance(place, int) or not 0 <= place < count:
-            raise BadArgument(f"index {place!r}: this batch has {count} messages, from 0")
+            raise BadArgument(f"index {place!r}: this batch has {counted(count, 'message')}, from 0")
     return places

@@ -44,6 +44,7 @@ from patterns.wire.errors import (
 )
 from patterns.wire.limits import BATCH_BYTES_TARGET, BATCH_MESSAGES_MAX, INTEGER_MAX
 from patterns.wire.names import check_name
+from patterns.wire.words import counted
 
 UNCONFIRMED_BYTES_MAX: Final = 16 * 1024 * 1024  # held for another try; 250 full batches
 _MESSAGES_AT_FIRST: Final = 256  # of a batch, before the size of bodies is known
@@ -339,11 +340,14 @@ class ProducerRole(Role[D]):
                 yield Wait(lambda: self._all_done() or engine.error is not None, deadline_of(timeout_s))
         finally:
             if self._left_out:
-                _log.warning("%d posted messages were left out; the first: %s", len(self._left_out), self._left_out[0])
+                left_out = counted(len(self._left_out), "posted message")
+                _log.warning("%s left out; the first: %s", left_out, self._left_out[0])
             if not self._all_done() and not driver.is_closed:
                 why = engine.error or engine.hindrance or (None if engine.is_ready else engine.unavailable())
                 _log.warning(
-                    "closed while %d batches had no confirm; %s", engine.unconfirmed, why or "they may be stored"
+                    "closed while %s had no confirm; %s",
+                    counted(engine.unconfirmed, "batch", "batches"),
+                    why or "what is in it may be stored",
                 )
             if not driver.is_closed:
                 driver.run(lambda now: engine.shed(OutcomeUnknown("the producer was closed before the confirm came")))

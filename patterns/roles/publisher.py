@@ -28,14 +28,11 @@ from patterns.roles.role import (
 )
 from patterns.wire.errors import BadAddress, Overloaded, TimedOut
 from patterns.wire.limits import INTEGER_MAX
+from patterns.wire.words import counted
 
 _log = logging.getLogger("zbroker.publisher")
 _GREETING_S = 2.0  # for a first answer of a broker, when we close; one that is up greets within milliseconds
 _LANES_REMEMBERED = 65_536  # topics whose lane is found without a check; then the table starts over
-
-
-def _published(count: int) -> str:
-    return "1 published message" if count == 1 else f"{count} published messages"
 
 
 class PublisherRole(Role[D]):
@@ -176,13 +173,13 @@ class PublisherRole(Role[D]):
         if not self._is_done() and engine.was_ready:
             yield Wait(self._is_done, deadline)
         if self._lanes.errors:
-            left_out = _published(len(self._lanes.errors))
+            left_out = counted(len(self._lanes.errors), "published message")
             _log.warning("%s left out; the first: %s", left_out, self._lanes.errors[0])
         count, topic = engine.held()
         if count:
             _log.warning(
                 "closed while %s, the first on topic %r, had not left for %s: lost%s",
-                _published(count),
+                counted(count, "published message"),
                 topic,
                 self._where,
                 "" if engine.is_ready else f": {engine.unavailable()}",

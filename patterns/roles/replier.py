@@ -50,6 +50,7 @@ from patterns.wire.errors import (
 from patterns.wire.frames import MSGPACK, pack_columns
 from patterns.wire.messages import Codec, Columns
 from patterns.wire.names import check_name
+from patterns.wire.words import counted
 
 _log = logging.getLogger("zbroker.replier")
 Handler = Callable[..., Any]
@@ -458,7 +459,7 @@ class ReplierRole(Role[D]):
         yield Wait(self._all_served, deadline)
         late = [token for token, who in {**self._in_hand, **self._serving}.items() if who != self._me()]
         if late:
-            _log.warning("closed while %d requests had no reply; their requesters hear REPLIER_LOST", len(late))
+            _log.warning("closed while %s had no reply: REPLIER_LOST for who asked", counted(len(late), "request"))
         for token in late:
             self._stop(token)
 

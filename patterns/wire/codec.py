@@ -13,6 +13,7 @@ from patterns.wire.errors import BadArgument, BadBody, TooLarge, ValidationFaile
 from patterns.wire.limits import BATCH_BYTES_TARGET, BATCH_MESSAGES_MAX, BODY_BYTES_MAX
 from patterns.wire.messages import Codec
 from patterns.wire.portable import json_of
+from patterns.wire.words import counted
 
 _msgpack_encode = msgspec.msgpack.Encoder().encode
 _json_encode = msgspec.json.Encoder().encode
@@ -145,7 +146,7 @@ def items_of(codec: Codec, payload: bytes, count: int, sizes: Sequence[int] | No
     except _DECODE_ERRORS as error:
         raise BadBody(f"payload is not an array in {codec}: {error}") from error
     if len(items) != count:
-        raise BadBody(f"payload holds {len(items)} bodies, the header says {count}")
+        raise BadBody(f"payload holds {counted(len(items), 'body', 'bodies')}, the header says {count}")
     return items
 
 

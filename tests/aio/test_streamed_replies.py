@@ -323,7 +323,7 @@ async def test_close_says_what_was_not_answered_in_time(place: Place, caplog: py
         assert await anext(parts) == 0
         with caplog.at_level(logging.WARNING):
             await replier.close(0.1)
-        assert "closed while 1 requests had no reply" in caplog.text
+        assert "closed while 1 request had no reply" in caplog.text
         with pytest.raises(ReplierLost):
             await anext(parts)
         await rows.closed.wait()

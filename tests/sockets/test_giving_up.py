@@ -135,7 +135,7 @@ def test_close_says_what_was_not_answered_in_time(place: Place, caplog: pytest.L
         assert gate.entered.acquire(timeout=30)
         with caplog.at_level(logging.WARNING):
             replier.close(0.1)
-        assert "closed while 1 requests had no reply" in caplog.text
+        assert "closed while 1 request had no reply" in caplog.text
         with pytest.raises(ReplierLost):
             crowd.join()
         gate.opened.set()

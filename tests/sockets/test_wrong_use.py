@@ -189,8 +189,8 @@ def test_closing_says_what_was_left_out(broker: Broker, caplog: pytest.LogCaptur
         lonely.close(0.2)
     said = "\n".join(record.getMessage() for record in caplog.records)
     assert "1 published message left out" in said
-    assert "1 posted messages were left out" in said
-    assert "closed while 1 batches had no confirm; no broker answers" in said
+    assert "1 posted message left out" in said
+    assert "closed while 1 batch had no confirm; no broker answers" in said
 
 
 def test_closing_at_once_loses_nothing_of_what_was_published(broker: Broker, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
 
     next_offset: Count
     messages: Count
-    bytes: Count | None = None
+    kept_bytes: Count | None = None
     first_offset: Count | None = None
     producers: Count | None = None
     groups: Count | None = None

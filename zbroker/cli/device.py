@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from patterns.wire.words import counted
 from zbroker.cli.binding import insecure_option, require_trusted
 from zbroker.cli.command import PEERS, ClientCommand, check_scheme
 from zbroker.cli.exits import UNAVAILABLE, end
@@ -131,7 +132,7 @@ class _Words:
         if counts.blocked:
             parts.append("blocked: the backend takes nothing")
         if report.restarts:
-            parts.append(f"{report.restarts} restarts, each with up to half a second uncounted")
+            parts.append(f"{counted(report.restarts, 'restart')}, each with up to half a second uncounted")
         return "; ".join(parts)
 
 

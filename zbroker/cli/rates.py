@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from patterns.wire.words import counted
 from zbroker.cli.answer import Group, Guard, Status
-from zbroker.cli.words import cleaned, columns_of, counted, fitted
+from zbroker.cli.words import cleaned, columns_of, fitted
 
 _GAP: Final = 2
 _NAME_COLUMNS_MIN: Final = 12

@@ -13,6 +13,7 @@ import msgspec
 
 from patterns.wire.errors import BadArgument, BadBody, ZbrokerError
 from patterns.wire.names import check_name
+from patterns.wire.words import counted
 from zbroker.cli.binding import insecure_option, require_trusted
 from zbroker.cli.bodies import as_bytes, is_json, parse, shown
 from zbroker.cli.command import (
@@ -26,7 +27,7 @@ from zbroker.cli.command import (
 )
 from zbroker.cli.output import Printer
 from zbroker.cli.until import Until
-from zbroker.cli.words import counted, say
+from zbroker.cli.words import say
 
 if TYPE_CHECKING:
     from patterns.sync import IncomingRequest, Replier

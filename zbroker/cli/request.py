@@ -6,13 +6,13 @@ import click
 
 from patterns.wire.errors import BadBody, ZbrokerError
 from patterns.wire.names import check_name
+from patterns.wire.words import counted
 from zbroker.cli.binding import insecure_option, require_trusted
 from zbroker.cli.bodies import codec_for, of_argument
 from zbroker.cli.command import ClientCommand, client_options, closing, name_checked, timeout_option
 from zbroker.cli.exits import FAILED, end
 from zbroker.cli.lines import at_line, bodies_of, standard_input
 from zbroker.cli.output import Printer
-from zbroker.cli.words import counted
 
 
 @click.command(cls=ClientCommand)

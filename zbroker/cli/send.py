@@ -13,6 +13,7 @@ import click
 
 from patterns.wire.errors import BadBody, ContentError, TooLarge, ZbrokerError
 from patterns.wire.names import check_name
+from patterns.wire.words import counted
 from zbroker.cli.bodies import codec_for, of_argument
 from zbroker.cli.command import (
     ClientCommand,
@@ -26,7 +27,6 @@ from zbroker.cli.lines import Lines, at_line, bodies_of, standard_input
 from zbroker.cli.output import Printer
 from zbroker.cli.progress import progress_bar
 from zbroker.cli.stream_names import complete_stream
-from zbroker.cli.words import counted
 
 if TYPE_CHECKING:
     from patterns.sync import Posted, Producer, Receipt

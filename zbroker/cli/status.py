@@ -7,13 +7,14 @@ from typing import Final
 
 import click
 
+from patterns.wire.words import counted
 from zbroker.cli.answer import Fact, Guard, Journal, Status, as_told, understood
 from zbroker.cli.bodies import line_of
 from zbroker.cli.command import ClientCommand, broker_options, timeout_option
-from zbroker.cli.words import cleaned, columns_of, counted, size_of, time_of
+from zbroker.cli.words import cleaned, columns_of, size_of, time_of
 
 _COLUMNS: Final[dict[str, tuple[str, ...]]] = {
-    "streams": ("messages", "bytes", "first_offset", "next_offset", "producers", "groups", "lost"),
+    "streams": ("messages", "kept_bytes", "first_offset", "next_offset", "producers", "groups", "lost"),
     "groups": ("lag", "pending", "leased", "waiting", "acked", "dead", "expired", "redelivered", "members"),
     "services": ("repliers", "waiting", "credit"),
 }

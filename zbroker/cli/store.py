@@ -16,13 +16,14 @@ import msgspec
 
 from patterns.wire.errors import ZbrokerError
 from patterns.wire.messages import Codec
+from patterns.wire.words import counted
 from zbroker.cli.bodies import is_json, line_of
 from zbroker.cli.command import ClientCommand
 from zbroker.cli.exits import FAILED, UNAVAILABLE, UNHEALTHY, end
 from zbroker.cli.progress import progress_bar
 from zbroker.cli.standard_streams import StandardStreamFailed
 from zbroker.cli.suggestions import Group
-from zbroker.cli.words import cleaned, counted, say
+from zbroker.cli.words import cleaned, say
 
 if TYPE_CHECKING:
     from patterns.wire.records import Damage
@@ -137,7 +138,7 @@ def export(folder: Path, stream: str | None, raw: bool) -> None:
         faults = messages_of(OsDisk(read_only=True), os.fspath(folder), stream, print_one, step)
     out.flush()
     if faults:
-        end(UNHEALTHY, f"{faults} batches of {folder} could not be understood, and were left out")
+        end(UNHEALTHY, f"{counted(faults, 'batch', 'batches')} of {folder} could not be understood; left out")
 
 
 @store.command("import", cls=StoreCommand)

@@ -9,6 +9,7 @@ import click
 from patterns.wire.errors import ZbrokerError
 from patterns.wire.messages import Overflow
 from patterns.wire.names import check_meant
+from patterns.wire.words import counted
 from zbroker.cli.binding import insecure_option, require_trusted
 from zbroker.cli.bodies import codec_for
 from zbroker.cli.command import (
@@ -23,7 +24,7 @@ from zbroker.cli.command import (
 from zbroker.cli.listening import announce, take
 from zbroker.cli.output import Printer
 from zbroker.cli.until import Until
-from zbroker.cli.words import cleaned, counted, say
+from zbroker.cli.words import cleaned, say
 
 if TYPE_CHECKING:
     from patterns.sync import Subscriber

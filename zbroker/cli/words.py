@@ -37,11 +37,6 @@ def fitted(text: str, columns: int) -> str:
     return clean[: sum(end <= columns - 1 for end in ends)] + "…" if columns > 0 else ""
 
 
-def counted(count: int, one: str, more: str = "") -> str:
-    """A number with its noun: 1 message, 2 messages. Without `more` the plural is `one` with an s."""
-    return f"{count} {one if count == 1 else more or f'{one}s'}"
-
-
 def size_of(count: float) -> str:
     """Bytes for people: 512 B, 1.5 KiB, 64 MiB."""
     return _scaled(count, _SIZES)

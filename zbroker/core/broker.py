@@ -32,6 +32,7 @@ from patterns.wire.limits import (
 from patterns.wire.messages import Admin, Codec, Credit, Hello, Limits, Ping, Ready, Result, Role
 from patterns.wire.records import Move, Opened, Position, Record
 from patterns.wire.server import Session, Sessions
+from patterns.wire.words import counted
 from zbroker.core.effects import PLAIN_PUBLISHERS, PLAIN_SUBSCRIBERS, SESSIONS, Effect, Moved
 from zbroker.core.events import Event, SessionBegan, SessionEnded, SessionRefused, WarningGone, WarningRaised
 from zbroker.core.plain_publishers import PlainPublishers
@@ -188,7 +189,9 @@ class BrokerEngine:
         self._sessions.epoch = opened.epoch
         self._streams.opened(opened.epoch, opened.next_index, now, opened.segments, bool(opened.damage))
         if opened.damage:
-            self.warn("damage", f"{len(opened.damage)} damaged places in the journal; see `zbroker store verify`")
+            self.warn(
+                "damage", f"{counted(len(opened.damage), 'damaged place')} in the journal; see `zbroker store verify`"
+            )
 
     @property
     def epoch(self) -> int:

@@ -11,6 +11,7 @@ from patterns.wire.messages import Header, Hello, Join, Joined, Leave, Ready, Se
 from patterns.wire.names import check_name
 from patterns.wire.server import Session, Sessions
 from patterns.wire.settled import Range, merged
+from patterns.wire.words import counted
 from zbroker.core.catalog import Catalog, Recorder
 from zbroker.core.deliveries import Deliveries, Feed, Member
 from zbroker.core.groups import Group, Lease
@@ -255,7 +256,7 @@ class Consumers:
         elif stale:
             places = ", ".join(f"{first} to {last}" for first, last in header.ranges[:_RANGES_TOLD])
             why = StaleLease(
-                f"{stale} messages of lease {header.lease} (offsets {places}) are not this session's any more"
+                f"{counted(stale, 'message')} of lease {header.lease} (offsets {places}), not this session's any more"
             )
             self._sessions.refuse(session, why, "lease", header.lease)
 

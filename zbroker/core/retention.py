@@ -151,7 +151,7 @@ class Retention:
             account.bytes += by
 
     def kept_bytes(self, log: StreamLog) -> int:
-        """Of records that are kept, as far as they were counted."""
+        """Of records that are kept, as far as they were counted: soon after a start, or a burst, it is behind."""
         account = self._accounts.get(log.id)
         return account.bytes if account is not None else 0
 

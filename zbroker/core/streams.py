@@ -424,6 +424,7 @@ class Streams:
             "messages": log.messages,
             "batches": log.stored,
             "bytes": log.bytes,
+            "kept_bytes": self._retention.kept_bytes(log),
             "first_offset": log.first_offset,
             "next_offset": log.next_offset,
             "durable_next": log.durable_next,

@@ -42,6 +42,7 @@ from patterns.wire.messages import (
 from patterns.wire.names import channel_of, channels_of, check_pattern, check_topic
 from patterns.wire.server import Session, Sessions
 from patterns.wire.subscriptions import Subscriptions
+from patterns.wire.words import counted
 from zbroker.core.plain_subscribers import PlainSubscribers
 from zbroker.core.subscribers import Subscriber, cost_of
 from zbroker.core.translate import Translate, needed, translate
@@ -226,7 +227,7 @@ class Topics:
         held = subscriber.pattern_bytes
         if held + cost > PATTERN_BYTES_MAX:
             raise TooLarge(
-                f"{len(subscriber.patterns)} patterns of this session cost {held} bytes, at most {PATTERN_BYTES_MAX}; each"
+                f"{counted(len(subscriber.patterns), 'pattern')} of this session would take {held} bytes, at most {PATTERN_BYTES_MAX}; each"
                 " costs its length, 256, and 128 for each token; use wildcards"
             )
         if self._pattern_bytes + cost > PATTERN_BYTES_ALL_MAX:

@@ -15,6 +15,7 @@ from patterns.wire.errors import Untranslatable
 from patterns.wire.limits import BATCH_BYTES_MAX, BODY_BYTES_MAX
 from patterns.wire.messages import Codec
 from patterns.wire.portable import Bodies, Fault, fault_in
+from patterns.wire.words import counted
 from zbroker.core import diagnosis
 
 _FAULTS: Final = (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError, ValueError, OverflowError)
@@ -111,7 +112,9 @@ def _fitting(written: bytes, count: int) -> bytes:
     """A body may grow sixfold, U+0000 to \\u0000; libzmq cuts the connection of whoever gets more than he allows."""
     limit = BODY_BYTES_MAX + _ARRAY_BYTES if count == 1 else BATCH_BYTES_MAX
     if len(written) > limit:
-        raise Untranslatable(f"{count} bodies of {len(written)} bytes when translated, at most {limit}")
+        raise Untranslatable(
+            f"{counted(count, 'body', 'bodies')} of {len(written)} bytes when translated, at most {limit}"
+        )
     return written
 
 

@@ -86,7 +86,7 @@ def test_sizes_and_times_have_units() -> None:
         "checkpoint_age_ms": 61_000,
         "epoch": 1_700_000_000,
     }
-    streams = {"a": {**STREAM, "bytes": 5 << 30}}
+    streams = {"a": {**STREAM, "kept_bytes": 5 << 30}}
     text = "\n".join(lines_of({**EMPTY, "journal": journal, "streams": streams}))
     for title, figure in (
         ("bytes", "3 MiB"),

@@ -6,7 +6,7 @@ import pytest
 
 from patterns.wire.errors import HandlerFailed, ZbrokerError
 from zbroker.cli.command import ClientCommand
-from zbroker.cli.words import cleaned, columns_of, counted, fitted, say, size_of, time_of
+from zbroker.cli.words import cleaned, columns_of, fitted, say, size_of, time_of
 
 
 @pytest.mark.parametrize(
@@ -75,9 +75,3 @@ def test_bytes_are_shown_in_units(count: int, shown: str) -> None:
 )  # fmt: skip
 def test_durations_are_shown_in_units(microseconds: int, shown: str) -> None:
     assert time_of(microseconds) == shown
-
-
-@pytest.mark.parametrize(("count", "words"), [(0, "0 places"), (1, "1 place"), (2, "2 places")])
-def test_a_number_has_its_noun(count: int, words: str) -> None:
-    assert counted(count, "place") == words
-    assert counted(1, "message is", "messages are") == "1 message is"

@@ -216,6 +216,9 @@ class Durable:
     def group(self, name: str = "s/g") -> dict[str, Any]:
         return self.streams.status(1_000)["groups"][name]  # type: ignore[index, no-any-return]
 
+    def stream(self, name: str = "s") -> dict[str, Any]:
+        return self.streams.status(1_000)["streams"][name]  # type: ignore[index, no-any-return]
+
     def crash(self, **options: Any) -> Durable:
         """The next life: what was not on disk is gone."""
         return Durable(list(self.records), self.epoch + 1, self.now + SECOND, **options)

@@ -27,6 +27,17 @@ def test_a_message_is_confirmed_and_delivered_only_when_it_is_on_disk() -> None:
     assert (delivery.bodies, delivery.offset, delivery.attempt) == (["a", "b"], 0, 1)
 
 
+@pytest.mark.parametrize(("keeps", "first_offset"), [(1 << 20, 0), (0, 2)])
+def test_status_tells_what_was_accepted_and_what_of_it_is_kept(keeps: int, first_offset: int) -> None:
+    rig = Durable(stream_bytes=keeps)
+    rig.producer().append("a", "b")
+    rig.turn()
+    rig.turn()
+    found = rig.stream()
+    assert (found["messages"], found["bytes"], found["first_offset"]) == (2, 5, first_offset)
+    assert (found["kept_bytes"] > 0) is (keeps > 0)
+
+
 def test_one_confirm_a_turn_covers_all_batches_of_it() -> None:
     rig = Durable()
     producer = rig.producer()

@@ -96,7 +96,7 @@ def test_raw_is_never_translated():
     ids=["U+0000 becomes six bytes", "1e1 becomes nine"],
 )
 def test_a_view_above_the_limit_of_a_body_is_refused(payload, source):
-    with pytest.raises(Untranslatable, match=r"1 bodies of .* at most 1048578"):
+    with pytest.raises(Untranslatable, match=r"1 body of .* at most 1048578"):
         translate(payload, source, J if source is M else M)
 
 
