@@ -15,7 +15,7 @@ import zmq
 
 from patterns.sync import Admin, Consumer, Producer, Publisher, Receipt, Subscriber
 from patterns.wire.errors import StorageFailed, StorageFull, ZbrokerError
-from tests.processes import READY_S, Program, only_long, until
+from tests.processes import READY_S, Program, until
 from zbroker.store.segment import segment_name
 
 BROKER = "import sys, resource, time; sys.argv[0] = 'zbroker'; {first}; from zbroker.cli.main import main; main()"
@@ -176,7 +176,6 @@ def test_a_folder_that_is_another_under_a_running_broker_gets_no_confirm(tmp_pat
         producer.close(0.1)
 
 
-@only_long  # the second one waits ten seconds for the first to go
 def test_a_second_broker_is_refused_though_the_lock_file_was_removed(tmp_path):
     data = tmp_path / "data"
     with broker(tmp_path, data) as (_, url):

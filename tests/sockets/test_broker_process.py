@@ -181,6 +181,7 @@ def test_a_second_broker_on_the_same_data_exits_69_and_the_epoch_grows_with_each
         status, complaint = Broker(*folder).end()
         assert status == 69
         assert "locked" in complaint
+        assert "journal_locked" not in complaint, "it waits, though a broker lives there"
         first.process.terminate()
         assert first.end() == (0, "")
     again = Broker(*folder)

@@ -26,6 +26,7 @@ from zbroker.core.broker import BrokerEngine, MakeStreams
 from zbroker.core.effects import Effect
 from zbroker.core.streams import Streams
 from zbroker.core.translate import Translate, strictly, translate
+from zbroker.processes.claim import Claim
 from zbroker.processes.dialogue import Order
 from zbroker.processes.line import Line
 from zbroker.processes.logbook import Logbook
@@ -76,6 +77,7 @@ def serve(options: Options, on_ready: Callable[[Serving], None], sidecar: Line |
     router = sockets.bare_router(context)
     plain = PlainPorts(context, guard)
     journal: Journal | None = None
+    claim = Claim(options.data_folder or "")
     reads: ReadingThread | None = None
     engine: BrokerEngine | None = None
     try:
@@ -88,8 +90,8 @@ def serve(options: Options, on_ready: Callable[[Serving], None], sidecar: Line |
         if folder is None:
             engine = _engine(options, os.urandom(16).hex(), epoch=_wall_ms() // 1_000)
         else:
-            journal = _make_journal(folder, sidecar, logbook)
-            engine = _recover(options, journal)
+            journal = _make_journal(folder, sidecar, logbook, claim)
+            engine = _recover(options, journal, claim)
             reads = ReadingThread(RecordReader(OsDisk(read_only=True), folder), folder, now_us)
             reads.start()
         guard.start()
@@ -114,6 +116,7 @@ def serve(options: Options, on_ready: Callable[[Serving], None], sidecar: Line |
             if engine is not None:
                 logbook.write("info", "stopped", uptime_ms=engine.uptime_ms(now_us()))
         finally:
+            claim.release()
             logbook.close()
 
 
@@ -163,26 +166,29 @@ def _translate(options: Options) -> Translate:
     return strictly if options.duplicate_keys == "refuse" else translate
 
 
-def _make_journal(folder: str, begun: Line | None, logbook: Logbook) -> Journal:
+def _make_journal(folder: str, begun: Line | None, logbook: Logbook, claim: Claim) -> Journal:
     """In a sidecar process: the one that was begun already, and another one should it die."""
     ahead = [] if begun is None else [begun]
     order = Order(folder, lock_wait_us=LOCK_WAIT_US)
-    return SidecarJournal(
-        lambda: ahead.pop() if ahead else start_sidecar(),
-        order,
-        now_us,
-        lambda: logbook.write("warning", "journal_locked", folder=folder, wait_ms=LOCK_WAIT_US // 1_000),
-    )
+
+    def waits() -> bool:
+        if claim.is_another():
+            return False
+        logbook.write("warning", "journal_locked", folder=folder, wait_ms=LOCK_WAIT_US // 1_000)
+        return True
+
+    return SidecarJournal(lambda: ahead.pop() if ahead else start_sidecar(), order, now_us, waits)
 
 
-def _recover(options: Options, journal: Journal) -> BrokerEngine:
-    """An engine that knows what the journal holds."""
+def _recover(options: Options, journal: Journal, claim: Claim) -> BrokerEngine:
+    """An engine that knows what the journal holds, in a folder that is ours."""
 
     def make_streams(sessions: Sessions, effects: list[Effect]) -> Streams:
         return Streams(sessions, effects, _wall_ms_at, translate=_translate(options), stream_bytes=options.stream_bytes)
 
     engine = _engine(options, "", make_streams=make_streams)
     opened = journal.open(engine.recover, engine)
+    claim.take()
     engine.opened(opened, str(journal.status().get("uuid", "")), now_us())
     return engine
 

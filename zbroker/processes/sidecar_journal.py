@@ -48,7 +48,7 @@ class SidecarJournal:
         start: begins a sidecar; raises OSError when no process can be made.
         order: what to open.
         clock: microseconds, monotonic.
-        on_locked: told when somebody else holds the folder, and is waited for.
+        on_locked: asked when somebody else holds the folder; whether to wait for him.
         unconfirmed_bytes_max: with so much that is not confirmed it is full.
 
     Attributes:
@@ -60,7 +60,7 @@ class SidecarJournal:
         start: Callable[[], Line],
         order: Order,
         clock: Callable[[], int],
-        on_locked: Callable[[], None] = lambda: None,
+        on_locked: Callable[[], bool] = lambda: True,
         *,
         unconfirmed_bytes_max: int = UNCONFIRMED_BYTES_MAX,
     ) -> None:
@@ -99,7 +99,7 @@ class SidecarJournal:
             dialogue.INDEX: self._answer_index,
             dialogue.REINDEX: self._take_reindex,
             dialogue.FOUND: self._take_found,
-            dialogue.LOCKED: lambda message: self._on_locked(),
+            dialogue.LOCKED: self._take_locked,
             dialogue.OPENED: self._take_opened,
             dialogue.DURABLE: self._take_durable,
             dialogue.CHECKPOINT: self._take_checkpoint,
@@ -112,7 +112,7 @@ class SidecarJournal:
     # -- open -----------------------------------------------------------------------------------------------------
 
     def open(self, visit: Visit, restorer: Restorer | None = None) -> Opened:
-        """As FileJournal.open(), and with its errors; while somebody else holds the folder it waits for LOCK_WAIT_US.
+        """As FileJournal.open(), and with its errors; while somebody else holds the folder it waits for LOCK_WAIT_US, if on_locked says so.
 
         Raises:
             JournalFailed: no process could be made, or it has died.
@@ -138,6 +138,10 @@ class SidecarJournal:
         assert self._line is not None
         self._line.put(dialogue.said_value(dialogue.ORDER, order))
         self._line.flush()
+
+    def _take_locked(self, message: Message) -> None:
+        if not self._on_locked() and self._state is State.OPENING:
+            self._fault = FolderLocked(self._order.folder)
 
     def _take_state(self, message: Message) -> None:
         _, data, start, end = message

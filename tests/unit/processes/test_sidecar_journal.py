@@ -230,6 +230,33 @@ def test_a_folder_that_stays_held_is_refused(wait):
         Sidecars(disk).journal(wait).open(lambda record, position: None)
 
 
+def test_a_folder_on_which_another_broker_lives_is_refused_at_once():
+    disk = VirtualDisk()
+    Sidecars(disk).opened()
+    sidecars = Sidecars(disk)
+    journal = sidecars.journal(lock_wait_us=10 * SECOND)
+    journal._on_locked = lambda: False
+    with pytest.raises(FolderLocked, match="is locked by another process"):
+        journal.open(lambda record, position: None)
+    assert sidecars.now < 2 * SECOND
+    sidecars.turn()
+    assert sidecars.scribe is None
+
+
+def test_a_sidecar_that_returns_waits_for_the_one_before_whoever_claims_the_folder():
+    sidecars = Sidecars()
+    journal = sidecars.opened(lock_wait_us=SECOND)
+    journal._on_locked = lambda: False
+    appended(journal, 1, 1)
+    sidecars.scribe = None
+    sidecars.hang_up("signal 9")  # and its descriptors are not closed yet
+    assert journal.hear(sidecars.now) == []
+    sidecars.turn()
+    assert journal.hear(sidecars.now) == []
+    sidecars.disk.crash()
+    assert [index for index, _ in settle(sidecars, journal)] == [1]
+
+
 def test_a_foreign_folder_is_refused_as_by_the_store_itself():
     disk = VirtualDisk()
     disk.open(f"{FOLDER}/letter.txt", create=True)
