@@ -2,19 +2,21 @@
 
 A piece is consistent in itself; between pieces the broker goes on. That is right because whatever changes later stands
 in the journal behind the checkpoint's first index, and replaying a record that a piece reflects already changes nothing.
+
+Where batches lie is told by `["batches", stream id, six blocks]`, each block `[count, low, step, data]`: value n is low + n * step,
+or without a step low + the n-th of `count` big-endian integers of 1, 2, 4 or 8 bytes in `data`. Earlier versions told it by
+`["index", stream id, six columns]`, big-endian integers of 8, 4, 8, 8, 8 and 4 bytes.
 """
 
 from __future__ import annotations
 
-import sys
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from patterns.wire.settled import Settled
-from zbroker.core.log import COLUMNS
+from zbroker.core.column import BLOCK, decode_block, pack, widened
 from zbroker.core.producers import Accepted
 
 if TYPE_CHECKING:
@@ -29,7 +31,9 @@ CHUNK_BYTES: Final = (
 )  # of encoded pieces; with one more piece still below the 256 KiB that a turn has time for
 STATE: Final = 0  # the segment of a chunk that is no segment's index
 WAIT: Final = (b"", -1)  # no chunk: the next one needs places that the journal has yet to tell
-_BATCHES: Final = 1_024  # of a stream in one piece: 40 KiB
+_BATCHES: Final = BLOCK  # of a stream in one piece: 4 to 10 KiB, a block for each column
+_COLUMNS: Final = 6
+_PLAIN: Final = "QIQQQI"  # each column's integers, in an index of before there were blocks
 _RANGES: Final = 2_048
 _BITMAPS: Final = 64  # 512 bytes each
 
@@ -147,19 +151,14 @@ def _rest(log: StreamLog, current: int, end: int) -> Iterator[Piece]:
 
 def _index(log: StreamLog, begin: int, end: int) -> Iterator[Piece]:
     for first in range(begin, end, _BATCHES):
-        columns = log.columns(first, min(first + _BATCHES, end))
-        yield ["index", log.id, [_big_endian(column).tobytes() for column in columns]]
+        blocks = log.blocks(first, min(first + _BATCHES, end))
+        if blocks:
+            yield ["batches", log.id, [block.encoded() for block in blocks]]
 
 
 def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     for first in range(0, len(items), size):
         yield items[first : first + size]
-
-
-def _big_endian(column: array[int]) -> array[int]:
-    if sys.byteorder == "little":
-        column.byteswap()  # a copy of ours
-    return column
 
 
 # -- and back -----------------------------------------------------------------------------------------------------
@@ -253,15 +252,14 @@ def index(chunk: bytes, catalog: Catalog) -> None:
     """Put back where batches lie; those that are known are passed over. Raises as restore()."""
     for piece in _decode(chunk):
         match piece:
-            case ["index", int(id), list(columns)] if len(columns) == len(COLUMNS):
-                log = catalog.by_id.get(id)
-                if log is not None:
-                    log.restore([_column(code, data) for code, data in zip(COLUMNS, columns, strict=True)])
+            case ["batches", int(id), list(columns)] if len(columns) == _COLUMNS:
+                blocks = [decode_block(*column) for column in columns]
+            case ["index", int(id), list(columns)] if len(columns) == _COLUMNS:  # as earlier versions have it
+                blocks = [pack(widened(code, data)) for code, data in zip(_PLAIN, columns, strict=True) if any(columns)]
             case _:
                 raise Unknown(f"a piece called {str(piece[:1])[:32]}")
-
-
-def _column(code: str, data: bytes) -> array[int]:
-    column = array(code)
-    column.frombytes(data)
-    return _big_endian(column)
+        if len({block.count for block in blocks}) > 1:
+            raise Unknown("columns that differ in length")
+        log = catalog.by_id.get(id)
+        if log is not None and blocks:
+            log.restore(blocks)

@@ -1,21 +1,23 @@
-"""One stream as the broker sees it: where each batch begins and lies. Numbers in arrays, for there may be millions."""
+"""One stream as the broker sees it: where each batch begins and lies. Numbers in packed columns, for there may be millions."""
 
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from patterns.wire.records import Position
 from patterns.wire.settled import Range, Settled, merged
+from zbroker.core.column import Block, Column, pack
 
 if TYPE_CHECKING:
     from zbroker.core.groups import Group
 
 
-COLUMNS: Final = "QIQQQI"  # bases, counts, published, segments, places, sizes: of StreamLog.columns()
 _TRIM_BATCHES: Final = 4_096
 _GENERATION_SHIFT: Final = 48  # of a place: a byte below, the generation of the segment's file above
+_STEP: Final = 1_024  # batches that are looked at together
 
 
 class StreamLog:
@@ -27,7 +29,6 @@ class StreamLog:
         lost: what damage took, in order.
         last_index: of its last APPEND record.
         groups: by name.
-        placed: how many of the first batches have a place; the journal has yet to tell where the others lie.
         given_up: what nobody was owed any more, and was too much.
     """
 
@@ -43,38 +44,39 @@ class StreamLog:
         self.given_up = Settled()
         self.lost: list[Range] = []
         self.groups: dict[str, Group] = {}
-        self._bases = array("Q")
-        self._counts = array("I")
-        self._published = array("Q")
-        self._segments = array("Q")
-        self._places = array("Q")
-        self._sizes = array("I")
-        self._trimmed = 0  # batches that were the first ones once, and are forgotten: numbers go on
-        self.placed = 0
+        self._bases = Column()
+        self._counts = Column()
+        self._published = Column()  # ms; they rise
+        self._segments = Column()
+        self._places = Column()
+        self._sizes = Column()  # 0: it is gone
+        self._first = 0  # batches below are forgotten; numbers go on
 
     @property
     def batches(self) -> int:
         """The number after the last batch's."""
-        return self._trimmed + len(self._bases)
+        return self._bases.end
+
+    @property
+    def placed(self) -> int:
+        """How many of the first batches have a place; the journal has yet to tell where the others lie."""
+        return self._sizes.end
 
     @property
     def stored(self) -> int:
         """How many batches are known, a few that are gone included."""
-        return len(self._bases)
+        return self._bases.end - self._first
 
     @property
     def first_offset(self) -> int:
         """Of the oldest batch kept."""
-        return max(self._bases[0] if self._bases else self.next_offset, self.given_up.floor)
+        return max(self._bases[self._first] if self.stored else self.next_offset, self.given_up.floor)
 
     def append(self, index: int, count: int, size: int, published_at: int) -> int:
         """Take a batch at the end; returns its number. Its position follows with place(), in order."""
         self._bases.append(self.next_offset)
         self._counts.append(count)
         self._published.append(published_at)
-        self._segments.append(0)
-        self._places.append(0)
-        self._sizes.append(0)
         self.next_offset += count
         self.last_index = index
         self.bytes += size
@@ -84,11 +86,10 @@ class StreamLog:
 
     def place(self, number: int, position: Position) -> None:
         """Where the batch's record lies, or will lie."""
-        self.placed = max(self.placed, number + 1)
-        at = number - self._trimmed
-        self._segments[at] = position.segment
-        self._places[at] = _place_of(position)
-        self._sizes[at] = position.size
+        assert number == self._sizes.end, f"a place for batch {number}, the next without one is {self._sizes.end}"
+        self._segments.append(position.segment)
+        self._places.append(_place_of(position))
+        self._sizes.append(position.size)
 
     def move(self, base: int, position: Position | None) -> tuple[int, int]:
         """The batch with this first offset lies elsewhere; None: nobody wanted it, and it is gone.
@@ -103,7 +104,9 @@ class StreamLog:
         if position is None:
             self._drop(number)
         else:
-            self.place(number, position)
+            self._segments[number] = position.segment
+            self._places[number] = _place_of(position)
+            self._sizes[number] = position.size
         return number, self.size(number) - before
 
     def give_up(self, first: int, last: int) -> None:
@@ -114,19 +117,19 @@ class StreamLog:
         self._trim()
 
     def _drop(self, number: int) -> None:
-        at = number - self._trimmed
-        self._places[at] = self._sizes[at] = 0
+        self._places[number] = self._sizes[number] = 0
 
     def _trim(self) -> None:
-        """Forget the oldest batches that are gone, many at a time: all that come after them are moved."""
-        if len(self._sizes) < _TRIM_BATCHES or self._sizes[_TRIM_BATCHES - 1]:
+        """Forget the oldest batches that are gone, many at a time; never the last one: it says where offsets go on."""
+        end, until = min(self.placed, self.batches - 1), self._first + _TRIM_BATCHES
+        if until > end or self._sizes[until - 1] or self._sizes.total(self._first, until):
             return
-        end = min(self.placed - self._trimmed, len(self._sizes) - 1)  # never the last one: it says where offsets go on
-        gone = next((at for at in range(end) if self._sizes[at]), end)
-        if gone >= _TRIM_BATCHES:
-            for column in self._columns:
-                del column[:gone]
-            self._trimmed += gone
+        while until < end and not self._sizes.total(until, min(until + _STEP, end)):
+            until = min(until + _STEP, end)
+        gone = (at for at, size in enumerate(self._sizes.values(until, min(until + _STEP, end))) if size)
+        self._first = until + next(gone, 0)
+        for column in self._columns:
+            column.forget(self._first)
 
     def is_gone(self, number: int) -> bool:
         """Whether the batch is not stored any more."""
@@ -134,69 +137,80 @@ class StreamLog:
 
     def position(self, number: int) -> Position:
         """Where the batch's record lies; nowhere, with a size of 0, when it is gone."""
-        at = number - self._trimmed
-        if at < 0:
+        if not self._first <= number < self.placed:
             return Position(0, 0, 0)
-        generation, offset = divmod(self._places[at], 1 << _GENERATION_SHIFT)
-        return Position(self._segments[at], offset, self._sizes[at], generation)
+        generation, offset = divmod(self._places[number], 1 << _GENERATION_SHIFT)
+        return Position(self._segments[number], offset, self._sizes[number], generation)
 
     def size(self, number: int) -> int:
         """Bytes of the batch's record on disk; 0 when it is gone, or has no place yet."""
-        at = number - self._trimmed
-        return self._sizes[at] if at >= 0 else 0
+        return self._sizes[number] if self._first <= number < self.placed else 0
+
+    def sizes(self, begin: int, end: int) -> list[int]:
+        """Of these batches, of which none is forgotten."""
+        return self._sizes.values(begin, end)
+
+    def messages_in(self, begin: int, end: int) -> int:
+        """How many messages these batches were stored with."""
+        return self._counts.total(begin, end)
 
     def find(self, offset: int) -> int:
         """Number of the batch with this offset, or of the first one after it; `batches` when there is none."""
-        at = bisect_right(self._bases, offset) - 1
-        is_in = at >= 0 and offset < self._bases[at] + self._counts[at]
-        return self._trimmed + at + (not is_in)
+        number = self._bases.find(offset) - 1
+        if number < self._first:
+            return self._first
+        return number + (offset >= self._bases[number] + self._counts[number])
 
     def published_since(self, instant: int) -> int:
         """Offset of the first message kept that was published at or after an instant, ms since 1970; else the next one."""
-        at = bisect_left(self._published, instant)
-        return max(self._bases[at] if at < len(self._bases) else self.next_offset, self.first_offset)
+        number = max(self._published.find(instant - 1), self._first)
+        return max(self._bases[number] if number < self.batches else self.next_offset, self.first_offset)
 
     def base(self, number: int) -> int:
         """First offset of a batch that is not forgotten."""
-        return self._bases[number - self._trimmed]
+        return self._bases[number]
 
     def end(self, number: int) -> int:
         """Offset after the last of a batch that is not forgotten."""
-        at = number - self._trimmed
-        return self._bases[at] + self._counts[at]
+        return self._bases[number] + self._counts[number]
 
     # -- checkpoints --------------------------------------------------------------------------------------------------
 
     @property
-    def _columns(self) -> tuple[array[int], ...]:
+    def _columns(self) -> tuple[Column, ...]:
         return self._bases, self._counts, self._published, self._segments, self._places, self._sizes
 
     def span(self, first: int, below: int) -> tuple[int, int]:
         """Numbers of the batches that lie in segments `first` up to, and without, `below`, of those that are placed."""
-        end = self.placed - self._trimmed
-        begin, stop = (bisect_left(self._segments, segment, 0, end) for segment in (first, below))
-        return self._trimmed + begin, self._trimmed + stop
+        begin, end = (max(self._segments.find(segment - 1), self._first) for segment in (first, below))
+        return begin, end
 
-    def columns(self, begin: int, end: int) -> list[array[int]]:
-        """What is known of batches that are stored, column by column, as COLUMNS says; copies."""
-        first, last = max(begin - self._trimmed, 0), max(end - self._trimmed, 0)
-        if 0 not in self._sizes[first:last]:
-            return [column[first:last] for column in self._columns]
-        stored = [at for at in range(first, last) if self._sizes[at]]
-        return [array(column.typecode, [column[at] for at in stored]) for column in self._columns]
+    def blocks(self, begin: int, end: int) -> list[Block]:
+        """What is known of batches that have places, a block for each column: bases, counts, published, segments, places, sizes.
 
-    def restore(self, columns: list[array[int]]) -> None:
-        """Put back batches that the restored offsets cover, in order; those that are there already are passed over."""
-        known = self._bases[-1] + 1 if self._bases else 0
-        begin = bisect_left(columns[0], known)
-        for column, more in zip(self._columns, columns, strict=True):
-            column.extend(more[begin:])
-        self.placed = self.batches
+        Of those that are stored; empty when none is.
+        """
+        begin = max(begin, self._first)
+        columns = [column.values(begin, end) for column in self._columns]
+        if 0 in columns[-1]:
+            stored = [at for at, size in enumerate(columns[-1]) if size]
+            columns = [[column[at] for at in stored] for column in columns]
+        return [pack(array("Q", column)) for column in columns if column]
+
+    def restore(self, blocks: Sequence[Block]) -> None:
+        """Put back what blocks() told, in order; batches that are there already are passed over."""
+        known = self._bases[self.batches - 1] if self.stored else -1
+        begin = blocks[0].find(known) if blocks[0][0] <= known else 0
+        for column, block in zip(self._columns, blocks, strict=True):
+            if not begin:
+                column.take(block)
+            else:
+                column.extend(block.values(begin, block.count))
 
     def reindex(self, base: int, count: int, published_at: int, position: Position) -> None:
         """The same for one batch, from its record."""
         values = (base, count, published_at, position.segment, _place_of(position), position.size)
-        self.restore([array(code, [value]) for code, value in zip(COLUMNS, values, strict=True)])
+        self.restore([Block(1, value, 0) for value in values])
 
     # -- damage -------------------------------------------------------------------------------------------------------
 
@@ -209,12 +223,12 @@ class StreamLog:
 
     def lose_missing(self, segments: set[int]) -> None:
         """Batches that lie in none of these segments are lost: their file is gone."""
-        begin = 0
-        while begin < len(self._segments):
+        begin = self._first
+        while begin < self.placed:
             segment = self._segments[begin]
-            end = bisect_right(self._segments, segment, begin)
+            end = self._segments.find(segment)
             if segment not in segments:
-                self._lose_batches(self._trimmed + begin, self._trimmed + end)
+                self._lose_batches(begin, end)
             begin = end
 
     def _lose_batches(self, begin: int, end: int) -> None:
@@ -227,13 +241,19 @@ class StreamLog:
         """Something was damaged: offsets without a batch that were not given up are lost."""
         end = self.given_up.floor
         gaps: list[Range] = []
-        for base, count in zip(self._bases, self._counts, strict=True):
+        for base, count in self.extents(self._first, self.batches):
             if base > end:
                 gaps += self.given_up.missing(end, base - 1)
             end = max(end, base + count)
         gaps += self.given_up.missing(end, self.next_offset - 1)
         for first, last in gaps:
             self.lose(first, last)
+
+    def extents(self, begin: int, end: int) -> Iterable[tuple[int, int]]:
+        """First offset and count of these batches, of which none is forgotten."""
+        for at in range(begin, end, _STEP):
+            until = min(at + _STEP, end)
+            yield from zip(self._bases.values(at, until), self._counts.values(at, until), strict=True)
 
     def lose(self, first: int, last: int) -> None:
         """Damage took these offsets. Those at the end are jumped over: an offset never holds two values."""

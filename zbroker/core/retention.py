@@ -38,23 +38,39 @@ class _Account:
     def count(self, left: int) -> list[Range]:
         """Take in batches that have come since, at most so many; returns what of them, and between them, was given up before."""
         log, gone = self.log, []
-        for number in range(self.counted, min(log.placed, self.counted + left)):
+        end = min(log.placed, self.counted + left)
+        if self._count_whole(end):
+            return []
+        for number in range(self.counted, end):
             self.counted = number + 1
             if log.is_gone(number):
                 continue  # as good as none
-            first, end = log.base(number), log.end(number)
+            first, following = log.base(number), log.end(number)
             if first > self.end:
                 gone.append((self.end, first - 1))
                 log.given_up.add(self.end, first - 1)
                 self.gone += first - self.end
-            self.end = end
-            known = log.given_up.count(first, end - 1)
+            self.end = following
+            known = log.given_up.count(first, following - 1)
             self.gone += known
             if known:
-                gone += _between(first, end - 1, list(log.given_up.missing(first, end - 1)))
-            if known < end - first:
+                gone += _between(first, following - 1, list(log.given_up.missing(first, following - 1)))
+            if known < following - first:
                 self.bytes += log.size(number)
         return gone
+
+    def _count_whole(self, end: int) -> bool:
+        """Take in batches up to a number at once, if nothing is missing among them; after a start there may be millions."""
+        log, begin = self.log, self.counted
+        if begin >= end or log.is_gone(begin):
+            return False
+        first, following, sizes = log.base(begin), log.end(end - 1), log.sizes(begin, end)
+        is_whole = first <= self.end and following - first == log.messages_in(begin, end)
+        if not is_whole or 0 in sizes or log.given_up.count(first, following - 1):
+            return False
+        self.counted, self.end = end, following
+        self.bytes += sum(sizes)
+        return True
 
     def give_up(self, bytes_max: int, left: int) -> list[Range]:
         """Of the oldest batches what nobody is owed, until bytes_max is kept or so many were looked at."""

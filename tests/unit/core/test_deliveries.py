@@ -64,7 +64,7 @@ def test_what_lies_elsewhere_by_now_is_read_there_and_is_no_damage() -> None:
     rig.moved = {_index(rig, 2)}
     log = rig.streams._catalog.by_name["s"]
     before = log.position(1)
-    log.place(1, Position(2, before.offset, before.size))  # news of it came while it was read
+    log.move(log.base(1), Position(2, before.offset, before.size))  # news of it came while it was read
     rig.slow_disk = False
     rig.answer(rig.reads[0])
     rig.pass_time(0)
@@ -84,7 +84,7 @@ def test_what_is_gone_before_the_news_of_its_place_is_asked_again_until_it_comes
         rig.pass_time(MOVED_AGAIN_US)
     assert len(rig.reads) == reads + 10
     log = rig.streams._catalog.by_name["s"]
-    log.place(1, Position(2, log.position(1).offset, log.position(1).size))
+    log.move(log.base(1), Position(2, log.position(1).offset, log.position(1).size))
     rig.pass_time(MOVED_AGAIN_US)
     assert [d.offset for d in rig.deliveries(b"c")] == [2, 4]
 

@@ -157,7 +157,7 @@ def test_what_is_gone_at_the_beginning_is_forgotten_and_numbers_go_on() -> None:
     assert log.position(8_999).size == log.size(0) == 0
     assert log.find(5) == 9_000
     assert log.span(1, 2) == (9_000, 10_000)
-    assert [len(column) for column in log.columns(0, 10_000)] == [1_000] * 6
+    assert [block.count for block in log.blocks(0, 10_000)] == [1_000] * 6
     _extend(log, 1, count=2)
     assert (log.batches, log.base(10_000)) == (10_001, 20_000)
     log.give_up(18_000, 20_001)
