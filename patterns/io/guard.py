@@ -15,7 +15,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import zmq
@@ -34,7 +33,9 @@ from patterns.io.guard_account import (
 from patterns.io.guard_backlog import Backlog
 from patterns.io.guard_gate import Gate
 from patterns.io.guard_kernel import Kernel, available, borrow, cookie_of, queued_bytes
-from patterns.io.guard_monitor import CONNECTIONS, HANDSHAKE_FAILURES, MONITORED, Monitor, port_of
+from patterns.io.guard_monitor import CONNECTIONS, HANDSHAKE_FAILURES, MONITORED, Monitor, Notice, port_of
+from patterns.wire.holdings import Holdings
+from patterns.wire.limits import PEER_PREFIXES_BYTES_MAX, PEER_PREFIXES_BYTES_MAX_OF_ALL
 
 INTERVAL_S: Final = 0.05
 """A flood enters libzmq at 0.3 to 1 GB/s on loopback: at most 50 MB per interval."""
@@ -77,15 +78,6 @@ SWEEP_US: Final = 5_000_000
 MONITOR_NUMBERS: Final = itertools.count(1)
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """What libzmq's monitor said of a connection: a hint, as the fd may be another one's by now."""
-
-    fd: int
-    connected: bool
-    bound: zmq.Socket[bytes]  # whose connection it is
-
-
 class Guard:
     """Watches the connections of bound TCP sockets, and cuts those that exceed their allowance.
 
@@ -120,6 +112,7 @@ class Guard:
         self._accounts: dict[int, Account] = {}  # by fd
         self._owners: dict[int, Monitor] = {}  # by fd, of the socket that accepted it; as long as the account
         self._hot: set[int] = set()
+        self._holdings: Holdings[int] = Holdings(PEER_PREFIXES_BYTES_MAX, PEER_PREFIXES_BYTES_MAX_OF_ALL)  # by fd
         self._leaving: dict[int, int] = {}  # fd -> looks left
         self._monitors: list[Monitor] = []
         self._gates: list[Gate] = []
@@ -185,13 +178,33 @@ class Guard:
         if self._poll is None:
             return
         with self._lock:
-            account = self._look(fd)
-            if account is None:  # or there was one of the connection that had this number before
-                self._hear()  # a HELLO may be faster than the thread; ACCEPTED was sent before it
-                account = self._look(fd)
+            account = self._find(fd)
             if account is not None:
                 account.has_session = byte_count > 0
                 account.allowance_bytes = byte_count or account.sessionless_bytes_max
+
+    def _find(self, fd: int) -> Account | None:
+        """The account of whoever has just sent something."""
+        account = self._look(fd)
+        if account is None:  # or there was one of the connection that had this number before
+            self._hear()  # a HELLO may be faster than the thread; ACCEPTED was sent before it
+            account = self._look(fd)
+        return account
+
+    def subscribed(self, fd: int, report: bytes) -> None:
+        """A report of an XPUB, whose loop bounds nobody: 1 or 0, and a prefix. Who holds too much is cut."""
+        if self._poll is None:
+            return
+        with self._lock:
+            account = self._find(fd)
+            if account is None or account.is_cut:
+                return
+            if report[:1] != b"\1":
+                self._holdings.drop(fd, report[1:])
+                return
+            offender = self._holdings.add(fd, report[1:])
+            if offender is not None and offender in self._accounts:
+                self._cut(self._accounts[offender], CutReason.SUBSCRIPTIONS, time.monotonic_ns() // 1000)
 
     def cut(self, bound: zmq.Socket[bytes], fd: int) -> None:
         """Cut a connection of this socket that holds more than its loop allows; nothing happens if the fd is another's by now."""
@@ -411,6 +424,7 @@ class Guard:
         self._accounts.pop(fd, None)
         self._owners.pop(fd, None)
         self._hot.discard(fd)
+        self._holdings.forget(fd)
 
     def _measure(self, account: Account, now: int) -> None:
         """Settle an account. The loop can't run between the two totals: nothing here lets go of the GIL."""

@@ -42,7 +42,7 @@ class CutReason(Enum):
     BEFORE_HELLO = "before_hello"  # more undelivered than a peer without a session may have
     BEYOND_CREDIT = "beyond_credit"  # more than its session's credit
     MEMORY = "memory"  # the broker was over its budget, and this one had most pending
-    SUBSCRIPTIONS = "subscriptions"  # a plain subscriber with more of them than the loop allows
+    SUBSCRIPTIONS = "subscriptions"  # more of them than a subscriber may hold
 
 
 FLOODS: Final = frozenset((CutReason.BEFORE_HELLO, CutReason.BEYOND_CREDIT))

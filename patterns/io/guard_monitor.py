@@ -33,6 +33,15 @@ class Monitor:
     gate: Gate | None  # closed while the socket's owner is behind
 
 
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What libzmq's monitor said of a connection: a hint, as the fd may be another one's by now."""
+
+    fd: int
+    connected: bool
+    bound: zmq.Socket[bytes]  # whose connection it is
+
+
 def port_of(endpoint: bytes) -> int | None:
     """Return the port of a monitor's endpoint; None for ipc and the like."""
     scheme, _, address = endpoint.partition(b"://")

@@ -212,6 +212,8 @@ class Links:
             peer, frames, fd = message
             if fd >= 0:  # an XPUB tells of subscriptions that ended with their connection, too
                 watch.delivered(fd, sum(map(len, frames)), len(frames))
+                if not plug.is_routed:
+                    watch.subscribed(fd, frames[0])
             engine.receive(plug.link, peer, frames, now)
             if plug.is_routed and frames and frames[0] == _HELLO:  # before READY leaves
                 watch.allow(fd, *engine.allowance(plug.link, peer))

@@ -11,10 +11,16 @@ import zmq
 
 from patterns.io import sockets
 from patterns.io.guard import Guard
-from patterns.io.guard_account import Cut, wire_allowance
+from patterns.io.guard_account import Cut, CutReason, wire_allowance
 from patterns.io.guard_kernel import available
 from patterns.wire.errors import BadAddress, Unavailable
-from patterns.wire.limits import BATCH_BYTES_MAX, COLUMNS_BYTES_MAX, HEADER_BYTES_MAX
+from patterns.wire.limits import (
+    BATCH_BYTES_MAX,
+    COLUMNS_BYTES_MAX,
+    HEADER_BYTES_MAX,
+    PEER_PREFIXES_BYTES_MAX,
+    PEER_PREFIXES_BYTES_MAX_OF_ALL,
+)
 
 _MESSAGE_BYTES_MAX: Final = BATCH_BYTES_MAX + COLUMNS_BYTES_MAX + HEADER_BYTES_MAX
 SUBSCRIPTIONS_BYTES_MAX: Final = 1 << 20
@@ -34,6 +40,7 @@ class Watch:
 
     Attributes:
         delivered: counts a message that the engine is handed: the fd, its bytes and its frames.
+        subscribed: counts what an XPUB reports of a connection: the fd, and the report.
         close: before the socket is closed.
     """
 
@@ -41,6 +48,7 @@ class Watch:
         self._guard = Guard(0, tells=False, on_cut=_Teller(cuts).tell)  # no budget: the memory is the program's
         self._guard.watch(socket, bytes_max)
         self.delivered = self._guard.delivered
+        self.subscribed = self._guard.subscribed
         self.close = self._guard.close
         self.start = self._guard.start
 
@@ -83,8 +91,12 @@ class _Teller:
         now = time.monotonic()
         if now - self._told_at >= _TOLD_S:
             self._told_at = now
-            _log.warning(
-                "cut the connection of %s, %s: %d bytes not delivered, at most %d; %d cut so far",
-                cut.remote, cut.reason.value.replace("_", " "), cut.undelivered_bytes, cut.allowance_bytes,
-                self._cuts.total(),
-            )  # fmt: skip
+            _log.warning("cut the connection of %s, %s; %d cut so far", cut.remote, _why(cut), self._cuts.total())
+
+
+def _why(cut: Cut) -> str:
+    if cut.reason is CutReason.SUBSCRIPTIONS:
+        limits = f"{PEER_PREFIXES_BYTES_MAX} bytes of them, all together {PEER_PREFIXES_BYTES_MAX_OF_ALL}"
+        return f"which holds too many subscriptions: one may hold {limits}"
+    undelivered = f"{cut.undelivered_bytes} bytes not delivered, at most {cut.allowance_bytes}"
+    return f"{cut.reason.value.replace('_', ' ')}: {undelivered}"

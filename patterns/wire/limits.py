@@ -45,4 +45,8 @@ PLAIN_WAITING_MESSAGES_MAX: Final = 32  # of one plain publisher, up to 1 MiB ea
 PLAIN_UNREAD_MESSAGES_MAX: Final = 16_384  # of one plain subscriber, each on its own; of 100 bytes, 8 MiB in memory
 PLAIN_PREFIX_BYTES_MAX: Final = KIB  # no topic is that long, and libzmq's trie takes 32 bytes for each
 PLAIN_PREFIXES_BYTES_MAX: Final = 64 * KIB  # of one connection: 1,800 of 20 bytes
+PEER_PREFIXES_BYTES_MAX: Final = (
+    1 * MIB
+)  # of one connection to a Publisher: a forwarder holds 36 for each subscriber behind it
+PEER_PREFIXES_BYTES_MAX_OF_ALL: Final = 4 * MIB  # libzmq takes up to forty times that
 PLAIN_PREFIXES_BYTES_MAX_OF_ALL: Final = 512 * KIB  # libzmq walks through all of them at the end of each connection

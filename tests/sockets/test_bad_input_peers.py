@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import signal
 import threading
@@ -111,6 +112,30 @@ def test_a_flood_at_a_bound_publisher_is_cut_and_its_subscriber_loses_nothing(ch
         assert any("cut the connection of 127.0.0.1:" in record.getMessage() for record in caplog.records)
         assert (subscriber.lost, subscriber.interruptions) == (0, 0)
     assert not any(thread.name == "zbroker-guard" for thread in threading.enumerate())
+
+
+@only_guarded
+def test_who_subscribes_without_end_at_a_bound_publisher_is_cut_and_its_subscriber_loses_nothing(context, caplog):
+    with Publisher("tcp://127.0.0.1:0") as publisher, Subscriber(publisher.address, "a.>") as subscriber:
+        subscriber.ready(30)
+        greedy = context.socket(zmq.SUB)
+        greedy.sndhwm, greedy.rcvtimeo, greedy.reconnect_ivl = 0, 1_000, -1
+        greedy.connect(publisher.address)
+        number = 0
+        while not publisher.cuts:
+            for _ in range(200):  # of 250 bytes; an echo says that they are taken, so nothing is undelivered
+                greedy.subscribe(b"%0250d" % number)
+                number += 1
+            greedy.subscribe(b"ZB1e%016d" % number)
+            with contextlib.suppress(zmq.Again):
+                greedy.recv_multipart()
+            assert number < 20_000
+        assert publisher.cuts == {"subscriptions": 1}
+        assert number > 3_000
+        assert any("which holds too many subscriptions" in record.getMessage() for record in caplog.records)
+        publisher.publish("a.b", "still here")
+        assert subscriber.receive(30).body == "still here"
+        assert (subscriber.lost, subscriber.interruptions) == (0, 0)
 
 
 @only_guarded

@@ -8,9 +8,9 @@ from collections import Counter
 from typing import Final
 
 from patterns.wire.engine import PeerId
+from patterns.wire.holdings import Holdings
 from patterns.wire.limits import PLAIN_PREFIXES_BYTES_MAX, PLAIN_PREFIXES_BYTES_MAX_OF_ALL
 
-_EACH_BYTES: Final = 16  # that a prefix costs besides its own, so that empty ones are not for nothing
 _COUNTED_MAX: Final = 65_536  # distinct prefixes; behind it we stop telling them apart
 _TOPICS_CACHED: Final = 65_536
 _QUIET_US: Final = 5_000_000  # news of connections take a quarter of a second; then whoever is there is known to be
@@ -25,14 +25,17 @@ class Prefixes:
 
     Who subscribes twice to the same, which libzmq's own SUB never does, is counted twice and ends once: it cannot be told from a
     new connection on the same fd, and that one must be heard. What is left over costs looks, and goes when nobody is there.
+
+    Args:
+        bytes_max, bytes_max_of_all: what one connection may hold, and all together.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, bytes_max: int = PLAIN_PREFIXES_BYTES_MAX, bytes_max_of_all: int = PLAIN_PREFIXES_BYTES_MAX_OF_ALL
+    ) -> None:
         self._live: Counter[bytes] = Counter()
         self._lengths: Counter[int] = Counter()
-        self._held: dict[PeerId, Counter[bytes]] = {}
-        self._bytes: Counter[PeerId] = Counter()
-        self._bytes_of_all = 0
+        self._held: Holdings[PeerId] = Holdings(bytes_max, bytes_max_of_all)
         self._excluded: set[PeerId] = set()
         self._is_beyond_count = False
         self._peers: set[PeerId] = set()
@@ -65,20 +68,10 @@ class Prefixes:
         self._add(prefix)
         if not peer or peer in self._excluded:
             return None
-        self._held.setdefault(peer, Counter())[prefix] += 1
-        self._bytes[peer] += len(prefix) + _EACH_BYTES
-        self._bytes_of_all += len(prefix) + _EACH_BYTES
-        if self._bytes[peer] > PLAIN_PREFIXES_BYTES_MAX:
-            return self._exclude(peer)
-        if self._bytes_of_all > PLAIN_PREFIXES_BYTES_MAX_OF_ALL:
-            return self._exclude(max(self._bytes, key=self._bytes.__getitem__))
-        return None
-
-    def _exclude(self, peer: PeerId) -> PeerId:
-        """Its prefixes stay live until libzmq reports the end of each; who held them is not asked any more."""
-        self._excluded.add(peer)
-        self._forget(peer)
-        return peer
+        offender = self._held.add(peer, prefix)
+        if offender is not None:
+            self._excluded.add(offender)  # its prefixes stay live until libzmq reports the end of each
+        return offender
 
     def _stir(self, now: int) -> None:
         """Somebody is there. When nobody was for a while, what still seems to live is left over."""
@@ -91,15 +84,8 @@ class Prefixes:
     def cancel(self, peer: PeerId, prefix: bytes, now: int) -> bool:
         """A prefix no longer. Returns False for what that connection does not hold, and changes nothing then."""
         self._stirred_at = now
-        if peer:
-            held = self._held.get(peer)
-            if held is None or not held[prefix]:
-                return False
-            held[prefix] -= 1
-            if not held[prefix]:
-                del held[prefix]
-            self._bytes[peer] -= len(prefix) + _EACH_BYTES
-            self._bytes_of_all -= len(prefix) + _EACH_BYTES
+        if peer and not self._held.drop(peer, prefix):
+            return False
         self._remove(prefix)
         return True
 
@@ -108,11 +94,7 @@ class Prefixes:
         self._stirred_at = now
         self._peers.discard(peer)
         self._excluded.discard(peer)
-        self._forget(peer)
-
-    def _forget(self, peer: PeerId) -> None:
-        self._bytes_of_all -= self._bytes.pop(peer, 0)
-        self._held.pop(peer, None)
+        self._held.forget(peer)
 
     def _add(self, prefix: bytes) -> None:
         if prefix not in self._live:

@@ -9,8 +9,9 @@ from typing import Final
 import zmq
 
 from patterns.io import sockets, turn
-from patterns.io.guard import Guard, Notice
+from patterns.io.guard import Guard
 from patterns.io.guard_account import SLACK_BYTES
+from patterns.io.guard_monitor import Notice
 from patterns.wire.errors import Unavailable
 from patterns.wire.frames import Frames
 from patterns.wire.limits import BODY_BYTES_MAX, KIB, PLAIN_WAITING_MESSAGES_MAX

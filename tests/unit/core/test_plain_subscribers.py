@@ -79,7 +79,7 @@ def test_native_subscribers_get_the_batch_all_the_same(bench):
 
 
 def test_one_that_holds_too_much_is_closed_and_counted(bench, monkeypatch):
-    monkeypatch.setattr(prefixes, "PLAIN_PREFIXES_BYTES_MAX", 100)
+    monkeypatch.setattr(bench.engine._plain_subscribers, "_prefixes", prefixes.Prefixes(100))
     for number in range(20):
         listens(bench, b"%d" % number)
     assert bench.engine.effects() == [Close(PLAIN_SUBSCRIBERS, PEER)]

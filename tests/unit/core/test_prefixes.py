@@ -80,16 +80,16 @@ def test_whoever_holds_too_much_is_named_once_and_stays_counted_until_libzmq_rep
     assert not book
 
 
-def test_when_all_together_hold_too_much_the_one_with_most_goes(book, monkeypatch):
-    monkeypatch.setattr(prefixes, "PLAIN_PREFIXES_BYTES_MAX_OF_ALL", 1_000)
+def test_when_all_together_hold_too_much_the_one_with_most_goes():
+    book = prefixes.Prefixes(bytes_max_of_all=1_000)
     for number in range(40):
         assert book.subscribe(OTHER, b"%d" % number, NOW) is None
     named = {book.subscribe(HONEST, b"%d" % number, NOW) for number in range(40, 60)}
     assert named == {None, OTHER}
 
 
-def test_one_that_was_named_may_be_named_again_once_it_has_gone(book, monkeypatch):
-    monkeypatch.setattr(prefixes, "PLAIN_PREFIXES_BYTES_MAX", 10)
+def test_one_that_was_named_may_be_named_again_once_it_has_gone():
+    book = prefixes.Prefixes(bytes_max=10)
     assert book.subscribe(OTHER, b"a", NOW) == OTHER
     assert book.subscribe(OTHER, b"b", NOW) is None
     book.went(OTHER, NOW)

@@ -116,6 +116,11 @@ def test_every_role_of_the_spec_is_in_the_code_and_the_reverse():
         ("a plain subscriber's prefixes", "64 KiB,", limits.PLAIN_PREFIXES_BYTES_MAX == 64 * limits.KIB),
         ("a plain subscriber's prefixes", "of all 512 KiB", limits.PLAIN_PREFIXES_BYTES_MAX_OF_ALL == 512 * limits.KIB),
         ("a plain subscriber's prefixes", "one: 1 KiB", limits.PLAIN_PREFIX_BYTES_MAX == limits.KIB),
+        (
+            "prefixes of a connection to a Publisher that binds (Linux, TCP)",
+            "1 MiB, each counted with 16 bytes more, of all 4 MiB",
+            (limits.PEER_PREFIXES_BYTES_MAX, limits.PEER_PREFIXES_BYTES_MAX_OF_ALL) == (limits.MIB, 4 * limits.MIB),
+        ),
         ("a plain subscriber's unread messages", "16,384", limits.PLAIN_UNREAD_MESSAGES_MAX == 16_384),
         (
             "replies, parts, and errors behind parts, that wait for a requester's credit",
@@ -131,7 +136,7 @@ def test_a_limit_of_the_spec_is_the_codes(name, stated, value):
 
 
 def test_the_spec_lists_no_limit_that_this_test_forgets():
-    assert len(spec.rows("| limit |")) - 1 == 19
+    assert len(spec.rows("| limit |")) - 1 == 20
 
 
 @pytest.mark.parametrize(
