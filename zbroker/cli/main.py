@@ -68,7 +68,19 @@ class LazyGroup(Group):
             formatter.write_dl([(name, entry[2]) for name, entry in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+# As zbroker.cli.exits has them, which imports more than --help may.
+_EXIT_STATUSES: Final = """\b
+Exit status:
+    0  done; 1 failed; 2 wrong usage
+   10  unhealthy: a data folder is damaged
+   69  broker, service, address or data folder unavailable
+   74  standard input or output failed
+   75  timed out; 77 refused; 78 bad configuration
+  130  Ctrl-C (0 of run, device and top); 141 a pipe was closed; 143 SIGTERM (0 of run, device and reply)
+"""
+
+
+@click.group(cls=LazyGroup, epilog=_EXIT_STATUSES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="zbroker")
 def main() -> None:
     """Messaging over ZeroMQ: request-reply, publish-subscribe and durable streams, with or without a broker."""

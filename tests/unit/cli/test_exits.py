@@ -1,10 +1,15 @@
 """Each error of the tree ends a command with one status."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from patterns.wire import errors
 from patterns.wire.errors import BY_NUMBER, ZbrokerError, from_wire
+from zbroker.cli import exits
 from zbroker.cli.exits import FAILED, REFUSED, TIMED_OUT, UNAVAILABLE, USAGE, end, status_of
+from zbroker.cli.main import main
 
 EXPECTED = {
     TIMED_OUT: {"TIMED_OUT"},
@@ -38,3 +43,11 @@ def test_end_speaks_on_standard_error(capsys: pytest.CaptureFixture[str]) -> Non
         end(REFUSED, "no")
     assert left.value.code == REFUSED
     assert capsys.readouterr() == ("", "zbroker: no\n")
+
+
+def test_help_and_readme_list_every_status() -> None:
+    ours = {0, *(value for value in vars(exits).values() if type(value) is int)}
+    readme = Path("README.md").read_text()
+    told = readme[readme.index("Exit status: ") :].split("\n\n")[0]
+    for text in (main.epilog or "", told):
+        assert {int(number) for number in re.findall(r"\b\d+\b", text)} == ours
