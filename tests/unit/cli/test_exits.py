@@ -47,7 +47,7 @@ def test_end_speaks_on_standard_error(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_help_and_readme_list_every_status() -> None:
     ours = {0, *(value for value in vars(exits).values() if type(value) is int)}
-    readme = Path("README.md").read_text()
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
     told = readme[readme.index("Exit status: ") :].split("\n\n")[0]
     for text in (main.epilog or "", told):
         assert {int(number) for number in re.findall(r"\b\d+\b", text)} == ours
