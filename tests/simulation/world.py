@@ -24,7 +24,7 @@ from tests.simulation.truth import LogTruth
 from tests.simulation.violation import Violation, require
 from zbroker.core.effects import SESSIONS
 from zbroker.core.slices import sliced
-from zbroker.store.disk import Disk
+from zbroker.store.disk import Disk, FileSystem
 from zbroker.store.faults import FolderLocked, JournalError
 from zbroker.store.journal import FileJournal
 from zbroker.store.recovery import GivenBack
@@ -97,6 +97,8 @@ class World:
         self.unconfirmed_bytes = self.chances.of("unconfirmed").choice([3_000, 20_000, 1 << 40])  # more is refused
         self.disk.sync_us = shape.choice([50, 1_000, 8_000])
         self.line_bytes = self.chances.of("line").choice([3_000, 1 << 17])  # of the socketpair's buffer
+        if self.chances.of("marks").random() < 0.5:
+            self.disk.kind = FileSystem("virtual", False, [], marks_unwritten=True)
         if shape.random() < 0.4:
             self.disk.short_writes = self.chances.of("short")
         streams = ["orders", "events"][: shape.randint(1, 2)]

@@ -219,6 +219,7 @@ class Carrier:
             self._engine.placed(index, position)
         if placed:
             self._engine.persisted(journal.durable_index, now)
+            self.do(self._engine.effects(), now)  # confirms leave before anything else is seen to
         self._tidy(journal, now)  # before a checkpoint begins, whose indexes must know of all moves
         self._tell_trouble(journal.trouble)
         self._append_held(journal)
@@ -229,6 +230,11 @@ class Carrier:
         if trouble != self._trouble:
             self._trouble = trouble
             self._engine.warn("sidecar", trouble)
+
+    def commit(self, now: int) -> None:
+        """Do not wait for the end of the turn with what was appended: for a journal that takes it without a wait."""
+        if self.has_appended:
+            self._commit(now)
 
     def _commit(self, now: int) -> bool:
         """One sync for everything appended in this turn; returns whether the engine learned anything by it."""

@@ -258,6 +258,8 @@ class Loop:
         self._hand_in(first, now)
         self._carrier.do(self._engine.effects(), now)
         rest = turn.receive_routed_many(self._router, MESSAGES_PER_TURN - 1, lent=PUBLISH_PREFIX)
+        if not rest and self._distant is not None:
+            self._carrier.commit(now)  # the sidecar begins while we see to the rest of the turn
         for message in rest:
             self._hand_in(message, now)
         return 1 + len(rest)

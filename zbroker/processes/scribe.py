@@ -17,6 +17,9 @@ from zbroker.processes.line import Line
 from zbroker.store.faults import FolderLocked, JournalError, JournalFull
 
 _GATHER_BYTES: Final = 1 << 20  # one commit's worth; what has come in the meantime is the next one's
+_LOOK_AGAIN_BYTES: Final = (
+    64 << 10
+)  # who has sent so much at once is sending more; to look for it costs others their wait
 _READS_MAX: Final = 16
 _SHOW_BYTES: Final = 1 << 18  # of what an open shows, before it is sent
 _LOCK_RETRY_US: Final = 20_000
@@ -75,7 +78,7 @@ class Scribe:
             messages = self._line.hear()
             for message in messages:
                 self._table[message[0]](message, now)
-            if self._taken_bytes >= _GATHER_BYTES or not messages:
+            if not _LOOK_AGAIN_BYTES <= self._taken_bytes < _GATHER_BYTES or not messages:
                 break
         if self._order is not None and now >= self._retry_at:
             self._open(self._order, now)
@@ -195,6 +198,8 @@ class Scribe:
             has_committed, self._has_appended = self._has_appended, False
             if has_committed:
                 journal.commit(now)
+                self._report(journal)
+                self._line.flush()  # somebody waits for it; all that follows can
             due = journal.next_timeout()
             if due is not None and due <= now:
                 journal.handle_timeout(now)

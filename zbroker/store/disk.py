@@ -11,11 +11,16 @@ import msgspec
 
 
 class FileSystem(msgspec.Struct, frozen=True):
-    """Where a folder lies: the kind by its own name, whether a network is between, what to warn of."""
+    """Where a folder lies: the kind by its own name, whether a network is between, what to warn of.
+
+    Attributes:
+        marks_unwritten: the first write into blocks that were only reserved goes through the file system's own journal.
+    """
 
     kind: str
     is_network: bool
     warnings: list[str]
+    marks_unwritten: bool = False
 
 
 class Disk(Protocol):
@@ -45,8 +50,8 @@ class Disk(Protocol):
         """Bytes."""
         ...
 
-    def is_still(self, handle: int, path: str) -> bool:
-        """Whether the path leads to this very file; False when it leads to none, or to another one."""
+    def size_at(self, path: str, handle: int) -> int | None:
+        """Bytes of the file that the path leads to; None when it leads to none, or to another one than that of the handle."""
         ...
 
     def pread(self, handle: int, length: int, offset: int) -> bytes:

@@ -90,20 +90,19 @@ class FolderChanged(OSError):
 def require_unchanged(disk: Disk, folder: str, lock: int, number: int, handle: int, segment_bytes: int) -> None:
     """Look whether the folder is still the one that was taken, and the segment that is written to still in it, whole.
 
-    Three calls, a few microseconds: before each confirm. Raises FolderChanged, and OSError if it cannot be looked at.
+    Two calls, a few microseconds: before each confirm. Raises FolderChanged, and OSError if it cannot be looked at.
     """
     name = segment_name(number)
-    is_held = disk.is_still(lock, f"{folder}/{LOCK_NAME}")
-    is_there = disk.is_still(handle, f"{folder}/{name}")
-    if not (is_held or is_there):
+    held = disk.size_at(f"{folder}/{LOCK_NAME}", lock)
+    size = disk.size_at(f"{folder}/{name}", handle)
+    if held is None and size is None:
         raise FolderChanged("the folder was removed, moved away or replaced under the running broker")
-    if not is_held:
+    if held is None:
         raise FolderChanged(
             f"{LOCK_NAME} was removed or replaced under the running broker, so another may have begun beside it"
         )
-    if not is_there:
+    if size is None:
         raise FolderChanged(f"{name} was removed or replaced while it was written to")
-    size = disk.size(handle)
     if size < segment_bytes:
         raise FolderChanged(f"{name} was cut to {size} of its {segment_bytes} bytes while it was written to")
 

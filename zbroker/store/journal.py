@@ -98,6 +98,7 @@ class FileJournal:
             JournalFailed: the disk refused a sync or a write.
         """
         self._lock, self._file_system = take_folder(self._disk, self._folder, network_allowed=self._network_allowed)
+        self._writer.filling.is_wanted = self._file_system.marks_unwritten
         try:
             settle_tail(self._disk, self._folder)
             files = list_segments(self._disk, self._folder)

@@ -17,6 +17,8 @@ IOV_MAX = 1024
 OFD_WRITE_LOCK = struct.pack("hh4xqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
 OFD_READ_LOCK = struct.pack("hh4xqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
 # A lost lock or an unsynced "synced" write are both usual there.
+# They keep a mark at each block that was reserved and not written; to take it away is a transaction of their journal.
+MARKING_KINDS = frozenset(["ext4", "xfs"])
 NETWORK_KINDS = frozenset(
     ["9p", "afs", "ceph", "cifs", "fuse.glusterfs", "fuse.s3fs", "fuse.sshfs", "lustre", "nfs", "nfs4", "smb3"]
 )
@@ -39,6 +41,7 @@ class OsDisk:
         self._mode = os.O_RDONLY if read_only else os.O_RDWR
         self._ofd_lock = OFD_READ_LOCK if read_only else OFD_WRITE_LOCK
         self._flock = fcntl.LOCK_SH if read_only else fcntl.LOCK_EX
+        self._inodes: dict[int, tuple[int, int]] = {}  # of open handles: inode and device, given to no other file meanwhile
 
     def make_folder(self, path: str) -> None:
         missing: list[str] = []
@@ -56,12 +59,15 @@ class OsDisk:
     def open(self, path: str, create: bool = False) -> int:
         """Raises OSError for what is no regular file: without O_NONBLOCK, which means nothing for one, a FIFO would be waited for."""
         handle = os.open(path, self._mode | os.O_CLOEXEC | os.O_NONBLOCK | (os.O_CREAT if create else 0), 0o600)
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
             os.close(handle)
             raise OSError(errno.EINVAL, "is no regular file", path)
+        self._inodes[handle] = found.st_ino, found.st_dev
         return handle
 
     def close(self, handle: int) -> None:
+        self._inodes.pop(handle, None)
         os.close(handle)
 
     def lock(self, handle: int) -> bool:
@@ -80,14 +86,12 @@ class OsDisk:
     def size(self, handle: int) -> int:
         return os.fstat(handle).st_size
 
-    def is_still(self, handle: int, path: str) -> bool:
-        """By device and inode, whose number is given to no other file while the handle is open."""
+    def size_at(self, path: str, handle: int) -> int | None:
         try:
             found = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
-            return False
-        ours = os.fstat(handle)
-        return (found.st_ino, found.st_dev) == (ours.st_ino, ours.st_dev)
+            return None
+        return found.st_size if (found.st_ino, found.st_dev) == self._inodes[handle] else None
 
     def pread(self, handle: int, length: int, offset: int) -> bytes:
         data = os.pread(handle, length, offset)
@@ -154,7 +158,7 @@ class OsDisk:
         except OSError:
             kind = "unknown"  # no /proc: macOS, a bare chroot
         warning = WARNINGS.get(kind)
-        return FileSystem(kind, kind in NETWORK_KINDS, [] if warning is None else [warning])
+        return FileSystem(kind, kind in NETWORK_KINDS, [] if warning is None else [warning], kind in MARKING_KINDS)
 
 
 def kind_of_mount(path: str, mounts: str) -> str:

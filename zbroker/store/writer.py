@@ -12,6 +12,7 @@ from patterns.wire.records import FIRST_INDEX, Position, Record, RecordKind
 from zbroker.store.commit import Group, build_commit, witness_group
 from zbroker.store.disk import Disk
 from zbroker.store.faults import JournalFull, RecordTooLarge
+from zbroker.store.filling import Filling
 from zbroker.store.liveness import Liveness
 from zbroker.store.record import (
     COLUMNS_LENGTH_BYTES,
@@ -71,6 +72,7 @@ class LogWriter:
         self._liveness = liveness
         self._begun = begun
         self.spares = Spares(disk, folder, segment_bytes)
+        self.filling = Filling(disk, segment_bytes)
         self.syncs = Syncs()
         self.number = self.epoch = self.checkpoint_index = 0
         self.uuid = b""
@@ -195,6 +197,7 @@ class LogWriter:
         self._sync(self._handle)
         self._chain = chain
         self._written_to = group.start + written
+        self.filling.note(self._written_to, written)
         self.durable_index = group.entries[-1][0].index
 
     def _sync(self, handle: int) -> None:
@@ -248,19 +251,26 @@ class LogWriter:
         self.number = number
         self._chain, self._salt_crc = crc, crc32c(salt)
         self._written_to = BLOCK_BYTES
+        self.filling.begin()
         self._begun(msgspec.structs.replace(header, crc=crc))
 
     # -- time -----------------------------------------------------------------------------------------
 
     def next_timeout(self) -> int | None:
         """When handle_timeout() has something to do."""
-        due = [] if self.spares.retry_at is None else [self.spares.retry_at]
-        if not self._groups and self._witnessed_index < self.durable_index:
-            due.append(self._synced_at + WITNESS_DELAY_US)
-        return min(due, default=None)
+        due = self.spares.retry_at
+        if not self._groups:
+            if self.filling.is_due:
+                return 0
+            if self._witnessed_index < self.durable_index:
+                witness_at = self._synced_at + WITNESS_DELAY_US
+                due = witness_at if due is None else min(due, witness_at)
+        return due
 
     def handle_timeout(self, now: int) -> None:
-        """Write the witness; try for space again and write what waited for it."""
+        """Write zeros ahead, or the witness; try for space again and write what waited for it."""
+        if not self._groups and self.filling.is_due:
+            self.filling.fill(self._handle)
         if self.spares.retry_at is not None and self.spares.retry_at <= now:
             self.spares.prepare(self.number + 1, now)
             self.commit(now)

@@ -91,9 +91,10 @@ class VirtualDisk:
     def size(self, handle: int) -> int:
         return len(self._inode(handle).cache)
 
-    def is_still(self, handle: int, path: str) -> bool:
-        self._call("is_still")
-        return self.live.get(path) is self._inode(handle)
+    def size_at(self, path: str, handle: int) -> int | None:
+        self._call("size_at")
+        inode = self._inode(handle)
+        return len(inode.cache) if self.live.get(path) is inode else None
 
     def pread(self, handle: int, length: int, offset: int) -> bytes:
         inode = self._inode(handle)
@@ -250,7 +251,7 @@ class VirtualDisk:
 
     def _call(self, name: str) -> None:
         self.calls[name] = self.calls.get(name, 0) + 1
-        if self.cut_after is not None and name not in ("pread", "listdir", "open", "lock", "is_still"):
+        if self.cut_after is not None and name not in ("pread", "listdir", "open", "lock", "size_at"):
             self.cut_after -= 1
             if self.cut_after < 0:
                 raise PowerCut

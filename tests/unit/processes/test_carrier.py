@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from patterns.wire.engine import Send
+from patterns.wire.records import Position, Record, RecordKind
+from zbroker.core.effects import Append
 from zbroker.processes.carrier import CROWD, STALL_US, Carrier
 
 
@@ -61,3 +63,42 @@ def test_what_many_are_sent_is_shown_before_the_first_of_them_leaves():
     told = [entry for entry in engine.told if entry[0] in ("share", "send")]
     assert told[0] == ("share", CROWD)
     assert len(told) == 1 + CROWD
+
+
+class Distant:
+    """A journal in another process that has just said that a record is durable."""
+
+    durable_index, tidy_at, trouble, full, checkpoint_due = 1, None, "", False, False
+
+    def __init__(self):
+        self.commits = 0
+
+    def hear(self, now):
+        return [(1, Position(1, 4096, 100))]
+
+    def append(self, record):
+        return None
+
+    def commit(self, now):
+        self.commits += 1
+        return 0
+
+
+def test_confirms_leave_as_soon_as_the_journal_is_heard():
+    engine, journal = Engine(), Distant()
+    engine.wants = [Send(0, b"producer", [b"x"])]
+    Carrier(engine, journal, lambda peer, frames: engine.told.append(("send", peer)), lambda effect: None).hear(
+        journal, 5
+    )
+    assert [entry[0] for entry in engine.told[:3]] == ["placed", "persisted", "send"]
+
+
+def test_what_was_appended_can_be_handed_over_before_the_turn_ends():
+    engine, journal = Engine(), Distant()
+    carrier = Carrier(engine, journal, lambda peer, frames: None, lambda effect: None)
+    carrier.commit(5)
+    assert journal.commits == 0
+    carrier.do([Append(Record(2, RecordKind.APPEND, 1, 0, 1))], 5)
+    carrier.commit(5)
+    carrier.commit(5)
+    assert journal.commits == 1

@@ -103,21 +103,23 @@ def test_a_journal_on_a_real_disk_survives_its_restart(tmp_path: Path) -> None:
     assert (log, opened.epoch) == (records, 2)
 
 
-def test_a_path_is_still_the_file_until_it_leads_elsewhere(tmp_path: Path) -> None:
+def test_a_path_has_the_size_of_a_file_while_it_leads_to_it(tmp_path: Path) -> None:
     disk, path = OsDisk(), str(tmp_path / "folder" / "file")
     disk.make_folder(str(tmp_path / "folder"))
     handle = disk.open(path, create=True)
-    assert disk.is_still(handle, path)
+    assert disk.size_at(path, handle) == 0
+    disk.pwrite(handle, b"abc", 0)
+    assert disk.size_at(path, handle) == 3
     disk.rename(path, f"{path}.away")
-    assert not disk.is_still(handle, path)
+    assert disk.size_at(path, handle) is None
     disk.close(disk.open(path, create=True))
-    assert not disk.is_still(handle, path)
+    assert disk.size_at(path, handle) is None
     disk.rename(f"{path}.away", path)
-    assert disk.is_still(handle, path)
+    assert disk.size_at(path, handle) == 3
     (tmp_path / "folder").rename(tmp_path / "elsewhere")
-    assert not disk.is_still(handle, path)
+    assert disk.size_at(path, handle) is None
     (tmp_path / "folder").touch()
-    assert not disk.is_still(handle, path)
+    assert disk.size_at(path, handle) is None
     disk.close(handle)
 
 
