@@ -217,6 +217,7 @@ class Driver:
                         self.turn()
                     else:
                         self._links.push(clock())
+                    self._wake_if_swallowed()
                     return self._wait(done, deadline, keeper)
                 finally:
                     if self._leader is None:
@@ -384,10 +385,14 @@ class Driver:
         if self._deferred:
             self.run_deferred()
         if self._leader is not None:
-            if self._links.is_readable():  # the send may have swallowed the edge that the leader sleeps on
-                self._wake.ring()
+            self._wake_if_swallowed()
         elif not self._followers and self._keeper.is_wanted():
             self._keeper.call()
+
+    def _wake_if_swallowed(self) -> None:
+        """After any send or look of another thread: what came before, the descriptor that a leader sleeps on tells nobody any more."""
+        if self._leader is not None and self._links.is_readable():
+            self._wake.ring()
 
     def burst(self) -> None:
         """Send a full batch of posted messages from here."""

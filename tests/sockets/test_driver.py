@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from patterns.io.clock import clock
 from patterns.sync import Consumer, Producer, Publisher, Replier, Requester, Subscriber
 from patterns.wire.errors import Closed, Forked
 from tests.processes import Broker, only_long, program, until
@@ -114,6 +116,41 @@ def test_what_is_posted_while_another_thread_leads_leaves_at_once(broker: Broker
         ended.set()
         out._driver.kick()
         crowd.join()
+
+
+class Deaf:
+    """A poll that hears bells alone: the sockets' descriptors, whose edge another thread has swallowed, say nothing."""
+
+    def __init__(self, wake_fd: int) -> None:
+        self._poll = select.poll()
+        self._poll.register(wake_fd, select.POLLIN)
+
+    def poll(self, timeout_ms: int) -> list[tuple[int, int]]:
+        return self._poll.poll(timeout_ms)
+
+    def unregister(self, fd: int) -> None:
+        pass
+
+
+def test_who_waits_beside_a_leader_tells_it_of_what_its_own_send_has_taken_in(place: Place) -> None:
+    """Else the leader slept until its next timer, two seconds away: threads that share a Requester took 12 ms a request."""
+    replies: list[int] = []
+
+    def answer(body: int) -> int:
+        until(lambda: body == 1 or driver.is_led, what="the sleep of who waits for it")
+        return body
+
+    with serving(place.bind, "echo", answer) as replier, Requester(place.of(replier)) as asker:
+        driver = asker._driver
+        assert asker.request("echo", 1, timeout_s=20) == 1
+        with driver.lock:
+            driver._poll = Deaf(driver._wake.fd)
+            driver.engine.next_timeout = lambda: None
+        crowd = Crowd()
+        crowd.run(lambda: replies.append(asker.request("echo", 2, timeout_s=60)))
+        until(lambda: bool(replies) or driver.wait(lambda: False, clock()), what="the reply")
+        crowd.join()
+        assert replies == [2]
 
 
 def test_many_threads_and_roles_end_before_a_deadline(broker: Broker) -> None:
