@@ -43,14 +43,17 @@ class Requester(RequesterRole[AioDriver], AioRole):
     Args:
         address: `tcp://`, `ipc://`, `inproc://` of repliers, or `zb://` of brokers; several with commas. None: ZBROKER_URL.
         codec: of request bodies; replies are decoded from whatever they come in.
+        type: what replies are validated as where request() says nothing else.
         security: not built yet.
 
     Raises:
         BadAddress, BadArgument, NotInThisDeployment.
     """
 
-    def __init__(self, address: str | None = None, *, codec: str = "msgpack", security: object = None) -> None:
-        super().__init__(AioDriver, address, codec=codec, security=security)
+    def __init__(
+        self, address: str | None = None, *, codec: str = "msgpack", type: Any = Any, security: object = None
+    ) -> None:
+        super().__init__(AioDriver, address, codec=codec, type=type, security=security)
 
     async def request(
         self,

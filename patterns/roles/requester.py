@@ -41,7 +41,7 @@ _GRACE_US = (
 class RequesterRole(Role[D]):
     """See patterns.sync.Requester."""
 
-    def __init__(self, make: MakeDriver[D], address: str | None, *, codec: str, security: object) -> None:
+    def __init__(self, make: MakeDriver[D], address: str | None, *, codec: str, type: Any, security: object) -> None:
         refuse_security(security)
         addresses = resolve(address)
         if any(one.binds for one in addresses):
@@ -51,7 +51,9 @@ class RequesterRole(Role[D]):
         self._outcomes: dict[int, Outcome] = {}
         self._streams: dict[int, ref[StreamedReplyRole[D]]] = {}  # weak: who lets go of one, leaves it
         self._known: set[str] = set()  # names that were checked
+        self._type = type
         self._decoders: dict[Any, BodyDecoder] = {}
+        self._decoder(type)  # refuses what is none before there is anything to close
         self._driver = make(self._engine, SocketKind.DEALER, self._take, in_background=self._wants_keeper)
         self._start()
 
@@ -188,6 +190,8 @@ class RequesterRole(Role[D]):
         self._known.add(service)
 
     def _decoder(self, type: Any) -> BodyDecoder:
+        """Of one call's type; without one, of all calls'."""
+        type = self._type if type is Any else type
         try:
             found = self._decoders.get(type)
         except TypeError:  # a type that cannot be hashed

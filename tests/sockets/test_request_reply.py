@@ -76,6 +76,17 @@ def test_a_reply_is_validated(place: Place) -> None:
             asker.request("echo", "text", type=int)
 
 
+def test_what_a_requester_says_of_replies_holds_where_a_request_says_nothing_else(place: Place) -> None:
+    with (
+        serving(place.bind, "echo", lambda body: body) as replier,
+        Requester(place.of(replier), type=list[int]) as asker,
+    ):
+        assert asker.request("echo", [1, 2]) == [1, 2]
+        assert asker.request("echo", "text", type=str) == "text"
+        with pytest.raises(ValidationFailed):
+            asker.request("echo", "text")
+
+
 def test_a_request_of_another_type_is_refused_by_itself(place: Place) -> None:
     class Order(msgspec.Struct):
         sku: int

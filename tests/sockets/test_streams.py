@@ -413,6 +413,13 @@ def test_wrong_use_is_refused_at_once(broker: Broker) -> None:
         Consumer(broker.url, "work", credit=0)
 
 
+def test_what_is_not_built_says_so(broker: Broker) -> None:
+    with Producer(broker.url, "work") as out:
+        for call in (lambda: out.send(1, topic="a"), lambda: out.post(1, delay_s=1.0), out.transaction):
+            with pytest.raises(NotInThisDeployment, match="not built in this version"):
+                call()
+
+
 def test_a_broker_without_a_journal_says_so(tmp_path: Path) -> None:
     with Broker(tmp_path, durable=False) as broker:
         with Producer(broker.url, "work", timeout_s=5) as out, pytest.raises(NotInThisDeployment):

@@ -31,6 +31,8 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "completion": ("zbroker.cli.completion", "completion", "Print the script that completes commands in your shell."),
 }
 
+PLANNED: Final = ("stream", "group", "dead", "check", "doctor", "keys")  # of the whole of zbroker, not of this version
+
 
 class LazyGroup(Group):
     """A group that knows its commands by name and help alone until one is called."""
@@ -38,6 +40,16 @@ class LazyGroup(Group):
     def list_commands(self, context: click.Context) -> list[str]:
         """All commands, in the order of the table."""
         return list(COMMANDS)
+
+    def resolve_command(
+        self, context: click.Context, words: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As ever; what is not built says so."""
+        if words[0] in PLANNED and not context.resilient_parsing:
+            from zbroker.cli.exits import REFUSED, end
+
+            end(REFUSED, f"`zbroker {words[0]}` is not built in this version; `zbroker --help` lists what is")
+        return super().resolve_command(context, words)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         """The command, its module imported now."""

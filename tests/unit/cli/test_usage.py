@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from zbroker.cli.exits import BAD_CONFIGURATION, REFUSED, USAGE
-from zbroker.cli.main import COMMANDS, main
+from zbroker.cli.main import COMMANDS, PLANNED, main
 
 ZB = ("--url", "zb://127.0.0.1:1")
 
@@ -109,6 +109,13 @@ def test_what_peers_cannot_do_is_refused() -> None:
     result = run("sub", "a", "--overflow", "drop_oldest", "--url", "tcp://127.0.0.1:9")
     assert result.exit_code == REFUSED
     assert "needs a broker" in result.stderr
+
+
+@pytest.mark.parametrize("command", PLANNED)
+def test_what_is_not_built_is_refused(command: str) -> None:
+    result = run(command, "list")
+    assert result.exit_code == REFUSED
+    assert f"`zbroker {command}` is not built" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["pub", "sub", "request", "reply", "send", "receive", "status", "completion"])
