@@ -100,6 +100,19 @@ def test_what_nobody_finds_for_half_a_minute_was_deleted_and_is_told_as_lost() -
     assert [d.offset for d in rig.deliveries(b"c")] == [0, 4]
 
 
+@pytest.mark.parametrize("offset", [0, 4])
+def test_a_record_that_does_not_belong_where_it_was_found_is_damage_and_is_handed_to_nobody(offset: int) -> None:
+    rig = _replaying()
+    rig.slow_disk = True
+    rig.consumer(group="", mode="batches")
+    [read] = rig.reads
+    records = {record.base_offset: record for record in rig.records if record.count}
+    rig.streams.loaded(read.token, [records[0], records[offset], records[4]], rig.now)  # the disk has misdirected one
+    rig.turn()
+    assert [d.offset for d in rig.deliveries(b"c")] == [0, 4]
+    assert [(lost.first, lost.last) for lost in rig.take(b"c", Lost)] == [(2, 3)]
+
+
 def test_what_is_read_ahead_is_read_once_however_small_the_cache() -> None:
     rig = Durable()
     producer = rig.producer()

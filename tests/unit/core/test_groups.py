@@ -69,6 +69,22 @@ def test_a_group_with_too_much_unsettled_gets_nothing_new() -> None:
     assert group.next_piece(2 * UNSETTLED_MAX) is None
 
 
+def test_what_waits_to_be_delivered_again_is_unsettled_too() -> None:
+    group = _group()
+    group.settle(_lend(group, 1, UNSETTLED_MAX - 1, 2 * UNSETTLED_MAX), [], "nack", due=500)
+    assert group.next_piece(2 * UNSETTLED_MAX) is None
+
+
+def test_what_was_delivered_twice_before_a_restart_is_claimed_by_nobody() -> None:
+    group = Group(2, 1, "g", 0)
+    group.recover("delivered", 3)
+    group.recover("attempts", [[1, 1, 2]])
+    group.opened(3)
+    assert group.reclaim([(0, 2)]) == 2
+    group.release_recovered()
+    assert (group.next_piece(3), group.acked) == (Piece(1, 1, 2), 2)
+
+
 def test_lost_offsets_ahead_of_the_cursor_are_passed_and_counted() -> None:
     group = Group(2, 1, "g", 0)
     group.lose(0, 3)

@@ -290,3 +290,23 @@ def test_offsets_that_damage_took_are_told(wire):
 def test_a_stream_that_is_not_there_is_the_engines_error(wire):
     wire.say(ErrorHeader(number=203, scope="stream", id=1))
     assert isinstance(wire.engine.error, NoSuchStream)
+
+
+def test_a_lease_outlives_one_restart_of_the_broker_and_not_two(wire):
+    deliver(wire)
+    for epoch in (8, 9):
+        wire.back(epoch=epoch)
+        wire.say(Joined(1, 0))
+    settle(wire, 0, 0)
+    assert told(wire) == []
+    assert wire.engine.stale == 1
+
+
+def test_what_was_held_before_a_restart_is_not_given_back_for_it_can_only_be_acked(wire):
+    deliver(wire)
+    wire.back(epoch=8)
+    wire.say(Joined(1, 0))
+    deliver(wire, lease=LEASE + 1, offset=1)
+    wire.engine.give_up(wire.now)
+    wire.settle()
+    assert [(one.lease, one.action) for one in wire.sent(Settle)] == [(LEASE + 1, "nack")]

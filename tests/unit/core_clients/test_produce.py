@@ -7,7 +7,7 @@ from patterns.core.produce import Batch, Confirmed, ProducerEngine, batch_of, ba
 from patterns.wire.codec import decode, encode
 from patterns.wire.errors import BadBody, Fenced, OutcomeUnknown, StorageFull
 from patterns.wire.frames import MSGPACK, columns_of
-from patterns.wire.limits import COLUMNS_BYTES_TARGET
+from patterns.wire.limits import COLUMNS_BYTES_TARGET, PRODUCER_BATCHES_REMEMBERED
 from patterns.wire.messages import Append, Codec, Confirm, Credit, ErrorHeader, Hello, ProducerIdentity, Resume
 from tests.unit.core_clients.wire import BROKER, NONCE, S, Wire, calm
 
@@ -299,3 +299,19 @@ def test_columns_count_as_unconfirmed_bytes(wire):
     assert wire.engine.unconfirmed_bytes == 102
     wire.say(Confirm(1, [0]))
     assert wire.engine.unconfirmed_bytes == 0
+
+
+def test_no_more_is_under_way_than_the_broker_remembers():
+    wire = wired()
+    wire.greet(producer=ME, messages=1_000)
+    append(wire, PRODUCER_BATCHES_REMEMBERED + 2)
+    assert sequences(wire)[-1] == PRODUCER_BATCHES_REMEMBERED
+    wire.say(Confirm(1, [0]))
+    assert sequences(wire) == [PRODUCER_BATCHES_REMEMBERED + 1]
+
+
+def test_what_was_sent_in_a_session_before_and_waits_for_credit_now_cannot_be_withdrawn(wire):
+    [batch] = append(wire)
+    wire.back(producer=ME, resumed=True, messages=0)
+    assert not wire.engine.withdraw(batch)
+    assert wire.engine.unconfirmed == 1
