@@ -14,16 +14,13 @@ from patterns.wire.attributes import check_attributes
 __all__ = ["Posted", "Producer", "Receipt", "Receipts", "SendManyError"]
 
 
-class Posted(PostedRole):
+class Posted(PostedRole, gc=False, eq=False):
     """A message on its way; see Producer.post()."""
-
-    __slots__ = ()
-
-    _producer: Producer
 
     async def result(self, timeout_s: float | None = None) -> Receipt:
         """Wait for the receipt. Raises TimedOut, or what the message was refused for."""
-        return await self._producer._driver.drive(self._result(timeout_s))
+        receipt: Receipt = await self._producer._driver.drive(self._result(timeout_s))
+        return receipt
 
     def __await__(self) -> Generator[Any, None, Receipt]:
         return self.result().__await__()
@@ -130,8 +127,8 @@ class Producer(ProducerRole[AioDriver], AioRole):
             if not self._may_go_on():
                 raise self._no_room()
             self._is_full = False
-        posted = Posted(self)
-        self._posted.append((body, key, headers, topic, message_id, posted))
+        posted = Posted(self, body, key, headers, message_id)
+        self._posted.append(posted)
         if len(self._posted) >= self._per_batch:
             self._post_now()
         elif not self._driver.kicked:

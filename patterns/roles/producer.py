@@ -50,8 +50,6 @@ UNCONFIRMED_BYTES_MAX: Final = 16 * 1024 * 1024  # held for another try; 250 ful
 _MESSAGES_AT_FIRST: Final = 256  # of a batch, before the size of bodies is known
 _MESSAGES_MAX: Final = 8_192
 
-_Item = tuple[Any, "str | None", "dict[str, str] | None", "str | None", "str | None", PostedRole]
-
 _log = logging.getLogger("zbroker.producer")
 
 
@@ -86,7 +84,7 @@ class ProducerRole(Role[D]):
         self._left_out: list[
             ZbrokerError
         ] = []  # why bodies could not be posted; whoever asks their Posted hears it too
-        self._posted: list[_Item] = []
+        self._posted: list[PostedRole] = []
         self._per_batch = _MESSAGES_AT_FIRST
         self._mean_bytes = BATCH_BYTES_TARGET // _MESSAGES_AT_FIRST
         self._is_full = False  # there was no room when the last full batch of posted messages left
@@ -278,29 +276,28 @@ class ProducerRole(Role[D]):
         del self._posted[:end]
         error = self._engine.error
         if error is not None:
-            for item in items:
-                self._leave_out(item[-1], error)
+            for posted in items:
+                self._leave_out(posted, error)
             return
         for begin in range(0, end, self._per_batch):
             self._drain_part(items[begin : begin + self._per_batch], now)
 
-    def _drain_part(self, items: list[_Item], now: int) -> None:
-        bodies, keys, headers, _topics, ids, posted = (list(column) for column in zip(*items, strict=True))
+    def _drain_part(self, posted: list[PostedRole], now: int) -> None:
         try:
             batches = batches_of(
                 self._codec,
-                bodies,
+                [one._body for one in posted],
                 self._engine.sessions[0].limits.body_bytes_max,
-                keys=keys,
-                headers=headers,
-                ids=ids,
+                keys=[one._key for one in posted],
+                headers=[one._headers for one in posted],
+                ids=[one._message_id for one in posted],
             )
         except (BadBody, TooLarge) as error:
-            if len(items) == 1:
+            if len(posted) == 1:
                 self._leave_out(posted[0], error)
             else:  # one by one, to keep the order and find the bad one
-                for item in items:
-                    self._drain_part([item], now)
+                for one in posted:
+                    self._drain_part([one], now)
             return
         begin = 0
         for batch in batches:
@@ -312,12 +309,14 @@ class ProducerRole(Role[D]):
 
     def _leave_out(self, posted: PostedRole, error: ZbrokerError) -> None:
         posted._error = error
+        posted._body = posted._headers = None
         self._left_out.append(error)
         self._driver.defer(posted._run_callbacks)
 
     def _own(self, batch: Batch, posted: list[PostedRole]) -> None:
         for index, one in enumerate(posted):
             one._batch, one._index = batch, index
+            one._body = one._headers = None  # whoever keeps the object needs no body
         self._owners[id(batch)] = posted
 
     def transaction(self) -> NoReturn:

@@ -14,16 +14,13 @@ from patterns.wire.attributes import check_attributes
 __all__ = ["Posted", "Producer", "Receipt", "Receipts", "SendManyError"]
 
 
-class Posted(PostedRole):
+class Posted(PostedRole, gc=False, eq=False):
     """A message on its way; see Producer.post()."""
-
-    __slots__ = ()
-
-    _producer: Producer
 
     def result(self, timeout_s: float | None = None) -> Receipt:
         """Wait for the receipt. Raises TimedOut, or what the message was refused for."""
-        return self._producer._driver.drive(self._result(timeout_s))
+        receipt: Receipt = self._producer._driver.drive(self._result(timeout_s))
+        return receipt
 
 
 class Producer(ProducerRole[Driver], SyncRole):
@@ -125,8 +122,8 @@ class Producer(ProducerRole[Driver], SyncRole):
             check_attributes(key, headers, message_id)
         if self._is_full:  # before the message is taken: who gets BufferFull may post it again
             self._driver.drive(self._room(self._timeout_s))
-        posted = Posted(self)
-        self._posted.append((body, key, headers, topic, message_id, posted))
+        posted = Posted(self, body, key, headers, message_id)
+        self._posted.append(posted)
         if len(self._posted) >= self._per_batch:
             self._post_now()
         elif not self._driver.kicked:

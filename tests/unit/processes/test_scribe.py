@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from itertools import pairwise
 
 import pytest
 
@@ -37,4 +38,4 @@ def test_zeros_are_written_once_for_many_small_commits() -> None:
         journal.commit(sidecars.now)
         settle(sidecars, journal)
         writes.append(sidecars.disk.calls["pwritev"])
-    assert all(after - before <= 2 for before, after in zip(writes[1:], writes[2:], strict=False))
+    assert all(after - before <= 2 for before, after in pairwise(writes[1:]))
