@@ -107,7 +107,7 @@ class Intake:
         holder = self._holders.get(producer.id)
         if holder is not None and holder is not session:
             del self._holders[producer.id]
-            self._sessions.end(holder, Fenced(f"producer {producer.name!r} was started again"), now)
+            self._sessions.end(holder, _fenced(producer), now)
         if producer.name and not producer.journaled and not self._recorder.failed:
             self._catalog.producer(producer)
         self._feeders[session] = _Feeder(session, producer)
@@ -353,3 +353,10 @@ class Intake:
         self._sessions.regrant(
             feeder.session, max(CREDIT_MESSAGES - feeder.messages, 0), max(CREDIT_BYTES - feeder.bytes, 0)
         )
+
+
+def _fenced(producer: Producer) -> Fenced:
+    return Fenced(
+        f"producer {producer.name!r} was started again elsewhere, as epoch {producer.epoch}, so this one is over: "
+        "a name is for one Producer at a time"
+    )

@@ -30,7 +30,7 @@ from patterns.wire.messages import (
 from patterns.wire.records import Position, Record
 from patterns.wire.server import Session, Sessions
 from patterns.wire.session import ServerState
-from zbroker.core.effects import MOVED, Moved, Read
+from zbroker.core.effects import MOVED, Forget, Moved, Read
 from zbroker.core.effects import Append as AppendEffect
 from zbroker.core.streams import Streams
 
@@ -56,6 +56,7 @@ class Durable:
         self.now = now
         self.epoch = epoch
         self.closed: list[bytes] = []
+        self.forgotten: list[tuple[int, int, int]] = []  # stream id, first and last offset: the journal was told
         self.inbox: dict[bytes, list[Message]] = {}
         self.effects: list[Any] = []
         self.sessions = Sessions(self, self.effects, epoch, {Role.CONSUMER: GRACE_MS * 1_000})
@@ -129,6 +130,8 @@ class Durable:
                             self.answer(effect)
                     case Close():
                         self.closed.append(effect.peer)
+                    case Forget():
+                        self.forgotten += effect.ranges
 
     def answer(self, read: Read) -> None:
         by_index = {record.index: record for record in self.records}

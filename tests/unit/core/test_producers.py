@@ -68,6 +68,18 @@ def test_other_bytes_under_a_known_sequence_are_refused() -> None:
     assert rig.errors(b"p") == ["SEQUENCE_REUSED"]
 
 
+def test_a_next_life_repeats_nothing_of_the_one_before_and_that_one_is_told_why() -> None:
+    rig = Durable()
+    rig.producer(name="till").append("a")
+    rig.turn()
+    rig.producer(b"q", name="till").append("a", sequence=1, previous=0)
+    rig.turn()
+    assert rig.errors(b"q") == ["OUTCOME_UNKNOWN"]
+    [error] = [message.header for message in rig.inbox[b"p"] if isinstance(message.header, ErrorHeader)]
+    assert error.name == "FENCED"
+    assert "'till' was started again elsewhere, as epoch 2" in error.detail
+
+
 def test_what_is_older_than_the_last_64_is_refused_openly() -> None:
     rig = Durable()
     producer = rig.producer()

@@ -38,6 +38,20 @@ def test_status_tells_what_was_accepted_and_what_of_it_is_kept(keeps: int, first
     assert (found["kept_bytes"] > 0) is (keeps > 0)
 
 
+def test_what_is_settled_is_given_up_only_once_the_disk_knows_that_it_is() -> None:
+    rig = Durable(stream_bytes=0)
+    rig.consumer(mode="batches")
+    rig.producer().append("a", "b")
+    rig.turn()
+    [held] = rig.deliveries(b"c")
+    rig.settle(b"c", held)
+    for _ in range(3):
+        rig.turn(sync=False)
+    assert rig.forgotten == []
+    rig.sync()
+    assert [(first, last) for _stream, first, last in rig.forgotten] == [(0, 1)]
+
+
 def test_one_confirm_a_turn_covers_all_batches_of_it() -> None:
     rig = Durable()
     producer = rig.producer()
