@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from patterns.wire.messages import Goodbye
+from tests.simulation.run import packed_early
 from tests.unit.core.durable import SECOND, Client, Delivery, Durable
 
 SEEDS = 400 if os.environ.get("ZBROKER_TEST_LONG") else 60
@@ -207,9 +208,10 @@ class Model:
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_a_group_agrees_with_its_model(seed: int) -> None:
-    model = Model(seed)
-    for _ in range(STEPS):
-        model.step()
+    with packed_early(seed):
+        model = Model(seed)
+        for _ in range(STEPS):
+            model.step()
 
 
 @pytest.mark.parametrize("seed", range(SEEDS // 4))

@@ -99,8 +99,10 @@ def _admit_and_give_back(self: Consumers, session: Session, hello: Hello, ready:
     _admit(self, session, hello, ready, now)
     member = self._members.get(session)
     if member is not None and ready.resumed:
-        for lease in list(member.leases.values()):
-            self._give_back(member, lease, "release")
+        for lease in list(member.leases):
+            lease.group.settle(lease, [], "release")
+            member.leases.keep(lease)
+        self._deliveries.wake_feed(member.feed)
 
 
 class ResumeWithoutReadoption(Defects):

@@ -6,15 +6,19 @@ import multiprocessing
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
 from itertools import islice
 from typing import Any, Final, NamedTuple
+from unittest.mock import patch
 
 from tests.simulation.defects import Defects
 from tests.simulation.faults import Fault
 from tests.simulation.world import World
+from zbroker.core import column, heap, leases
 
+_FEW: Final = 8
 _SHRINK_RUNS_MAX: Final = 200
 PROCESSES: Final = 2
 
@@ -31,6 +35,15 @@ class Outcome(NamedTuple):
     plan: list[Fault]
 
 
+@contextmanager
+def packed_early(seed: int) -> Iterator[None]:
+    """In every second seed what is packed when there are thousands is packed when there are eight."""
+    with ExitStack() as stack:
+        for module, name in ((column, "BLOCK"), (leases, "YOUNG_MAX"), (heap, "YOUNG_MAX")) if seed % 2 else ():
+            stack.enter_context(patch.object(module, name, _FEW))
+        yield
+
+
 def run_seed(
     seed: int,
     *,
@@ -42,7 +55,7 @@ def run_seed(
     world = World(seed, kinds=kinds, only=only)
     error = ""
     try:
-        with defects.planted():
+        with defects.planted(), packed_early(seed):
             world.run()
     except Exception as raised:  # noqa: BLE001  an engine that raises is a finding, not the end of the search
         place = traceback.extract_tb(raised.__traceback__)[-1]

@@ -404,7 +404,7 @@ class World:
             require(group.balance(log.durable_next), f"8: {log.name}/{group.name} does not balance")
         lent: dict[Any, int] = {}
         for member in broker.streams._consumers._members.values():
-            for lease in member.leases.values():
+            for lease in member.leases:
                 mask = lease.held << lease.first
                 before = lent.get(lease.group, 0)
                 require(not before & mask, f"6: lease {lease.id} holds what another one holds")

@@ -11,6 +11,7 @@ or without a step low + the n-th of `count` big-endian integers of 1, 2, 4 or 8 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -125,13 +126,13 @@ def _given_up(log: StreamLog) -> Iterator[Piece]:
 
 
 def _group(group: Group) -> Iterator[Piece]:
-    """The group, its settled offsets and attempts, all of one moment: they are counted in one another."""
+    """The group, its settled offsets and attempts, all of one moment: its counts are of what is settled, and attempts fall never."""
     floor, bitmaps, attempts = group.settled.floor, group.settled.bitmaps(), group.attempts()
     counts = [group.acked, group.dead, group.expired, group.lost]
     yield ["group", group.stream_id, group.id, group.name, group.start, group.cursor, floor, counts]
     for some in _parts(bitmaps, _BITMAPS):
         yield ["settled", group.stream_id, group.id, [(chunk, Settled.encode(bits)) for chunk, bits in some]]
-    for pieces in _parts(attempts, _RANGES):
+    while pieces := list(islice(attempts, _RANGES)):
         yield ["attempts", group.stream_id, group.id, pieces]
 
 

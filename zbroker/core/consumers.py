@@ -14,7 +14,8 @@ from patterns.wire.settled import Range, merged
 from patterns.wire.words import counted
 from zbroker.core.catalog import Catalog, Recorder
 from zbroker.core.deliveries import Deliveries, Feed, Member
-from zbroker.core.groups import Group, Lease
+from zbroker.core.groups import Group
+from zbroker.core.leases import Lease
 from zbroker.core.log import StreamLog
 from zbroker.core.timers import Timers
 
@@ -106,8 +107,11 @@ class Consumers:
             return
         ready.resumed = True
         kept = frozenset(resume.leases)
-        for lease in [lease for id, lease in member.leases.items() if id not in kept]:
-            self._give_back(member, lease, "release")
+        for lease in member.leases:
+            if lease.id not in kept:
+                lease.group.settle(lease, [], "release")
+                member.leases.keep(lease)
+        self._deliveries.wake_feed(member.feed)
         # the session is not READY before we return; the next turn finds it so
         if member in member.feed.members:
             member.feed.willing[member] = None
@@ -121,16 +125,12 @@ class Consumers:
             self._part(member, "expire" if reason in ("expired", "disconnected") else "release")
 
     def _part(self, member: Member, action: str) -> None:
-        for lease in list(member.leases.values()):
-            self._give_back(member, lease, action)
+        for lease in member.leases.take_all():
+            lease.group.settle(lease, [], action)
+        self._deliveries.wake_feed(member.feed)
         self._deliveries.leave(member)
         if member.feed.group is None:
             self._catalog.given_up(member.feed.log)
-
-    def _give_back(self, member: Member, lease: Lease, action: str) -> None:
-        del member.leases[lease.id]
-        lease.group.settle(lease, [], action)
-        self._deliveries.wake_feed(member.feed)
 
     def credit(self, session: Session) -> None:
         """It granted more."""
@@ -222,7 +222,9 @@ class Consumers:
             case int(offset) if offset <= log.next_offset:
                 return offset
             case _:
-                raise BadArgument(f"start {header.start} lies beyond the stream's next offset {log.next_offset}")
+                raise BadArgument(
+                    f"start {header.start} lies beyond the next offset {log.next_offset} of stream {log.name!r}"
+                )
 
     def _next_of(self, feed: Feed) -> int:
         return feed.group.cursor if feed.group else feed.cursor
@@ -274,6 +276,7 @@ class Consumers:
         delay_us = min(header.delay_ms * 1_000, DELAY_US_MAX)
         if header.action == "extend":
             lease.until = max(lease.until, now + delay_us)
+            member.leases.keep(lease)
             return 0
         due = now + delay_us if header.action == "nack" and delay_us else None
         held = self._settle(member, lease, header.action, ranges, due)
@@ -282,19 +285,28 @@ class Consumers:
     def _settle(self, member: Member, lease: Lease, action: str, ranges: list[Range], due: int | None) -> int:
         group = lease.group
         held = group.settle(lease, ranges, action, due)
-        if not lease.held:
-            del member.leases[lease.id]
+        member.leases.keep(lease)
         if action in ("ack", "reject"):
             self._dirty[group] = None
         elif due is None:
             self._deliveries.wake_feed(member.feed)
         else:
-            self._timers.at(due, lambda now: self._wake_delayed(group, now))
+            self._set_waking(group, due)
         return held
 
+    def _set_waking(self, group: Group, due: int) -> None:
+        """One timer for all of a group's delayed messages; another one when an earlier one comes."""
+        if group.woken_at is None or due < group.woken_at:
+            group.woken_at = due
+            self._timers.at(due, lambda now: self._wake_delayed(group, now))
+
     def _wake_delayed(self, group: Group, now: int) -> None:
+        group.woken_at = None
         if group.wake(now):
             self._deliveries.wake_feed(self._feeds[group])
+        following = group.next_due()
+        if following is not None:
+            self._set_waking(group, following)
 
     def _claim(self, member: Member, header: Settle, ranges: list[Range]) -> int:
         """An ack of a lease of before the restart, while its messages are held for whoever had them."""

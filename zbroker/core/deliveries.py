@@ -14,7 +14,8 @@ from patterns.wire.server import Session, Sessions
 from patterns.wire.session import ServerState
 from patterns.wire.settled import Range, merged
 from zbroker.core.effects import MOVED, Effect, Moved, Read
-from zbroker.core.groups import Group, Lease, Piece
+from zbroker.core.groups import Group
+from zbroker.core.leases import Leases, Piece
 from zbroker.core.log import StreamLog
 from zbroker.core.producers import ID_SHIFT
 from zbroker.core.tail import BATCH_OVERHEAD, Batch, Key, Tail, batch_of
@@ -37,7 +38,7 @@ class Member:
 
     Attributes:
         slices: its mode; else whole batches.
-        leases: what it holds, by lease id.
+        leases: what it holds; nothing, without a group.
         renewed_at: when it last settled anything.
         claims: leases of before the broker's restart that it still works on.
     """
@@ -49,7 +50,7 @@ class Member:
         self.feed = feed
         self.id = id
         self.slices = slices
-        self.leases: dict[int, Lease] = {}
+        self.leases = Leases(feed.group)
         self.renewed_at = 0
         self.timed = False
         self.claims = claims
@@ -297,7 +298,7 @@ class Deliveries:
             return 0
         self._lease_count += 1
         lease = feed.group.lend(self._lease_base + self._lease_count, piece, last, now + LEASE_US)
-        member.leases[lease.id] = lease
+        member.leases.add(lease)
         self._dirty[feed.group] = None
         if not member.timed:
             member.timed = True
@@ -307,15 +308,20 @@ class Deliveries:
     def _expire(self, member: Member, now: int) -> None:
         """Take back what the member has not made progress on; called when its first lease may be over."""
         member.timed = False
+        renewed_until = member.renewed_at + LEASE_US
         earliest: int | None = None
-        for lease in list(member.leases.values()):
-            until = max(lease.until, member.renewed_at + LEASE_US)
-            if until <= now:
-                del member.leases[lease.id]
-                lease.group.settle(lease, [], "expire")
-                self.wake_feed(member.feed)
-            elif earliest is None or until < earliest:
-                earliest = until
+        if renewed_until > now and len(
+            member.leases
+        ):  # nothing of it can be over: there may be a million, not to be looked through
+            earliest = renewed_until
+        else:
+            for lease in member.leases:
+                if lease.until <= now:
+                    lease.group.settle(lease, [], "expire")
+                    member.leases.keep(lease)
+                    self.wake_feed(member.feed)
+                elif earliest is None or lease.until < earliest:
+                    earliest = lease.until
         if earliest is not None:
             member.timed = True
             self._timers.at(earliest, lambda due: self._expire(member, due))

@@ -2,68 +2,18 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from heapq import heapify, heappop, heappush
-from typing import Final, NamedTuple
+from array import array
+from collections.abc import Iterator
+from itertools import chain, groupby
+from typing import Final
 
-from patterns.wire.settled import Range, Settled, merged, runs
+from patterns.wire.settled import Range, Settled, merged
+from zbroker.core.heap import PackedHeap
+from zbroker.core.leases import Lease, Leases, Piece
 
 UNSETTLED_MAX: Final = 1_000_000  # lent and waiting together; beyond it a group gets nothing new until some are settled
-
-
-class Piece(NamedTuple):
-    """Messages side by side that were delivered equally often: `tries` counted attempts so far."""
-
-    first: int
-    last: int
-    tries: int
-
-
-class Lease:
-    """A piece lent to one member; `held` has a bit for each message that it still holds."""
-
-    __slots__ = ("attempt", "count", "first", "group", "held", "id", "until")
-
-    def __init__(self, id: int, group: Group, piece: Piece, until: int) -> None:
-        self.id = id
-        self.group = group
-        self.first = piece.first
-        self.attempt = piece.tries + 1
-        self.count = piece.last - piece.first + 1
-        self.held = (1 << self.count) - 1
-        self.until = until
-
-    def take(self, ranges: list[Range]) -> tuple[list[Range], int]:
-        """Let go of these offsets, of everything when there are none; returns what was held of them, and how many."""
-        if not ranges:
-            taken = self.held
-        elif len(ranges) == 1:
-            taken = self._mask(*ranges[0]) & self.held
-        else:
-            taken = self._mask_of(ranges) & self.held
-        self.held ^= taken
-        count = taken.bit_count()
-        if count == self.count:
-            return [(self.first, self.first + count - 1)], count
-        return list(runs(taken, self.first)), count
-
-    def _mask_of(self, ranges: list[Range]) -> int:
-        """All of them at once; an integer as long as the lease for each of 10,000 ranges takes 50 ms."""
-        bits = bytearray((self.count + 7) // 8)
-        for first, last in ranges:
-            low, high = max(first - self.first, 0), min(last - self.first, self.count - 1)
-            if low == high:
-                bits[low >> 3] |= 1 << (low & 7)
-            elif low < high:
-                begin, end = low >> 3, (high >> 3) + 1
-                mask = ((1 << (high - low + 1)) - 1) << (low & 7)
-                bits[begin:end] = (int.from_bytes(bits[begin:end], "little") | mask).to_bytes(end - begin, "little")
-        return int.from_bytes(bits, "little")
-
-    def _mask(self, first: int, last: int) -> int:
-        low = max(first - self.first, 0)
-        high = min(last - self.first, self.count - 1)
-        return ((1 << (high - low + 1)) - 1) << low if low <= high else 0
+_TRIES: Final = 64  # offsets in one array of attempts: what is delivered again comes alone, or with many beside it
+_ONCE: Final = [1] * _TRIES
 
 
 class Dirty:
@@ -95,6 +45,8 @@ class Group:
         start: the offset from which the account counts.
         cursor: everything below it was delivered once, or is settled.
         dirty: for the journal.
+        holders: what members hold, of those that hold anything.
+        woken_at: for who wakes it: when that is to happen next.
     """
 
     def __init__(self, id: int, stream_id: int, name: str, start: int) -> None:
@@ -107,13 +59,18 @@ class Group:
         self.acked = self.dead = self.expired = self.lost = 0
         self.leased = self.waiting = self.redelivered = self.leases_lost = 0
         self.dirty = Dirty()
-        self._ready: list[Piece] = []
-        self._delayed: list[tuple[int, Piece]] = []
-        self._recovered: list[Piece] = []  # delivered before a restart; held until members had time to come back
+        self.holders: dict[Leases, None] = {}
+        self.woken_at: int | None = None
+        self._ready = PackedHeap()  # pieces
+        self._delayed = PackedHeap()  # when it is due, and a piece
         self._ahead = 0  # settled above the cursor
         self._fresh_next = False
-        self._retried: dict[int, Lease] = {}  # leases of messages that were delivered before
-        self._tries: dict[int, int] = {}  # while recovering: what the journal says beyond "once"
+        # What was delivered before a restart and is not settled waits where it is, between these offsets.
+        self._again_from = self._again_end = start
+        self._again: Iterator[Piece] = iter(())
+        self._again_next: Piece | None = None
+        self.recovered = False  # they are held until members had time to come back
+        self._tries: dict[int, array[int]] = {}  # of these, what the journal says beyond "once": _TRIES offsets in each
 
     # -- what is to be delivered ----------------------------------------------------------------------------------
 
@@ -123,9 +80,15 @@ class Group:
         Messages to redeliver and new ones take turns, so that one that fails for ever does not stop the rest.
         """
         fresh = self._fresh(durable_next)
-        if self._ready and not (self._fresh_next and fresh):
-            return self._ready[0]
-        return fresh
+        waiting = self._first_waiting()
+        return fresh if waiting is None or (self._fresh_next and fresh) else waiting
+
+    def _first_waiting(self) -> Piece | None:
+        again = self._again_next
+        if not self._ready:
+            return again
+        ready = Piece._make(self._ready.first)
+        return ready if again is None or ready < again else again
 
     def _fresh(self, durable_next: int) -> Piece | None:
         if self.leased + self.waiting >= UNSETTLED_MAX:
@@ -154,22 +117,25 @@ class Group:
         self.leased += lease.count
         if piece.tries:
             self.redelivered += lease.count
-            self._retried[id] = lease
             self.dirty.attempts.append(Piece(taken.first, last, lease.attempt))
         return lease
 
     def _take(self, piece: Piece, last: int) -> None:
         """Remove the beginning of the next piece from its place."""
-        if self._ready and self._ready[0] == piece:
-            heappop(self._ready)
-            if last < piece.last:
-                heappush(self._ready, Piece(last + 1, piece.last, piece.tries))
-            self.waiting -= last + 1 - piece.first
-            self._fresh_next = True
+        if piece.first >= self.cursor:
+            self.cursor = last + 1
+            self.dirty.delivered = True
+            self._fresh_next = False
             return
-        self.cursor = last + 1
-        self.dirty.delivered = True
-        self._fresh_next = False
+        rest = Piece(last + 1, piece.last, piece.tries) if last < piece.last else None
+        if piece == self._again_next:
+            self._again_next = rest or self._next_again()
+        else:
+            self._ready.pop()
+            if rest is not None:
+                self._ready.push(rest)
+        self.waiting -= last + 1 - piece.first
+        self._fresh_next = True
 
     def drop_lost(self, piece: Piece, last: int) -> None:
         """The beginning of the next piece, up to `last`, turned out to be damaged."""
@@ -193,8 +159,6 @@ class Group:
         """
         taken, count = lease.take(ranges)
         self.leased -= count
-        if self._retried and not lease.held:
-            self._retried.pop(lease.id, None)
         if action == "ack":
             for first, last in taken:
                 self.acked += self.settled.add(first, last)
@@ -213,19 +177,19 @@ class Group:
 
     def _put_back(self, piece: Piece, due: int | None) -> None:
         if due is None:
-            heappush(self._ready, piece)
+            self._ready.push(piece)
         else:
-            heappush(self._delayed, (due, piece))
+            self._delayed.push((due, *piece))
 
     def next_due(self) -> int | None:
         """When the next delayed message may be delivered."""
-        return self._delayed[0][0] if self._delayed else None
+        return self._delayed.first[0] if self._delayed else None
 
     def wake(self, now: int) -> bool:
         """Delayed messages whose time has come get ready; whether there were any."""
         woken = False
-        while self._delayed and self._delayed[0][0] <= now:
-            heappush(self._ready, heappop(self._delayed)[1])
+        while self._delayed and self._delayed.first[0] <= now:
+            self._ready.push(Piece._make(self._delayed.pop()[1:]))
             woken = True
         return woken
 
@@ -234,27 +198,52 @@ class Group:
 
         What was delivered more than once is left out: who names it may hold the older of its leases.
         """
-        asked, count = merged(ranges), 0
-        pieces, self._recovered = self._recovered, []
-        for piece in pieces:
-            if piece.tries != 1:
-                self._recovered.append(piece)
-                continue
-            claim = Lease(0, self, piece, 0)
-            taken, taken_count = claim.take(asked)
-            for first, last in taken:
-                self.acked += self.settled.add(first, last)
-            self.dirty.acked += taken
-            count += taken_count
-            self._recovered += [Piece(*rest, piece.tries) for rest in runs(claim.held, claim.first)]
+        if not self.recovered:
+            return 0
+        asked = merged(ranges) or [(self._again_from, self._again_end - 1)]
+        taken = [piece for first, last in asked for piece in self._delivered_before(first, last) if piece.tries == 1]
+        count = sum(self.settled.add(piece.first, piece.last) for piece in taken)
+        self.dirty.acked += [(piece.first, piece.last) for piece in taken]
+        self.acked += count
         self.waiting -= count
         return count
 
     def release_recovered(self) -> None:
         """The time in which members may claim what they had before a restart is over."""
-        self._ready += self._recovered
-        self._recovered = []
-        heapify(self._ready)
+        self.recovered = False
+        self._again = self._delivered_before(self._again_from, self._again_end - 1)
+        self._again_next = self._next_again()
+
+    def _next_again(self) -> Piece | None:
+        following = next(self._again, None)
+        if following is None:
+            self._tries.clear()
+            self._again_from = self._again_end
+        else:
+            self._again_from = following.first
+        return following
+
+    def _delivered_before(self, first: int, last: int) -> Iterator[Piece]:
+        """What of these offsets was delivered before the restart and is not settled, in order.
+
+        Once released, nothing of it is settled before it is taken from here.
+        """
+        first, last = max(first, self._again_from), min(last, self._again_end - 1)
+        for begin, end in self.settled.missing(first, last):
+            if not self._tries:
+                yield Piece(begin, end, 1)
+                continue
+            tries, at = self._tries_of(begin), begin
+            while at <= end:
+                if self._tries_of(at) != tries:
+                    yield Piece(begin, at - 1, tries)
+                    begin, tries = at, self._tries_of(at)
+                at += 1 if at // _TRIES in self._tries else _TRIES - at % _TRIES
+            yield Piece(begin, end, tries)
+
+    def _tries_of(self, offset: int) -> int:
+        known = self._tries.get(offset // _TRIES)
+        return known[offset % _TRIES] if known is not None else 1
 
     def lose(self, first: int, last: int) -> None:
         """Damage took these offsets, found while recovering: nothing is lent or waiting yet."""
@@ -270,8 +259,7 @@ class Group:
             return
         for item in value:
             if what == "attempts":
-                for offset in range(item[0], item[1] + 1):
-                    self._tries[offset] = max(item[2], self._tries.get(offset, 0))
+                self._recover_tries(*item)
                 continue
             new = self.settled.add(max(item[0], self.start), item[1])
             self.cursor = self.cursor if what in ("lost", "expired") else max(self.cursor, item[1] + 1)
@@ -280,35 +268,28 @@ class Group:
             self.lost += new if what == "lost" else 0
             self.expired += new if what == "expired" else 0
 
+    def _recover_tries(self, first: int, last: int, tries: int) -> None:
+        for offset in range(first, last + 1):
+            known = self._tries.setdefault(offset // _TRIES, array("I", _ONCE))
+            known[offset % _TRIES] = max(tries, known[offset % _TRIES])
+
     def opened(self, next_offset: int) -> None:
         """What was delivered and is not settled waits to be delivered again, counting the attempts before the stop."""
         self.cursor = max(self.cursor, self.settled.floor)
-        again = sorted(self._tries)
-        for first, last in self.settled.missing(self.start, self.cursor - 1):
-            begin = first
-            for offset in again[bisect_left(again, first) : bisect_right(again, last)]:
-                if begin < offset:
-                    self._recovered.append(Piece(begin, offset - 1, 1))
-                self._recovered.append(Piece(offset, offset, self._tries[offset]))
-                begin = offset + 1
-            if begin <= last:
-                self._recovered.append(Piece(begin, last, 1))
-            self.waiting += last - first + 1
-        self._tries = {}
+        self.waiting = max(0, self.cursor - self.start) - self.settled.count(self.start, self.cursor - 1)
+        self._again_from, self._again_end = self.settled.floor, self.cursor
+        self.recovered = self.waiting > 0
         self._ahead = self.settled.count(self.cursor, max(next_offset, self.cursor) - 1)
 
-    def attempts(self) -> list[Piece]:
-        """What was delivered more than once and is not settled, wherever it is now; as recover() takes it."""
-        delayed = (piece for _, piece in self._delayed)
-        pieces = [piece for places in (self._ready, delayed, self._recovered) for piece in places if piece.tries > 1]
-        for lease in self._retried.values():
-            pieces += [Piece(first, last, lease.attempt) for first, last in runs(lease.held, lease.first)]
-        return pieces
+    def attempts(self) -> Iterator[Piece]:
+        """What was delivered more than once and is not settled, wherever it is now; as recover() takes it.
 
-    @property
-    def recovered(self) -> bool:
-        """Whether messages are held for members of before a restart."""
-        return bool(self._recovered)
+        Of this moment, though it may be told later; some of it may be settled, or delivered more often.
+        """
+        waiting = [self._ready.rows(2), (row[1:] for row in self._delayed.rows(2))]
+        before = [(number, known) for number, known in self._tries.items() if number >= self._again_from // _TRIES]
+        held = [leases.retried() for leases in self.holders]
+        return chain(_told(before), map(Piece._make, chain(*waiting)), *held)
 
     # -- the account ----------------------------------------------------------------------------------------------
 
@@ -320,3 +301,11 @@ class Group:
         """Whether accepted = acked + dead + expired + lost + pending."""
         accepted = max(0, durable_next - self.start)
         return accepted == self.acked + self.dead + self.expired + self.lost + self.pending(durable_next)
+
+
+def _told(tries: list[tuple[int, array[int]]]) -> Iterator[Piece]:
+    for number, known in tries:
+        for count, places in groupby(range(_TRIES), known.__getitem__):
+            if count > 1:
+                first, *more = places
+                yield Piece(number * _TRIES + first, number * _TRIES + first + len(more), count)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from zbroker.core.catalog import decode_operations, encode_operations
-from zbroker.core.groups import UNSETTLED_MAX, Group, Lease, Piece
+from zbroker.core.groups import UNSETTLED_MAX, Group
+from zbroker.core.leases import Lease, Piece
 
 
 def _group(start: int = 0) -> Group:
