@@ -16,7 +16,7 @@ from patterns.wire.messages import (
     Request,
     Withdraw,
 )
-from tests.unit.core.serving import JSON, Bench
+from tests.unit.core.serving import JSON, MS, Bench
 from zbroker.core.requests import ANSWERS_OWED_MAX
 from zbroker.core.schedule import Schedule
 
@@ -97,6 +97,21 @@ def test_nothing_is_sent_after_the_deadline_and_cancel_renews_the_credit(bench):
     requester.send(Cancel(1))
     requester.send(Cancel(1))
     assert session.into.messages_left == 65_536
+
+
+def test_a_reply_that_comes_at_the_deadline_and_before_the_timer_is_too_late(bench):
+    """After a stall a loop reads what is there first, and looks at the clock then."""
+    requester, replier = pair(bench)
+    requester.request(41, timeout_ms=100)
+    (asked,) = replier.take(Request)
+    bench.now += 100 * MS
+    replier.reply(asked.id)
+    assert requester.take(Reply) == requester.take(ErrorHeader) == []
+    requester.request(42, timeout_ms=100)
+    (asked,) = replier.take(Request)
+    bench.now += 99 * MS
+    replier.reply(asked.id)
+    assert [reply.id for reply in requester.take(Reply)] == [42]
 
 
 def test_the_replier_with_the_most_credit_left_is_asked(bench):
