@@ -7,7 +7,7 @@ with plain integers. A socket given here is a blocking `zmq.Socket`, never one o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import zmq
 from zmq.backend import Socket as _Backend
@@ -28,18 +28,10 @@ _CAREFUL: Final = 3  # so many messages of a burst are looked for before they ar
 FD_UNKNOWN: Final = -1
 
 
-class Routed(NamedTuple):
-    """A message from a ROUTER.
-
-    Attributes:
-        routing_id: of the connection that it came through.
-        frames: without the routing id; the fourth may be a view of libzmq's own memory, see receive_routed_many().
-        fd: of that connection as the socket's monitor names it; FD_UNKNOWN for inproc.
-    """
-
-    routing_id: bytes
-    frames: list[Any]
-    fd: int
+Routed = tuple[bytes, list[Any], int]
+"""A message from a ROUTER: the routing id of the connection that it came through, its frames, and that connection's fd as
+the socket's monitor names it, FD_UNKNOWN for inproc. The fourth frame may be a view of libzmq's own memory, see
+receive_routed_many(). No NamedTuple: each costs another call."""
 
 
 def is_readable(socket: zmq.Socket[bytes]) -> bool:
@@ -95,44 +87,37 @@ def _take(socket: zmq.Socket[bytes]) -> list[bytes]:
 
 def receive_routed(socket: zmq.Socket[bytes], known_readable: bool = False, lent: bytes | None = None) -> Routed | None:
     """One message of a ROUTER; None when nothing is there. See receive() and receive_routed_many()."""
-    if known_readable:
-        try:
-            return _take_routed(socket, lent)
-        except zmq.Again:
-            return None
-    if not zmq_poll([(socket, _POLLIN)], 0):
+    if not known_readable and not zmq_poll([(socket, _POLLIN)], 0):
         return None
-    return _take_routed(socket, lent)
+    return take_routed(socket, lent)
 
 
-def receive_routed_many(
-    socket: zmq.Socket[bytes], limit: int, known_readable: bool = False, lent: bytes | None = None
-) -> list[Routed]:
+def receive_routed_many(socket: zmq.Socket[bytes], limit: int, lent: bytes | None = None) -> list[Routed]:
     """Up to `limit` messages of a ROUTER, oldest first; see receive_many().
 
     Args:
         socket: a ROUTER.
         limit: how many at most.
-        known_readable: a poll has just said so; spares another one.
         lent: how the first frame of a message begins whose fourth frame, when it is large, is wanted as a memoryview of
             libzmq's memory; sent on whole, it is not copied at all.
     """
     messages: list[Routed] = []
-    for _ in range(min(limit, _CAREFUL)):
-        if not known_readable and not zmq_poll([(socket, _POLLIN)], 0):
-            return messages
-        known_readable = False
-        messages.append(_take_routed(socket, lent))
-    try:
-        for _ in range(limit - _CAREFUL):
-            messages.append(_take_routed(socket, lent))  # noqa: PERF401  as above
-    except zmq.Again:
-        pass
+    while len(messages) < limit:
+        if len(messages) < _CAREFUL and not zmq_poll([(socket, _POLLIN)], 0):
+            break
+        message = take_routed(socket, lent)
+        if message is None:
+            break
+        messages.append(message)
     return messages
 
 
-def _take_routed(socket: zmq.Socket[bytes], lent: bytes | None) -> Routed:
-    frame = _recv(socket, _NOBLOCK, False)
+def take_routed(socket: zmq.Socket[bytes], lent: bytes | None) -> Routed | None:
+    """One message of a ROUTER that should be there; to learn that it is not costs an exception."""
+    try:
+        frame = _recv(socket, _NOBLOCK, False)
+    except zmq.Again:
+        return None
     routing_id = frame.bytes
     try:
         fd = frame.get(_SRCFD)
@@ -150,7 +135,7 @@ def _take_routed(socket: zmq.Socket[bytes], lent: bytes | None) -> Routed:
             frames.append(frame.buffer)
         else:
             frames.append(frame.bytes)
-    return Routed(routing_id, frames, fd)
+    return routing_id, frames, fd
 
 
 def receive_from(socket: zmq.Socket[bytes], known_readable: bool = False) -> Routed | None:
@@ -186,7 +171,7 @@ def _take_from(socket: zmq.Socket[bytes]) -> Routed:
     while frame.more:
         frame = _recv(socket, _NOBLOCK, False)
         frames.append(frame.bytes)
-    return Routed(b"", frames, fd)
+    return b"", frames, fd
 
 
 def send(socket: zmq.Socket[bytes], frames: Sequence[bytes]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final, NoReturn, TypeVar
 
 import msgspec
@@ -30,6 +29,9 @@ class Form(msgspec.Struct, frozen=True, eq=False, repr_omit_defaults=True):
     decoders: _Decoders
     columns: msgspec.msgpack.Decoder[Columns] | msgspec.json.Decoder[Columns]
     anything: msgspec.msgpack.Decoder[object] | msgspec.json.Decoder[object]
+    openings: (
+        bytes  # each array and map begins with one of these; so may other bytes, so their number alone refuses nothing
+    )
 
 
 MSGPACK: Final = Form(
@@ -38,6 +40,7 @@ MSGPACK: Final = Form(
     {kind: msgspec.msgpack.Decoder(header) for kind, header in KINDS.items()},
     msgspec.msgpack.Decoder(Columns),
     msgspec.msgpack.Decoder(object),
+    bytes((*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF)),  # fixmap, fixarray, array and map 16, 32
 )
 JSON: Final = Form(
     "json",
@@ -45,6 +48,7 @@ JSON: Final = Form(
     {kind: msgspec.json.Decoder(header) for kind, header in KINDS.items()},
     msgspec.json.Decoder(Columns),
     msgspec.json.Decoder(object),
+    b"{[",
 )
 _KIND_OF: Final = {header: kind for kind, header in KINDS.items()}
 _FIRST_OF: Final = {header: MAGIC + kind for kind, header in KINDS.items()}
@@ -60,6 +64,8 @@ class Message(msgspec.Struct, gc=False):
         columns: empty when there are none; columns_of() decodes them.
         payload: the bodies in the header's codec; a large PUBLISH may come as a memoryview, which leaves without a copy.
         form: how the peer writes, and wants to be written to.
+        size: what credit counts: the bytes of columns and payload.
+        frames: as they came.
     """
 
     kind: bytes
@@ -68,11 +74,8 @@ class Message(msgspec.Struct, gc=False):
     columns: bytes
     payload: bytes
     form: Form
-
-    @property
-    def size(self) -> int:
-        """What credit counts: the bytes of columns and payload."""
-        return len(self.columns) + len(self.payload)
+    size: int
+    frames: Frames
 
 
 def pack(
@@ -98,7 +101,7 @@ def kind_of(header: type[Header]) -> bytes:
     return _KIND_OF[header]
 
 
-def parse(frames: Sequence[bytes]) -> Message:
+def parse(frames: Frames) -> Message:
     """The message in these frames (without routing id).
 
     Raises:
@@ -127,13 +130,15 @@ def parse(frames: Sequence[bytes]) -> Message:
     try:
         decoded = form.decoders[kind].decode(header)
         too_deep = (
-            len(header) > DEPTH_MAX and _openings(header, form) > DEPTH_MAX and _is_deep(form.anything.decode(header))
-        )
+            len(header) > DEPTH_MAX
+            and len(header) - len(header.translate(None, form.openings)) > DEPTH_MAX
+            and _is_deep(form.anything.decode(header))
+        )  # fmt: skip
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         raise BadHeader(f"header of kind {kind!r}: {error}") from error
     if too_deep:
         raise BadHeader(f"header of kind {kind!r} is nested deeper than {DEPTH_MAX}")
-    return Message(kind, key, decoded, columns, payload, form)
+    return Message(kind, key, decoded, columns, payload, form, len(columns) + len(payload), frames)
 
 
 def _kind_and_key(first: bytes) -> tuple[bytes, bytes]:
@@ -146,16 +151,6 @@ def _kind_and_key(first: bytes) -> tuple[bytes, bytes]:
     if len(key) != _KEY_BYTES.get(kind, 0):
         raise BadFrames(f"frame 1 of kind {kind!r} has {len(first)} bytes, {4 + _KEY_BYTES.get(kind, 0)} expected")
     return kind, key
-
-
-_MSGPACK_OPENINGS: Final = bytes((*range(0x80, 0xA0), 0xDC, 0xDD, 0xDE, 0xDF))  # fixmap, fixarray, array and map 16, 32
-
-
-def _openings(header: bytes, form: Form) -> int:
-    """At least as many arrays and maps as a header has; other bytes may look like one, so this alone refuses nothing."""
-    if form is JSON:
-        return header.count(b"{") + header.count(b"[")
-    return len(header) - len(header.translate(None, _MSGPACK_OPENINGS))
 
 
 def _is_deep(header: object) -> bool:

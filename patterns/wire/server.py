@@ -26,6 +26,7 @@ from patterns.wire.session import Credit, ProvenCredit, ServerEvent, ServerState
 
 Peer = tuple[Link, PeerId]
 Waiting = tuple[int, int, Frames, object]  # messages, bytes that credit counts, frames, and what the host knows of them
+_READY: Final = ServerState.READY
 _OWN_KINDS: Final = frozenset(kind_of(header) for header in (Ping, Pong, CreditHeader, Goodbye))
 _PEERS_REMEMBERED: Final = 4_096  # connections without a session whose unread answers we count; oldest forgotten first
 
@@ -69,7 +70,7 @@ class Session:
     @property
     def must_wait(self) -> bool:
         """Whether a batch that is posted now would wait."""
-        return bool(self.outbox) or not self.out.is_open or self.state is not ServerState.READY
+        return bool(self.outbox) or not self.out.is_open or self.state is not _READY
 
     def hold(self, waiting: Waiting, *, first: bool = False) -> None:
         """Put a batch at the end of the outbox, or in front of all others."""
@@ -150,11 +151,11 @@ class Sessions:
             self._to_stranger(peer, NoSessionHeader(self.epoch), message.form)
             return None
         session.heard_at = now
-        return self._own_business(session, message, now)
+        if message.kind in _OWN_KINDS:
+            return self._own_business(session, message, now)
+        return session, message
 
     def _own_business(self, session: Session, message: Message, now: int) -> tuple[Session, Message] | None:
-        if message.kind not in _OWN_KINDS:
-            return session, message
         header = message.header
         match header:
             case Ping():
@@ -182,7 +183,7 @@ class Sessions:
         answers, sent = session.probed
         session.probe = 0
         session.unread -= answers
-        session.out.proven = sent
+        session.out.prove(sent)
         if session.unread >= REPLIES_UNREAD_MAX:
             self._probe(session)
         self.flush(session)
@@ -286,13 +287,13 @@ class Sessions:
 
     def post(self, session: Session, messages: int, size: int, frames: Frames, known: object = None) -> None:
         """Send a counted batch as soon as the client's credit admits it, in order. `known`: for the host, while it waits."""
-        if session.must_wait:
+        out = session.out
+        if session.outbox or session.state is not _READY or not out.take(messages, size):
             session.hold((messages, size, frames, known))
             return
-        session.out.spend(messages, size)
         link, peer_id = session.peer
         self._effects.append(Send(link, peer_id, frames))
-        if session.out.wants_proof and not session.probe:
+        if out.sent >= out.asks_from and not session.probe:
             self._probe(session)
 
     def flush(self, session: Session) -> None:
@@ -302,7 +303,7 @@ class Sessions:
             messages, size, frames, _known = session.take_back()
             session.out.spend(messages, size)
             self._effects.append(Send(link, peer_id, frames))
-            if session.out.wants_proof and not session.probe:
+            if session.out.sent >= session.out.asks_from and not session.probe:
                 self._probe(session)
 
     def regrant(self, session: Session, messages_window: int, bytes_window: int) -> None:

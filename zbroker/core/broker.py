@@ -47,7 +47,7 @@ _REPLIES_UNDER_WAY_MAX: Final = 256  # of the largest size, in libzmq's memory b
 _DURABLE_ROLES: Final = frozenset((Role.PRODUCER, Role.CONSUMER))
 _SENDING_ROLES: Final = frozenset((Role.REQUESTER, Role.PUBLISHER, Role.PRODUCER))  # those that we give credit
 
-Handler = Callable[[Session, Message, Frames, int], None]
+Handler = Callable[[Session, Message, int], None]
 
 
 class Timed(Protocol):
@@ -137,15 +137,15 @@ class BrokerEngine:
         subscriber, publisher = frozenset((Role.SUBSCRIBER,)), frozenset((Role.PUBLISHER,))
         producer, consumer = frozenset((Role.PRODUCER,)), frozenset((Role.CONSUMER,))
         return {
-            b"Q": (requester, lambda session, message, frames, now: services.request(session, message, now)),
-            b"q": (replier, lambda session, message, frames, now: services.reply(session, message, now)),
-            b"p": (replier, lambda session, message, frames, now: services.partial(session, message, now)),
-            b"X": (requester, lambda session, message, frames, now: services.cancel(session, message, now)),
-            b"O": (replier, lambda session, message, frames, now: services.offer(session, message, now)),
-            b"W": (replier, lambda session, message, frames, now: services.withdraw(session, message, now)),
-            b"P": (publisher, lambda session, message, frames, now: topics.publish(session, message, frames)),
-            b"S": (subscriber, lambda session, message, frames, now: topics.subscribe(session, message)),
-            b"U": (subscriber, lambda session, message, frames, now: topics.unsubscribe(session, message)),
+            b"Q": (requester, services.request),
+            b"q": (replier, services.reply),
+            b"p": (replier, services.partial),
+            b"X": (requester, services.cancel),
+            b"O": (replier, services.offer),
+            b"W": (replier, services.withdraw),
+            b"P": (publisher, topics.publish),
+            b"S": (subscriber, topics.subscribe),
+            b"U": (subscriber, topics.unsubscribe),
             b"A": (producer, self._to_streams),
             b"J": (consumer, self._to_streams),
             b"K": (consumer, self._to_streams),
@@ -216,7 +216,7 @@ class BrokerEngine:
         try:
             if entry is None or session.role not in entry[0]:
                 raise WrongRole(f"kind {message.kind.decode()!r} is not for a {session.role}")
-            entry[1](session, message, frames, now)
+            entry[1](session, message, now)
         except CreditExceeded as error:
             self._sessions.end(session, error, now)
         except ZbrokerError as error:
@@ -407,11 +407,11 @@ class BrokerEngine:
 
     # -- handlers ------------------------------------------------------------------------------------------------
 
-    def _to_streams(self, session: Session, message: Message, frames: Frames, now: int) -> None:
+    def _to_streams(self, session: Session, message: Message, now: int) -> None:
         assert self._streams is not None  # without them no producer or consumer was admitted
         self._streams.receive(session, message, now)
 
-    def _credit(self, session: Session, message: Message, frames: Frames, now: int) -> None:
+    def _credit(self, session: Session, message: Message, now: int) -> None:
         """The totals are noted already; here it wakes what waited for them."""
         header = message.header
         assert isinstance(header, Credit)
@@ -420,15 +420,15 @@ class BrokerEngine:
         elif session.role in (Role.REPLIER, Role.REQUESTER):
             self._services.credit(session, now)
         elif session.role is Role.CONSUMER:
-            self._to_streams(session, message, frames, now)
+            self._to_streams(session, message, now)
 
-    def _error(self, session: Session, message: Message, frames: Frames, now: int) -> None:
+    def _error(self, session: Session, message: Message, now: int) -> None:
         if session.role is Role.REPLIER:
             self._services.error(session, message, now)
         else:
             self._sessions.counters["errors_received"] += 1
 
-    def _admin(self, session: Session, message: Message, frames: Frames, now: int) -> None:
+    def _admin(self, session: Session, message: Message, now: int) -> None:
         header = message.header
         assert isinstance(header, Admin)
         if header.verb != "status":

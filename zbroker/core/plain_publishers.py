@@ -157,7 +157,9 @@ class PlainPublishers:
         key = bytes((lane.channel,))
         frames = pack(header, columns=packed, payload=payload, key=key)
         self.counters["plain_published"] += count
-        self._topics.forward(Message(b"P", key, header, packed, payload, MSGPACK), frames, columns, list(distinct))
+        size = len(packed) + len(payload)
+        message = Message(b"P", key, header, packed, payload, MSGPACK, size, frames)
+        self._topics.forward(message, columns, list(distinct))
 
     def status(self) -> dict[str, int]:
         """Connections."""

@@ -28,12 +28,14 @@ def check_one_body(message: Message, used: Codec, count: int) -> None:
     if message.columns:
         found = columns_of(message, 1).sizes
         sizes = None if found is msgspec.UNSET else found
+    elif used is Codec.RAW:
+        return  # any bytes are one
     codec.check(used, message.payload, 1, sizes)
 
 
 def in_codec_of(session: Session, used: Codec, payload: bytes, translate: Translate) -> tuple[bytes, Codec]:
     """A payload as this client wants it, and the codec that it is in then."""
-    if not needed(used, session.codec):
+    if used is session.codec or not needed(used, session.codec):
         return payload, used
     return translate(payload, used, session.codec), session.codec
 
@@ -46,11 +48,15 @@ def overloaded(requester: Session, size: int) -> Overloaded:
 def for_requester(
     requester: Session, header: Reply | Partial, asked_id: int, message: Message, translate: Translate
 ) -> tuple[list[bytes], int]:
-    """The frames of a REPLY or PARTIAL in the requester's form, codec and numbering; and the size that credit counts."""
+    """The frames of a REPLY or PARTIAL in the requester's form, codec and numbering; and the size that credit counts.
+
+    Args:
+        header: of the message; written over.
+    """
     if header.count:
         payload, used = in_codec_of(requester, header.codec, message.payload, translate)
     else:
         payload, used = b"", header.codec
-    changed = msgspec.structs.replace(header, id=asked_id, codec=used)
-    columns = reform(message.columns, message.form, requester.form)
-    return pack(changed, columns=columns, payload=payload, form=requester.form), len(columns) + len(payload)
+    header.id, header.codec = asked_id, used
+    columns = reform(message.columns, message.form, requester.form) if message.columns else b""
+    return pack(header, columns=columns, payload=payload, form=requester.form), len(columns) + len(payload)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -62,6 +63,9 @@ class Requester:
 class Replier:
     """What a replier offers and works on.
 
+    Args:
+        changes: numbers for the changes of all repliers, rising.
+
     Attributes:
         held: what it works on and has more credit for, of which it hears when it has proven to read.
         owed: how many of those in `working` nobody waits for any more; it has still to answer them.
@@ -70,10 +74,11 @@ class Replier:
         changed: names its last change; entries of older ones in a Schedule are void.
     """
 
-    __slots__ = ("changed", "current", "held", "owed", "services", "session", "wanted", "working")
+    __slots__ = ("_changes", "changed", "current", "held", "owed", "services", "session", "wanted", "working")
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, changes: Iterator[int]) -> None:
         self.session = session
+        self._changes = changes
         self.services: dict[str, Service] = {}
         self.working: dict[int, Pending] = {}
         self.held: dict[int, Pending] = {}
@@ -92,12 +97,13 @@ class Replier:
         """How many requests more it may be given now."""
         return max(0, self.session.out.messages_left) if self.is_free else 0
 
-    def has_changed(self, change: int) -> None:
+    def has_changed(self) -> None:
         """Its credit is another now: services that have it look again when they are asked, so one of many costs nothing."""
-        self.changed = change
-        for service in self.current:
-            service.stale.add(self)
-        self.current.clear()
+        self.changed = next(self._changes)
+        if self.current:
+            for service in self.current:
+                service.stale.add(self)
+            self.current.clear()
 
     def next_wanted(self) -> Pending | None:
         """A request that waits for it, of its services by turns; None when none does."""
@@ -166,6 +172,9 @@ class Service:
 
     def readiest(self) -> Replier | None:
         """The replier with the most credit left; None when none has any."""
+        if len(self.repliers) == 1:  # nothing to choose from, so no account of who is readier is kept
+            (only,) = self.repliers
+            return only if only.is_free else None
         free = self.free
         for replier in self.stale:
             replier.current.add(self)

@@ -31,10 +31,6 @@ class Schedule(Generic[_T]):
         _, ticket, _, thing = self._heap[0]
         return ticket, thing
 
-    def next_order(self) -> int | None:
-        """The first entry's order; None when there is none."""
-        return self._heap[0][0] if self._heap else None
-
     def pop(self) -> tuple[int, _T]:
         """Take the first entry."""
         _, ticket, _, thing = heappop(self._heap)

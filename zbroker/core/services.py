@@ -7,6 +7,8 @@ credit for.
 from __future__ import annotations
 
 from collections import Counter
+from heapq import heapify, heappop, heappush
+from itertools import count
 from typing import Final
 
 import msgspec
@@ -39,7 +41,6 @@ from zbroker.core.flow import Flow
 from zbroker.core.parts import Parts
 from zbroker.core.replies import OUTBOX_BYTES_MAX, check_one_body, for_requester, in_codec_of, overloaded
 from zbroker.core.requests import Pending, Replier, Requester, Service
-from zbroker.core.schedule import Schedule
 from zbroker.core.translate import Translate, translate
 
 _RETRY_MS: Final = 1_000
@@ -60,10 +61,11 @@ class Services:
         self._services: dict[str, Service] = {}
         self._requesters: dict[Session, Requester] = {}
         self._repliers: dict[Session, Replier] = {}
-        self._due: Schedule[Pending] = Schedule()
+        self._due: list[tuple[int, int, Pending]] = []  # a heap; entries of what has had its outcome are void
+        self._ages = count()  # unique, so that requests themselves are never compared
         self._live = 0
         self._last_id = 0
-        self._changes = 0
+        self._changes = count(1)
         self.is_draining = False
         self.counters: Counter[str] = Counter()
         self._parts = Parts(sessions, self._requesters, self._repliers, self.counters, self._stop, translate)
@@ -81,7 +83,7 @@ class Services:
             return
         replier = self._repliers.get(session)
         if replier is None:
-            replier = self._repliers[session] = Replier(session)
+            replier = self._repliers[session] = Replier(session, self._changes)
         self._service(header.service).join(replier)
         self._sessions.answer(session, Offered(header.id))
         self._freed(replier, now)
@@ -113,13 +115,9 @@ class Services:
 
     def _freed(self, replier: Replier, now: int) -> None:
         """Give a replier what waits, and note how ready it is after that."""
-        while replier.is_free and (pending := replier.next_wanted()) is not None:
+        while replier.wanted and replier.is_free and (pending := replier.next_wanted()) is not None:
             self._hand_over(pending, replier, now)
-        self._changed(replier)
-
-    def _changed(self, replier: Replier) -> None:
-        self._changes += 1
-        replier.has_changed(self._changes)
+        replier.has_changed()
 
     # -- requests ------------------------------------------------------------------------------------------------
 
@@ -128,11 +126,10 @@ class Services:
         header = message.header
         assert isinstance(header, Request)
         size = message.size
-        if not session.into.is_open:
+        if not session.into.take(1, size):
             raise CreditExceeded(
                 f"request {header.id} beyond the credit of {session.into.messages_max} messages and {session.into.bytes_max} bytes"
             )
-        session.into.spend(1, size)
         requester = self._requesters.get(session)
         if requester is None:
             requester = self._requesters[session] = Requester(session)
@@ -156,9 +153,10 @@ class Services:
         if deadline <= now:
             self._silent(pending)
             return
-        self._due.push(deadline, 0, pending)
+        heappush(self._due, (deadline, next(self._ages), pending))
         if len(self._due) > 1_024 + 4 * self._live:  # what has had its outcome long before its deadline
-            self._due.keep(lambda _, due: due.requester is not None)
+            self._due = [entry for entry in self._due if entry[2].requester is not None]
+            heapify(self._due)
         self._place(pending, service, now)
 
     def _admit(self, message: Message, header: Request) -> Service:
@@ -184,7 +182,7 @@ class Services:
         replier = service.readiest() if not service.waiting else None
         if replier is not None:
             self._hand_over(pending, replier, now)
-            self._changed(replier)
+            replier.has_changed()
             return
         service.wait(pending)
         if not service.repliers:
@@ -194,7 +192,7 @@ class Services:
         """The clock of NO_REPLIER runs while a service has no replier at all."""
         pending.waits_until = now + pending.header.wait_ms * _US
         if pending.waits_until < pending.deadline:
-            self._due.push(pending.waits_until, 0, pending)
+            heappush(self._due, (pending.waits_until, next(self._ages), pending))
 
     def _hand_over(self, pending: Pending, replier: Replier, now: int) -> None:
         """Write a request to a replier that has credit for it, under our own id."""
@@ -218,7 +216,7 @@ class Services:
         )
         if pending.flow is not None:
             header.credit_messages, header.credit_bytes = self._parts.begin(pending, pending.flow)
-        columns = reform(pending.columns, pending.form, session.form)
+        columns = reform(pending.columns, pending.form, session.form) if pending.columns else b""
         frames = pack(header, columns=columns, payload=payload, form=session.form)
         pending.replier = replier
         pending.given_bytes = size = len(columns) + len(payload)
@@ -281,7 +279,8 @@ class Services:
             return
         requester = pending.requester.session
         try:
-            _check_parts(pending, header)
+            if header.parts or pending.flow is not None:
+                _check_parts(pending, header)
             if header.count or message.payload or pending.flow is None:  # else the parts were all of it
                 check_one_body(message, header.codec, header.count)
             frames, size = for_requester(requester, header, pending.header.id, message, self._translate)
@@ -411,14 +410,14 @@ class Services:
     def next_timeout(self) -> int | None:
         """When a deadline or a wait for a first replier ends."""
         due = self._due
-        while due and due.first()[1].requester is None:
-            due.pop()  # has had its outcome
-        return due.next_order()
+        while due and due[0][2].requester is None:
+            heappop(due)
+        return due[0][0] if due else None
 
     def handle_timeout(self, now: int) -> None:
         """Forget requests whose time is over, refuse those that waited in vain."""
         while (due := self.next_timeout()) is not None and due <= now:
-            pending = self._due.pop()[1]
+            pending = heappop(self._due)[2]
             if now >= pending.deadline:
                 self.counters["timed_out"] += 1
                 self._tell_replier(pending)

@@ -57,15 +57,12 @@ PATTERN_BYTES_ALL_MAX: Final = 256 * MIB  # a quarter of memory_bytes
 class _Batch:
     """A batch on its way out, in as many writings as its subscribers need; each is made once."""
 
-    __slots__ = ("columns", "frames", "header", "matched", "message", "topics", "translate", "views", "written")
+    __slots__ = ("columns", "header", "matched", "message", "topics", "translate", "views", "written")
 
-    def __init__(
-        self, message: Message, frames: Frames, columns: Columns, topics: list[str], translate: Translate
-    ) -> None:
+    def __init__(self, message: Message, columns: Columns, topics: list[str], translate: Translate) -> None:
         assert isinstance(message.header, Publish)
         self.header = message.header
         self.message = message
-        self.frames = frames
         self.columns = columns
         self.topics = topics
         self.translate = translate
@@ -79,7 +76,7 @@ class _Batch:
         wanted = session.codec if needed(used, session.codec) else used
         form = session.form
         if wanted is used and form is self.message.form:
-            return self.frames
+            return self.message.frames
         frames = self.written.get((form.name, wanted))
         if frames is None:
             frames = self.written[(form.name, wanted)] = self._write(form, wanted, counters)
@@ -198,7 +195,7 @@ class Topics:
 
     # -- subscribers ---------------------------------------------------------------------------------------------
 
-    def subscribe(self, session: Session, message: Message) -> None:
+    def subscribe(self, session: Session, message: Message, now: int) -> None:
         """SUBSCRIBE: a pattern under the subscriber's own id."""
         header = message.header
         assert isinstance(header, Subscribe)
@@ -236,7 +233,7 @@ class Topics:
                 " fewer patterns with wildcards"
             )
 
-    def unsubscribe(self, session: Session, message: Message) -> None:
+    def unsubscribe(self, session: Session, message: Message, now: int) -> None:
         """UNSUBSCRIBE: an unknown id changes nothing."""
         header = message.header
         assert isinstance(header, Unsubscribe)
@@ -259,7 +256,7 @@ class Topics:
 
     # -- publishers ----------------------------------------------------------------------------------------------
 
-    def publish(self, session: Session, message: Message, frames: Frames) -> None:
+    def publish(self, session: Session, message: Message, now: int) -> None:
         """PUBLISH: check at the door, then to everybody with a matching pattern."""
         header = message.header
         assert isinstance(header, Publish)
@@ -281,7 +278,7 @@ class Topics:
         topics = self._topics_of(header, columns, channel)
         self._note_sequence(header, channel)
         self.counters["published"] += header.count
-        self._fan_out(_Batch(message, frames, columns, topics, self._translate))
+        self._fan_out(_Batch(message, columns, topics, self._translate))
 
     def _topics_of(self, header: Publish, columns: Columns, channel: int) -> list[str]:
         """The batch's distinct topics, all valid and of its channel."""
@@ -324,9 +321,9 @@ class Topics:
                 subscriber.owes_account = True
                 self._in_debt.add(subscriber)
 
-    def forward(self, message: Message, frames: Frames, columns: Columns, topics: list[str]) -> None:
+    def forward(self, message: Message, columns: Columns, topics: list[str]) -> None:
         """A batch that was checked elsewhere, to everybody with a matching pattern."""
-        self._fan_out(_Batch(message, frames, columns, topics, self._translate))
+        self._fan_out(_Batch(message, columns, topics, self._translate))
 
     def _fan_out(self, batch: _Batch) -> None:
         if self._plain:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 import signal
 import socket as sockets_of_the_os
 import time
@@ -24,9 +25,8 @@ from patterns.io import turn
 from patterns.io.guard import Guard
 from patterns.io.guard_account import wire_allowance
 from patterns.io.journal import DistantJournal, Journal
-from patterns.io.turn import Routed
 from patterns.wire.engine import Close
-from patterns.wire.frames import PUBLISH_PREFIX
+from patterns.wire.frames import PUBLISH_PREFIX, Frames
 from patterns.wire.limits import BATCH_BYTES_MAX, COLUMNS_BYTES_MAX, HEADER_BYTES_MAX
 from zbroker.core.broker import BrokerEngine
 from zbroker.core.effects import PLAIN_SUBSCRIBERS, Effect, Offer
@@ -95,18 +95,21 @@ class Loop:
         self._bell_in, self._bell_out = sockets_of_the_os.socketpair()
         self._bell_in.setblocking(False)
         self._bell_out.setblocking(False)
-        self._polled: list[tuple[Any, int]] = [(router, _POLLIN), (self._bell_in.fileno(), _POLLIN)]
+        self._plain = plain
+        self._sockets = [(socket, _POLLIN) for socket in (router, *plain.sockets)]
+        self._sockets_by_fd = {int(socket.getsockopt(zmq.FD)): socket for socket, _ in self._sockets}
+        self._poll = select.poll()
+        for fd in (*self._sockets_by_fd, self._bell_in.fileno()):
+            self._poll.register(fd, _POLLIN)
         self._guard_fd = guard.fileno()
         if self._guard_fd >= 0:
-            self._polled.append((self._guard_fd, _POLLIN))
+            self._poll.register(self._guard_fd, _POLLIN)
         self._reads = reads
         self._reads_fd = -1 if reads is None else reads.fileno()
         if self._reads_fd >= 0:
-            self._polled.append((self._reads_fd, _POLLIN))
+            self._poll.register(self._reads_fd, _POLLIN)
         self._distant = journal if isinstance(journal, DistantJournal) else None
-        self._distant_entry = _NOWHERE  # of _polled
-        self._plain = plain
-        self._polled.extend((socket, _POLLIN) for socket in plain.sockets)
+        self._distant_entry = _NOWHERE  # of _poll
         self._peers: dict[int, bytes] = {}  # by fd, the routing id that was heard there last
         self._suspects: deque[tuple[int, bytes]] = deque()  # when to send a proof, in order of time per kind of proof
         send = partial(turn.send_routed, router)
@@ -157,7 +160,9 @@ class Loop:
 
     def _see_off(self, until: int) -> None:
         """Let peers go first, as they do when they hear GOODBYE: what a client has not read when its connection ends is lost."""
-        polled = [entry for entry in self._polled if entry[0] in (self._router, self._guard_fd)]
+        polled: list[tuple[Any, int]] = [(self._router, _POLLIN)]
+        if self._guard_fd >= 0:
+            polled.append((self._guard_fd, _POLLIN))
         while self._peers and (now := now_us()) < until:
             zmq_poll(polled, max(1, (until - now) // 1_000))
             self._receive(now)
@@ -179,12 +184,18 @@ class Loop:
         """Wait for something to do, and do all of it once.
 
         What is due was asked before the poll. A timer that this turn's messages set is seen by the next turn.
+
+        The descriptors of ZeroMQ's sockets wake once for all that has come, so what the last turn has left there is asked for
+        first; to sleep in zmq_poll would be asking twice before and once after (DECISIONS.md, "What a turn costs").
         """
         due = self._next_due()
         if self._distant is not None:
             self._poll_journal(self._distant)
-        ready = zmq_poll(self._polled, self._patience_ms(due, now_us()))
+        left: list[tuple[Any, int]] = zmq_poll(self._sockets, 0)
+        ready = self._poll.poll(0 if left else self._patience_ms(due, now_us()))
         now = now_us()
+        for socket, _ in left:
+            self._take_from(socket, now)
         if ready:
             self._take_in(ready, now)
         if due is not None and due <= now:
@@ -212,10 +223,10 @@ class Loop:
         """Its descriptor is another one after a restart; room to send is asked for only while something waits."""
         entry = (journal.fileno(), _POLLBOTH if journal.is_blocked else _POLLIN)
         if entry != self._distant_entry:
-            if self._distant_entry in self._polled:
-                self._polled.remove(self._distant_entry)
+            if self._distant_entry[0] >= 0:
+                self._poll.unregister(self._distant_entry[0])
             if entry[0] >= 0:
-                self._polled.append(entry)
+                self._poll.register(*entry)
             self._distant_entry = entry
 
     def _next_due(self) -> int | None:
@@ -233,46 +244,63 @@ class Loop:
             return _IDLE_MS
         return max(0, (due - now + 999) // 1_000)
 
-    def _take_in(self, ready: list[tuple[Any, int]], now: int) -> None:
-        for source, _ in ready:
-            if source is self._router:
+    def _take_from(self, socket: zmq.Socket[bytes], now: int) -> None:
+        """More has come than the last turn took: as much as a turn may take."""
+        if socket is self._router:
+            if self._receive_one(now):
                 self._receive(now)
-            elif source == self._guard_fd:
+        else:
+            self._plain.receive(socket, self._engine, now)
+
+    def _take_in(self, ready: list[tuple[int, int]], now: int) -> None:
+        for fd, _ in ready:
+            socket = self._sockets_by_fd.get(fd)
+            if socket is self._router:
+                self._receive_one(now)  # and if it is not the only one, the next turn takes the others
+                if self._carrier.has_appended and self._distant is not None:
+                    self._carrier.commit(now)  # the sidecar begins while we see to the rest of the turn
+            elif socket is not None:
+                self._plain.receive(socket, self._engine, now)
+            elif fd == self._guard_fd:
                 self._hear_of_connections(now)
-            elif source == self._distant_entry[0]:
+            elif fd == self._distant_entry[0]:
                 assert self._distant is not None
                 self._carrier.hear(self._distant, now)
-            elif source in self._plain.sockets:
-                self._plain.receive(source, self._engine, now)
-            elif source != self._reads_fd:  # its answers are the carrier's, after the commit
+            elif fd != self._reads_fd:  # its answers are the carrier's, after the commit
                 self._bell_in.recv(64)
 
-    def _receive(self, now: int) -> int:
-        """Hand what is there to the engine; returns how many messages.
+    def _receive_one(self, now: int) -> bool:
+        """Hand one message to the engine, if there is one.
 
-        What the first one leads to leaves before anybody looks for a second: who asks one thing at a time waits for it.
+        What it leads to leaves before anything is booked, and before anybody looks for a second one: who asks one thing at
+        a time waits for it.
         """
-        first = turn.receive_routed(self._router, True, PUBLISH_PREFIX)
-        if first is None:
-            return 0
-        self._hand_in(first, now)
-        self._carrier.do(self._engine.effects(), now)
-        rest = turn.receive_routed_many(self._router, MESSAGES_PER_TURN - 1, lent=PUBLISH_PREFIX)
-        if not rest and self._distant is not None:
-            self._carrier.commit(now)  # the sidecar begins while we see to the rest of the turn
-        for message in rest:
-            self._hand_in(message, now)
-        return 1 + len(rest)
-
-    def _hand_in(self, message: Routed, now: int) -> None:
+        message = turn.take_routed(self._router, PUBLISH_PREFIX)
+        if message is None:
+            return False
         peer, frames, fd = message
-        if fd >= 0:
-            self._guard.delivered(fd, sum(map(len, frames)), len(frames))
-            if self._peers.get(fd) != peer:
-                self._note_peer(fd, peer, now)
         self._engine.receive(_LINK, peer, frames, now)
         if fd >= 0 and frames and frames[0] == _HELLO:
             self._allow(fd, peer)
+        self._carrier.do(self._engine.effects(), now)
+        if fd >= 0:
+            self._book(peer, frames, fd, now)
+        return True
+
+    def _receive(self, now: int) -> None:
+        """Hand what is there to the engine, up to a turn's worth."""
+        for peer, frames, fd in turn.receive_routed_many(self._router, MESSAGES_PER_TURN - 1, lent=PUBLISH_PREFIX):
+            self._engine.receive(_LINK, peer, frames, now)
+            if fd >= 0:
+                if frames and frames[0] == _HELLO:
+                    self._allow(fd, peer)
+                self._book(peer, frames, fd, now)
+
+    def _book(self, peer: bytes, frames: Frames, fd: int, now: int) -> None:
+        """A message that was handed in: for the guard, and for who notices that a connection has another owner."""
+        self._guard.delivered(fd, sum(map(len, frames)), len(frames))
+        if self._peers.get(fd) != peer:
+            self._note_peer(fd, peer, now)
 
     def _allow(self, fd: int, peer: bytes) -> None:
         """Before READY leaves: what this connection may have under way from now on."""
@@ -282,7 +310,7 @@ class Loop:
     def _drain_sockets(self) -> int:
         """After a stall: take in what peers sent meanwhile, as fast as libzmq has it; returns the time then."""
         for _ in range(_DRAIN_ROUNDS_MAX):
-            if not zmq_poll(self._polled[:1], _DRAIN_QUIET_MS):
+            if not zmq_poll(self._sockets[:1], _DRAIN_QUIET_MS):
                 break
             self._receive(now_us())
             self._carrier.carry_out(now_us())

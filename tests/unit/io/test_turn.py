@@ -83,7 +83,7 @@ def test_a_burst_is_taken_in_order_up_to_the_limit(router, dealer, count):
     taken = turn.receive_routed_many(router, 40) + turn.receive_routed_many(router, 40)
     assert [frames for _, frames, _ in taken] == [[b"%d" % number] for number in range(count)]
     for number in range(count):
-        turn.send_routed(router, taken[0].routing_id, [b"%d" % number])
+        turn.send_routed(router, taken[0][0], [b"%d" % number])
     assert turn.receive_many(dealer, 2) == [[b"%d" % number] for number in range(min(count, 2))]
 
 
