@@ -30,8 +30,11 @@ check: .venv/installed-test     ## format, lint, types, import arrows, fast test
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q -rs tests/architecture tests/unit tests/property
 
+# Two halves at once, for most of their time is waiting; each half has ports and folders of its own.
 test: check .venv/node/installed         ## every kind of test, the slow kinds sampled
-	$(BIN)/python -m pytest -q -rs tests --ignore=tests/architecture --ignore=tests/unit --ignore=tests/property
+	@$(BIN)/python -m pytest -q -rs tests/sockets >.venv/tests-of-sockets 2>&1 & half=$$!; \
+	$(BIN)/python -m pytest -q -rs tests $(foreach done,architecture unit property sockets,--ignore=tests/$(done)); rest=$$?; \
+	wait $$half; half=$$?; cat .venv/tests-of-sockets; exit $$((half | rest))
 
 test-long: check .venv/node/installed    ## every kind of test, whole; each decoder is fuzzed for ZBROKER_FUZZ_S seconds, 60 by default
 	-$(BIN)/pip install --quiet --disable-pip-version-check -e '.[fuzz]'   # no wheel for this Python: those tests are skipped, and say so
