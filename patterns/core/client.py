@@ -80,7 +80,7 @@ class ClientSession:
         link: the socket it has now.
         ready: the last READY.
         out: the credit that B gave us; into: the credit that we gave B.
-        used: whether a session was ever READY, so that the next HELLO resumes.
+        is_ready: READY, and not leaving.
     """
 
     def __init__(
@@ -106,15 +106,11 @@ class ClientSession:
         self.into = Credit()
         self.outbox: deque[tuple[int, int, Frames]] = deque()
         self.outbox_bytes = 0
-        self.leaving = False
+        self.leaving = self.is_ready = False
         self.heard_at = 0
         self._sent_at = 0
         self._due: int | None = None  # the one timer: retry, hello, handshake or heartbeat, as the state says
         self._hello_sent = False
-
-    @property
-    def is_ready(self) -> bool:
-        return self.state is ClientState.READY and not self.leaving
 
     # -- the life of the connection ------------------------------------------------------------------------------
 
@@ -176,7 +172,7 @@ class ClientSession:
     def leave(self, now: int) -> None:
         """Say GOODBYE and close when it is answered; at once if there is nobody to say it to."""
         if self.is_ready and not self.leaving:
-            self.leaving = True
+            self.leaving, self.is_ready = True, False
             self.send(Goodbye(), now)
             self._due = now + HEARTBEAT_MS * _MS
         elif not self.leaving:
@@ -184,6 +180,7 @@ class ClientSession:
 
     def _step(self, event: ClientEvent, *, ours: bool = True) -> None:
         self.state = client_next(self.state, event, ours=ours)
+        self.is_ready = self.state is ClientState.READY and not self.leaving
 
     # -- sending -------------------------------------------------------------------------------------------------
 
@@ -194,12 +191,10 @@ class ClientSession:
 
     def post(self, messages: int, size: int, frames: Frames, now: int) -> None:
         """Send a counted batch as soon as credit admits it, in order."""
-        out = self.out
-        if self.outbox or not out.is_open or not self.is_ready:
+        if self.outbox or not self.is_ready or not self.out.take(messages, size):
             self.outbox.append((messages, size, frames))
             self.outbox_bytes += size
             return
-        out.spend(messages, size)
         self._effects.append(Send(self.link, b"", frames))
         self._sent_at = now
 
@@ -300,7 +295,11 @@ class ClientEngine:
             return
         session.heard_at = now
         try:
-            self._receive(session, parse(frames), now)
+            message = parse(frames)
+            if message.kind in _SESSION_KINDS:
+                self._receive(session, message, now)
+            else:
+                self.on_message(session, message, now)
         except UnknownCommand as error:
             self.counters["unknown_command"] += 1
             session.send(error_header(error, "command"), now)
@@ -308,9 +307,6 @@ class ClientEngine:
             self.counters["malformed"] += 1
 
     def _receive(self, session: ClientSession, message: Message, now: int) -> None:
-        if message.kind not in _SESSION_KINDS:
-            self.on_message(session, message, now)
-            return
         match message.header:
             case Ready(cluster=cluster) if cluster and not self.brokered:
                 self._refused(session, _met_a_broker(session.address), now)
@@ -413,7 +409,10 @@ class ClientEngine:
 
     @property
     def closed(self) -> bool:
-        return all(session.state is ClientState.CLOSED for session in self.sessions)
+        for session in self.sessions:  # noqa: SIM110  as below
+            if session.state is not ClientState.CLOSED:
+                return False
+        return True
 
     @property
     def is_ready(self) -> bool:

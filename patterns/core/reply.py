@@ -197,21 +197,21 @@ class ReplierEngine(ClientEngine):
     def reply(self, token: int, codec: Codec, payload: bytes, columns: bytes, now: int) -> None:
         """Answer; nothing happens if nobody waits any more."""
         parts = _sent(self._parts, token) if self._parts else 0
-        self._send(
-            token, lambda number: Reply(id=number, codec=codec, parts=parts), now, columns=columns, payload=payload
-        )
+        self._answer(token, Reply(id=0, codec=codec, parts=parts), now, columns, payload)
 
     def end(self, token: int, now: int) -> None:
         """The reply was in the parts."""
         parts = _sent(self._parts, token) if self._parts else 0
-        self._send(token, lambda number: Reply(id=number, count=0, parts=parts), now)
+        self._answer(token, Reply(id=0, count=0, parts=parts), now)
 
     def fail(self, token: int, error: ZbrokerError, now: int) -> None:
         """Answer with an error."""
         self._parts.pop(token, None)
-        self._send(token, lambda number: error_header(error, "request", number), now)
+        self._answer(token, error_header(error, "request"), now)
 
-    def _send(self, token: int, header: object, now: int, *, columns: bytes = b"", payload: bytes = b"") -> None:
+    def _answer(
+        self, token: int, header: Reply | ErrorHeader, now: int, columns: bytes = b"", payload: bytes = b""
+    ) -> None:
         number = self._open.pop(token, None)
         if number is not None:
             self._numbers.pop(number, None)
@@ -219,8 +219,8 @@ class ReplierEngine(ClientEngine):
         if number is None or not session.is_ready:
             self.counters["late_replies"] += 1
             return
-        assert callable(header)
-        session.send(header(number), now, columns=columns, payload=payload)
+        header.id = number
+        session.send(header, now, columns=columns, payload=payload)
 
 
 def _sent(streams: dict[int, Credit], token: int) -> int:

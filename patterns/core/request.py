@@ -78,11 +78,13 @@ class _Pending(msgspec.Struct, gc=False):
         asked: where it was dispatched to.
         refused_by: who does not offer the service.
         parts: of a streamed reply: the credit that we gave, and what came; None: one reply is wanted.
+        size: what credit counts.
     """
 
     header: Request
     columns: bytes
     payload: bytes
+    size: int
     deadline: int
     wait_until: int
     asked: ClientSession | None = None
@@ -93,11 +95,6 @@ class _Pending(msgspec.Struct, gc=False):
     def has_begun(self) -> bool:
         """Whether a part has come: then nobody else may be asked, for he would begin anew."""
         return self.parts is not None and self.parts.messages_used > 0
-
-    @property
-    def size(self) -> int:
-        """What credit counts."""
-        return len(self.columns) + len(self.payload)
 
 
 class RequesterEngine(ClientEngine):
@@ -147,7 +144,12 @@ class RequesterEngine(ClientEngine):
         )  # fmt: skip
         deadline = now + timeout_us
         pending = _Pending(
-            header, columns, payload, deadline, now + min(wait_ms * _MS, timeout_us * _WAIT_TENTHS // 10)
+            header,
+            columns,
+            payload,
+            len(columns) + len(payload),
+            deadline,
+            now + min(wait_ms * _MS, timeout_us * _WAIT_TENTHS // 10),
         )
         if parts is not None:
             header.credit_messages, header.credit_bytes = parts
@@ -232,7 +234,10 @@ class RequesterEngine(ClientEngine):
             case Reply() | Partial() as header:
                 into = session.into
                 into.spend(1, message.size)
-                if into.messages_left < _LEFT_MIN or into.bytes_max - into.bytes_used < _LEFT_BYTES_MIN:
+                if (
+                    into.messages_max - into.messages_used < _LEFT_MIN
+                    or into.bytes_max - into.bytes_used < _LEFT_BYTES_MIN
+                ):
                     session.grant(into.messages_used + _REPLIES_WINDOW, into.bytes_used + _REPLY_BYTES_WINDOW, now)
                 if isinstance(header, Reply):
                     self._replied(session, header, message, now)

@@ -213,12 +213,13 @@ class Driver:
                 try:
                     if not keeper:
                         self.entries += 1
+                    now = clock()
                     if fresh:
                         self.turn()
                     else:
-                        self._links.push(clock())
+                        self._links.push(now)
                     self._wake_if_swallowed()
-                    return self._wait(done, deadline, keeper)
+                    return self._wait(done, deadline, keeper, now)
                 finally:
                     if self._leader is None:
                         self._hand_over(keeper)
@@ -226,12 +227,13 @@ class Driver:
             if raised:
                 shield.lower(raised)
 
-    def _wait(self, done: Callable[[], bool], deadline: int | None, keeper: bool) -> bool:
+    def _wait(self, done: Callable[[], bool], deadline: int | None, keeper: bool, began: int) -> bool:
         """The loop of wait(), under the lock."""
-        began = clock()
+        now = began
         has_looked = False  # a limit of 0 means: what is there already, so the sockets are asked once
         while not done():
-            now = clock()
+            if has_looked:
+                now = clock()
             if not self._has_complained and now - began > _PATIENCE_US:
                 self._complain()
             if deadline is not None and now >= deadline and (has_looked or self._leader is not None):

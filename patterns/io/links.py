@@ -154,7 +154,12 @@ class Links:
             named: the descriptors that a poll has named; None: look at everything.
         """
         now = clock()
-        received = self._receive(named, now)
+        plug = self._plugs_by_fd.get(named[0][0]) if named is not None and len(named) == 1 else None
+        if plug is not None:
+            received = self._receive_from(plug, True, now)
+        else:
+            self._drain_monitors(now)
+            received = sum([self._receive_from(plug, False, now) for plug in list(self._plugs.values())])
         if named is None:
             self.due = self._engine.next_timeout()
         due = self.due  # asked before the sleep; a timer set since is seen before the next one
@@ -175,23 +180,13 @@ class Links:
         if events:
             self._on_events(events)
 
-    def _receive(self, named: list[tuple[int, int]] | None, now: int) -> int:
-        """Hand what is there to the engine; at the sockets that are named, or at all, monitors first."""
-        plugs_by_fd = self._plugs_by_fd
-        if named is not None and len(named) == 1:
-            plug = plugs_by_fd.get(named[0][0])
-            if plug is not None:
-                return self._receive_from(plug, True, now)
-        self._drain_monitors(now)
-        return sum([self._receive_from(plug, False, now) for plug in list(self._plugs.values())])
-
     def _receive_from(self, plug: Plug, readable: bool, now: int) -> int:
-        """Until the engine has news for a caller: that one comes back for the rest. Returns how many messages."""
+        """Hand what is there to the engine until that has news for a caller, who comes back for the rest. Returns how many messages."""
         if plug.watch is not None:
             return self._receive_watched(plug, plug.watch, readable, now)
         engine, socket = self._engine, plug.socket
         for taken in range(_TURN_MESSAGES):
-            frames = turn.receive(socket, readable)
+            frames = turn.take(socket) if readable else turn.receive(socket)
             if frames is None:
                 return taken
             readable = False
@@ -260,10 +255,9 @@ class Links:
 
     def _carry_out(self, effects: list[Effect]) -> None:
         for effect in effects:
-            if type(effect) is Send:
-                self._send(effect)
-                continue
             match effect:
+                case Send():
+                    self._send(effect)
                 case Open():
                     self._open(effect)
                 case Listen(link=link, prefix=prefix, on=on):

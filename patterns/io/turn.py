@@ -46,14 +46,9 @@ def receive(socket: zmq.Socket[bytes], known_readable: bool = False) -> list[byt
         socket: any but a ROUTER.
         known_readable: its descriptor has just said so; spares a poll, and costs an exception when it meant something else.
     """
-    if known_readable:
-        try:
-            return _take(socket)
-        except zmq.Again:
-            return None
-    if not zmq_poll([(socket, _POLLIN)], 0):
+    if not known_readable and not zmq_poll([(socket, _POLLIN)], 0):
         return None
-    return _take(socket)
+    return take(socket)
 
 
 def receive_many(socket: zmq.Socket[bytes], limit: int) -> list[list[bytes]]:
@@ -63,21 +58,22 @@ def receive_many(socket: zmq.Socket[bytes], limit: int) -> list[list[bytes]]:
     burst, and one exception at its end costs less than a poll before each.
     """
     messages: list[list[bytes]] = []
-    for _ in range(min(limit, _CAREFUL)):
-        if not zmq_poll([(socket, _POLLIN)], 0):
-            return messages
-        messages.append(_take(socket))
-    try:
-        for _ in range(limit - _CAREFUL):
-            messages.append(_take(socket))  # noqa: PERF401  a comprehension would lose what was taken before Again
-    except zmq.Again:
-        pass
+    while len(messages) < limit:
+        if len(messages) < _CAREFUL and not zmq_poll([(socket, _POLLIN)], 0):
+            break
+        message = take(socket)
+        if message is None:
+            break
+        messages.append(message)
     return messages
 
 
-def _take(socket: zmq.Socket[bytes]) -> list[bytes]:
-    """One message that is there, or zmq.Again. The frames of a message arrive together, so only the first can fail."""
-    frame = _recv(socket, _NOBLOCK, False)
+def take(socket: zmq.Socket[bytes]) -> list[bytes] | None:
+    """One message that should be there; to learn that it is not costs an exception. Frames arrive together: only the first can fail."""
+    try:
+        frame = _recv(socket, _NOBLOCK, False)
+    except zmq.Again:
+        return None
     frames = [frame.bytes]
     while frame.more:
         frame = _recv(socket, _NOBLOCK, False)
@@ -113,7 +109,7 @@ def receive_routed_many(socket: zmq.Socket[bytes], limit: int, lent: bytes | Non
 
 
 def take_routed(socket: zmq.Socket[bytes], lent: bytes | None) -> Routed | None:
-    """One message of a ROUTER that should be there; to learn that it is not costs an exception."""
+    """One message of a ROUTER that should be there; see take() and receive_routed_many()."""
     try:
         frame = _recv(socket, _NOBLOCK, False)
     except zmq.Again:

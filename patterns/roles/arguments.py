@@ -42,6 +42,8 @@ def check_timeout(timeout_s: float | None) -> None:
 
 def check_wait(timeout_s: float, wait_s: float) -> None:
     """The times of a request. Raises BadArgument."""
+    if type(timeout_s) is type(wait_s) is float and timeout_s > 0 and wait_s >= 0:
+        return
     if not _is_number(timeout_s) or not timeout_s > 0:
         raise no_time("timeout_s", timeout_s)
     if not _is_number(wait_s) or not wait_s >= 0:

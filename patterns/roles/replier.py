@@ -402,6 +402,8 @@ class ReplierRole(Role[D]):
         # what is encoded already can only go as it is, and is labelled so
         codec = self._codec if isinstance(body, msgspec.Raw) else self._engine.codec_to(token)
         payload = encode_only(codec, body)
+        if headers is None:
+            return codec, payload, b""
         check_headers(headers)
         return codec, payload, pack_columns(Columns(headers=[headers]), MSGPACK) if headers else b""
 

@@ -133,6 +133,8 @@ class RequesterRole(Role[D]):
         payload = encode_only(self._codec, body)
         if len(payload) > self._engine.sessions[0].limits.batch_bytes_max:
             raise too_large(len(payload), self._codec, self._engine.sessions[0].limits.batch_bytes_max)
+        if headers is None:
+            return payload, b""
         check_headers(headers)
         return payload, pack_columns(Columns(headers=[headers]), MSGPACK) if headers else b""
 

@@ -7,14 +7,16 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from inspect import isasyncgenfunction, iscoroutinefunction
 from types import GeneratorType
-from typing import Any
+from typing import Any, Final
 
 from patterns.io.driver import Driver
+from patterns.io.waiting import Steps
 from patterns.roles.replier import Handler, IncomingRequestRole, ReplierRole, at_once
 from patterns.sync.role import SyncRole
 from patterns.wire.errors import BadArgument, Closed
 
 __all__ = ["Handler", "IncomingRequest", "Replier"]
+_ANSWERED: Final = object()
 
 
 class IncomingRequest(IncomingRequestRole):
@@ -95,16 +97,33 @@ class Replier(ReplierRole[Driver], SyncRole):
         """
         handler = self._must_have_handler()
         with suppress(Closed), self._in_service(Closed):
-            for request in self:
-                self._serve(request, handler)
+            request: IncomingRequest | None = self._taken(lambda: self._next(self._idle_timeout_s))
+            while request is not None:
+                found = self._serve(request, handler)
+                steps = self._after(request, found)
+                del request, found  # while it waits, nothing of the last one is held
+                request = self._driver.drive(steps, self._keep)
 
-    def _serve(self, request: IncomingRequest, handler: Handler) -> None:
+    def _after(self, request: IncomingRequest, found: Any) -> Steps[Any]:
+        """Reply, and take the next request, in one call: signal handlers are put aside once for both."""
+        try:
+            if found is not _ANSWERED:
+                request.reply(found)
+        except Exception as error:  # noqa: BLE001  what the handler has returned is no body: an error reply
+            self._answer_failure(request, error)
+        del request, found
+        if self._kept is None:
+            return (yield from self._next(self._idle_timeout_s))
+        kept, self._kept = self._kept, None  # of another thread that serves, and was interrupted
+        return kept
+
+    def _serve(self, request: IncomingRequest, handler: Handler) -> Any:
+        """What is to be replied; _ANSWERED when it was."""
         try:
             found = handler(request.body, request) if self._wants_request else handler(request.body)
-            if type(found) is GeneratorType:
-                self._serve_parts(request, found)
-            else:
-                request.reply(found)
+            if type(found) is not GeneratorType:
+                return found
+            self._serve_parts(request, found)
         except Exception as error:  # noqa: BLE001  around a user's handler: an error reply, not the end of the service
             self._answer_failure(request, error)
         except (KeyboardInterrupt, GeneratorExit):  # of whoever interrupts us, not of the handler
@@ -112,6 +131,7 @@ class Replier(ReplierRole[Driver], SyncRole):
         except BaseException as error:
             self._answer_end(request, error)
             raise
+        return _ANSWERED
 
     def _serve_parts(self, request: IncomingRequest, parts: Generator[Any, None, None]) -> None:
         """As far as the requester lets them come; a generator is closed where it stands when nobody waits any more."""
