@@ -30,6 +30,10 @@ _SHIFTS: Final = {"": 0, "K": 10, "M": 20, "G": 30}
 _PREFIX: Final = "ZBROKER_"
 # a client's; the file itself; the test suite's
 _FOREIGN: Final = frozenset(("url", "config", "test_long", "fuzz_s", "fuzz_folder"))
+# what Kubernetes and Docker set in every container beside a service of our name
+_SERVICE_LINK: Final = re.compile(r"name|service_host|(service_)?port(_.*)?|env_.*")
+_SAID_OTHERWISE: Final = {"no_data": 'data = "off"'}
+_WANTED: Final = {str: "text in quotes", int: "a whole number", bool: "true or false"}
 LogFormat = Literal["text", "json"]
 PlainCodec = Literal["raw", "json", "msgpack"]
 DuplicateKeys = Literal["last", "refuse"]
@@ -105,6 +109,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return None if said == "off" else said
 
 
+_KINDS_OF_SETTINGS: Final = {field.name: field.type for field in msgspec.structs.fields(Options)}
+
+
 class Origin(msgspec.Struct, frozen=True):
     """Where a setting comes from.
 
@@ -121,10 +128,11 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """The settings that hold, and the origin of each by its name."""
+    """The settings that hold, the origin of each by its name, and the variables ZBROKER_... that are none of them."""
 
     options: Options
     origins: dict[str, Origin]
+    ignored: tuple[str, ...] = ()
 
 
 def load(
@@ -160,13 +168,16 @@ def gather(
         found = _from_file(file, must_exist=explicit is not None)
         values.update(found)
         origins.update(dict.fromkeys(found, Origin("file", str(file.absolute()))))
-    for name, (key, value) in _from_environment(environment).items():
-        values[key], origins[key] = value, Origin("environment", name)
+    variables = {name: name.removeprefix(_PREFIX).lower() for name in environment if name.startswith(_PREFIX)}
+    ignored = tuple(name for name, key in variables.items() if _is_anothers(key))
+    for name, key in variables.items():
+        if name not in ignored and key not in _FOREIGN:
+            values[key], origins[key] = _convert_text(key, environment[name], name), Origin("environment", name)
     for key, value in flags.items():
         if value is not None:
             flag = f"--{key.replace('_', '-')}"
             values[key], origins[key] = _convert(key, value, flag), Origin("flag", flag)
-    return Settings(msgspec.convert(values, Options), origins)
+    return Settings(msgspec.convert(values, Options), origins, ignored)
 
 
 def file_places(environment: Mapping[str, str]) -> list[Path]:
@@ -181,7 +192,7 @@ def file_places(environment: Mapping[str, str]) -> list[Path]:
 
 def _from_file(file: Path, *, must_exist: bool) -> dict[str, Any]:
     try:
-        found = tomllib.loads(_content_of(file).decode())
+        found = tomllib.loads(_content_of(file).decode("utf-8-sig"))  # some editors put a mark before the text
     except (FileNotFoundError, NotADirectoryError) as error:
         if must_exist:
             raise ConfigurationError(f"configuration file {file} does not exist") from error
@@ -228,14 +239,15 @@ def _require_file(file: Path, found: os.stat_result) -> None:
     raise ConfigurationError(f"configuration file {file} is {kind}; write the settings into a regular file")
 
 
-def _from_environment(environment: Mapping[str, str]) -> dict[str, tuple[str, Any]]:
-    """By the variable's name: which setting, and its value."""
-    found: dict[str, tuple[str, Any]] = {}
-    for name, text in environment.items():
-        key = name.removeprefix(_PREFIX).lower()
-        if name.startswith(_PREFIX) and key not in _FOREIGN:
-            found[name] = key, _convert_text(key, text, name)
-    return found
+def _is_anothers(key: str) -> bool:
+    """Whether a variable is not meant for a broker: one that is nearly a setting is a slip, and those are refused."""
+    if key in _FOREIGN or key in _KINDS_OF_SETTINGS or key in _SAID_OTHERWISE:
+        return False
+    return bool(_SERVICE_LINK.fullmatch(key)) or not _near(key)
+
+
+def _near(key: str) -> list[str]:
+    return difflib.get_close_matches(key, _KINDS_OF_SETTINGS, n=1)
 
 
 def _convert(key: str, value: Any, where: str) -> Any:
@@ -246,13 +258,14 @@ def _convert(key: str, value: Any, where: str) -> Any:
     choices = get_args(kind)
     if choices and value not in choices:
         raise ConfigurationError(f"{where}: {value!r} is none of {', '.join(choices)}")
+    if kind is int and isinstance(value, str) and key.endswith("_bytes"):
+        return _convert_text(key, value, where)
     if kind in (int, bool) and isinstance(value, str):
-        wanted = "a number" if kind is int else "true or false"
-        raise ConfigurationError(f"{where}: {value!r} is a string; write {wanted}, without quotes")
+        raise ConfigurationError(f"{where}: {value!r} is a string; write {_WANTED[kind]}, without quotes")
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise ConfigurationError(f"{where}: {error}") from error
+        raise ConfigurationError(f"{where}: {value!r} is not {_WANTED.get(kind, 'one of the choices')}") from error
 
 
 def _convert_text(key: str, text: str, where: str) -> Any:
@@ -274,11 +287,11 @@ def _convert_text(key: str, text: str, where: str) -> Any:
 
 def _kind_of(key: str, where: str) -> Any:
     """The type of a setting. Raises ConfigurationError: there is none of that name."""
-    kinds = {field.name: field.type for field in msgspec.structs.fields(Options)}
-    kind = kinds.get(key)
+    kind = _KINDS_OF_SETTINGS.get(key)
     if kind is None:
-        near = difflib.get_close_matches(key, kinds, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(kinds)}"
+        near = _near(key)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(_KINDS_OF_SETTINGS)}"
+        hint = f"; write {_SAID_OTHERWISE[key]}" if key in _SAID_OTHERWISE else hint
         raise ConfigurationError(f"{where}: unknown setting {key!r}{hint}")
     return kind
 

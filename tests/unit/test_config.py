@@ -136,8 +136,10 @@ def test_an_unknown_key_is_refused_with_a_suggestion(tmp_path):
         ("memory_bytes = 'x'", "memory_bytes"),
         ("insecure = 1", "insecure"),
         ("insecure = 'true'", "insecure: 'true' is a string; write true or false, without quotes"),
-        ("drain_s = '5'", "drain_s: '5' is a string; write a number, without quotes"),
-        ("memory_bytes = '1G'", "memory_bytes: '1G' is a string"),
+        ("drain_s = '5'", "drain_s: '5' is a string; write a whole number, without quotes"),
+        ("memory_bytes = '1X'", "memory_bytes: '1X': a number of bytes, such as 1073741824"),
+        ("no_data = true", 'no_data: unknown setting .no_data.; write data = "off"'),
+        ("data = false", "data: False is not text in quotes"),
         ("memory_bytes = 9223372036854775808", "memory_bytes"),
         ("drain_s = 5.0", "drain_s"),
         ("drain_s = true", "drain_s"),
@@ -166,6 +168,33 @@ def test_bytes_may_have_a_suffix_in_the_environment(text, count):
 def test_what_is_no_number_of_bytes_is_refused(text):
     with pytest.raises(ConfigurationError, match=r"ZBROKER_MEMORY_BYTES: .*with K, M or G"):
         load({}, {"ZBROKER_MEMORY_BYTES": text}, [])
+
+
+def test_bytes_may_have_a_suffix_in_a_file_too_and_a_mark_may_stand_before_it(tmp_path):
+    assert load({}, {}, [write(tmp_path, "\ufeffmemory_bytes = '2G'")]).memory_bytes == 2 << 30
+
+
+KUBERNETES = {
+    "ZBROKER_PORT": "tcp://10.0.0.1:7700",
+    "ZBROKER_SERVICE_HOST": "10.0.0.1",
+    "ZBROKER_SERVICE_PORT": "7700",
+    "ZBROKER_SERVICE_PORT_NATIVE": "7700",
+    "ZBROKER_PORT_7700_TCP_PROTO": "tcp",
+    "ZBROKER_NAME": "/web/zbroker",
+    "ZBROKER_ENV_LANG": "C",
+    "ZBROKER_VERSION": "1",
+}
+
+
+def test_what_a_cluster_sets_beside_a_service_of_this_name_is_ignored():
+    settings = load_settings({}, KUBERNETES | {"ZBROKER_DRAIN_S": "7", "ZBROKER_URL": "zb://x"}, [])
+    assert settings.options.drain_s == 7
+    assert set(settings.ignored) == set(KUBERNETES)
+
+
+def test_a_variable_for_what_only_a_flag_can_say_is_refused_with_what_to_write():
+    with pytest.raises(ConfigurationError, match=r'ZBROKER_NO_DATA: .*write data = "off"'):
+        load({}, {"ZBROKER_NO_DATA": "1"}, [])
 
 
 @pytest.mark.parametrize(("text", "value"), [("1", True), ("off", False), ("TRUE", True)])

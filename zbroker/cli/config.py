@@ -32,8 +32,9 @@ def config() -> None:
 def show(origin: bool, as_json: bool, **flags: Any) -> None:
     """Print the settings that `zbroker run` would have here, with the same flags.
 
-    What is printed is TOML: a zbroker.toml that says the same. Settings that no broker can have are shown too; then
-    the fault is told, and the exit status is 78. What "auto" comes to stands behind it (with --origin --json: as `auto`).
+    What is printed is TOML: a zbroker.toml that says the same. Settings that no broker can have are shown too, if they
+    are of the right type; then the fault is told, and the exit status is 78. Variables ZBROKER_... that are no setting,
+    such as those of a service of this name in Kubernetes, are told as ignored. What "auto" comes to stands behind it (with --origin --json: as `auto`).
 
     \b
     zbroker config show --origin
@@ -66,6 +67,8 @@ def _lines(settings: Settings, *, origin: bool) -> Iterator[str]:
         notes += [f"auto is {_meaning(settings, key)}"] if value == "auto" else []
         comment = f"  # {'; '.join(notes)}" if notes else ""
         yield f"{key} = {json.dumps(value, ensure_ascii=False)}{comment}"  # printable JSON of one value is TOML too
+    if settings.ignored:
+        yield f"# ignored, no settings: {', '.join(ascii(name)[1:-1] for name in settings.ignored)}"
 
 
 def _meaning(settings: Settings, key: str) -> str:

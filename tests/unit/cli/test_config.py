@@ -63,6 +63,12 @@ def test_a_setting_that_cannot_hold_is_shown_and_then_refused() -> None:
     assert "not built yet" in result.stderr
 
 
+def test_variables_that_are_no_settings_are_told_as_ignored() -> None:
+    printed = show(ZBROKER_PORT="tcp://10.0.0.1:7700").stdout
+    assert printed.endswith("# ignored, no settings: ZBROKER_PORT\n")
+    assert set(tomllib.loads(printed)) == set(Options.__struct_fields__)
+
+
 def test_an_unknown_key_and_a_missing_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "zbroker.toml").write_text('dta = "x"\n')
     unknown = show()
