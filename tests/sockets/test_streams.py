@@ -270,7 +270,7 @@ def test_a_computing_consumer_keeps_its_message(broker: Broker, tmp_path: Path) 
 def test_posts_without_room_are_refused(tmp_path: Path) -> None:
     with Broker(tmp_path) as broker:
         out = Producer(broker.url, "work", timeout_s=0.5, unconfirmed_bytes_max=100_000)
-        out.send(0)
+        out.post(0).result(30)
         broker.pause()
         taken = 0
         with pytest.raises(BufferFull):  # noqa: PT012  one of them has no room
@@ -278,7 +278,7 @@ def test_posts_without_room_are_refused(tmp_path: Path) -> None:
                 out.post("x" * 1_000)
                 taken += 1
         broker.resume()
-        assert out.send("last").offset == taken + 1  # the one that was refused is not stored
+        assert out.post("last").result(30).offset == taken + 1  # the one that was refused is not stored
         out.close()
 
 

@@ -146,6 +146,10 @@ class SocketLine:
         timeout_ms = None if timeout_us is None else max(0, (timeout_us + 999) // 1_000)
         return bool(self._poll.poll(timeout_ms))
 
+    def is_hung_up(self) -> bool:
+        """Whether the other end is closed, though what it had said may be unheard."""
+        return any(event & select.POLLHUP for _, event in self._poll.poll(0))
+
     def close(self) -> str:
         self._socket.close()
         pid, self.pid = self.pid, 0

@@ -60,6 +60,11 @@ class Scribe:
             dialogue.CLOSE: self._close,
         }
 
+    @property
+    def is_opening(self) -> bool:
+        """An order is not carried out yet."""
+        return self._order is not None
+
     # -- time -----------------------------------------------------------------------------------------------------
 
     def next_timeout(self) -> int | None:

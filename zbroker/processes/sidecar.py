@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Callable
 from typing import Final
 
 from zbroker.core.slices import sliced
 from zbroker.processes.dialogue import Order
 from zbroker.processes.line import SocketLine
-from zbroker.processes.scribe import Scribe
+from zbroker.processes.scribe import BrokerGone, Scribe
 from zbroker.store.journal import FileJournal
 from zbroker.store.os_disk import OsDisk
 from zbroker.store.segment import SEGMENT_BYTES
@@ -30,10 +31,28 @@ def _wall_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def make_journal(order: Order) -> FileJournal:
-    """The journal that an order wants, on the real disk."""
+class AttendedDisk(OsDisk):
+    """Reads as long as anybody waits: an open may take minutes, during which nobody listens to the line.
+
+    Args:
+        is_forsaken: whether nobody does any more.
+    """
+
+    def __init__(self, is_forsaken: Callable[[], bool]) -> None:
+        super().__init__()
+        self._is_forsaken = is_forsaken
+
+    def pread(self, handle: int, length: int, offset: int) -> bytes:
+        """Raises BrokerGone as well."""
+        if self._is_forsaken():
+            raise BrokerGone
+        return super().pread(handle, length, offset)
+
+
+def make_journal(order: Order, disk: OsDisk) -> FileJournal:
+    """The journal that an order wants."""
     return FileJournal(
-        OsDisk(),
+        disk,
         order.folder,
         random_bytes=os.urandom,
         wall_ms=_wall_ms,
@@ -46,7 +65,8 @@ def make_journal(order: Order) -> FileJournal:
 def main() -> None:
     """Until the broker has gone or has said so."""
     line = SocketLine(socket.socket(fileno=_STDIN))
-    scribe = Scribe(line, make_journal)
+    disk = AttendedDisk(lambda: scribe.is_opening and line.is_hung_up())
+    scribe = Scribe(line, lambda order: make_journal(order, disk))
     while not scribe.is_over:
         due = scribe.next_timeout()
         line.wait(None if due is None else due - now_us())

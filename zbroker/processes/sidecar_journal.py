@@ -298,9 +298,10 @@ class SidecarJournal:
         self._deaths.append(now)
         if self._fault is not None:
             return
-        if self._is_closing:
-            self._fault = self._failed(f"its sidecar process has died at the end ({ending})")
+        if self._is_closing and not self._unconfirmed:
+            self._is_closed = True  # all is on the disk, and the folder's lock went with the process
             return
+        self._is_closing = False
         if len(self._deaths) == _DEATHS_MAX and now - self._deaths[0] < _DEATHS_WITHIN_US:
             self._fault = self._failed(f"its sidecar process died {_DEATHS_MAX} times in a row (last: {ending})")
             return
@@ -455,6 +456,8 @@ class SidecarJournal:
     def _finish(self, until: int) -> None:
         while not self._is_closed:
             now = self._clock()
+            if self._state is not State.SERVING and not self._unconfirmed:
+                return  # nobody holds anything that is not on the disk
             if self._line is None or now >= until:
                 raise self._failed(self.trouble or "its sidecar process has not finished in time")
             if self._state is State.SERVING and not self._is_closing:

@@ -327,13 +327,46 @@ def test_close_of_a_full_journal_says_so():
         journal.close()
 
 
-def test_close_of_a_sidecar_that_dies_says_so():
+def test_close_of_a_sidecar_that_has_died_unnoticed_is_well_if_all_is_on_the_disk():
     sidecars = Sidecars()
     journal = sidecars.opened()
-    journal._line.pump = sidecars.kill
-    with pytest.raises(JournalFailed, match="at the end"):
-        journal.close()
+    appended(journal, 1, 10)
+    settle(sidecars, journal)
+    sidecars.kill()
+    journal.close()
     assert sidecars.started == 1
+    assert log_of(sidecars.disk) == [record(index) for index in range(1, 11)]
+
+
+def test_close_of_a_sidecar_that_dies_has_another_one_write_the_rest():
+    sidecars = Sidecars()
+    journal = sidecars.opened()
+    appended(journal, 1, 10)
+    journal._line.pump = sidecars.kill
+    journal.close()
+    assert sidecars.started == 2
+    assert sidecars.scribe is None
+    assert log_of(sidecars.disk) == [record(index) for index in range(1, 11)]
+
+
+def test_close_of_sidecars_that_all_die_says_so():
+    sidecars = Sidecars()
+    journal = sidecars.opened()
+    appended(journal, 1, 10)
+    sidecars.dies_at_birth = 100
+    sidecars.kill()
+    with pytest.raises(JournalFailed, match="died 5 times in a row"):
+        journal.close()
+
+
+def test_close_while_a_sidecar_returns_waits_for_nothing_that_is_on_the_disk():
+    sidecars = Sidecars()
+    journal = sidecars.opened()
+    sidecars.kill()
+    sidecars.refuses = OSError("no processes")
+    assert journal.hear(sidecars.now) == []
+    assert journal._state is State.AWAY
+    journal.close()
 
 
 def test_close_of_a_sidecar_that_stands_still_ends_after_a_while():
