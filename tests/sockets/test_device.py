@@ -200,8 +200,9 @@ def test_our_roles_through_a_forwarder_are_ready_and_account_for_everything(star
         assert subscriber.lost == published - received > 0
 
 
-def test_capture_without_a_reader_never_stalls_and_counts_what_it_missed(start):
-    device = start("streamer", "--capture", ANY)
+@pytest.mark.parametrize("address", [ANY, ">tcp://127.0.0.1:1"])  # where nobody connects, or listens
+def test_capture_without_a_reader_never_stalls_and_counts_what_it_missed(start, address):
+    device = start("streamer", "--capture", address)
     with plain((zmq.PUSH, device.frontend), (zmq.PULL, device.backend)) as (pusher, puller):
         for _ in range(40):
             for _ in range(500):
@@ -253,7 +254,10 @@ def test_capture_reads_what_is_forwarded_both_ways(start):
             return bool(reader.poll(50))
 
         until(captured, what="a capture")
-        assert [reader.recv_multipart()[-1] for _ in range(2)] == [b"question", b"answer"]
+        messages = [reader.recv_multipart() for _ in range(2)]
+        assert [frames[-1] for frames in messages] == [b"question", b"answer"]
+        frame_count = sum(map(len, messages))  # the routing id and the delimiter are frames too
+        until(lambda: device.statistics()["capture"]["frames"] >= frame_count, what="all of its frames counted")
 
 
 def test_killed_child_is_replaced_at_the_same_addresses_and_counted(start):

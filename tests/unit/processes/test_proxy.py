@@ -7,7 +7,7 @@ import struct
 import msgspec
 import pytest
 
-from zbroker.processes.proxy import Counts, Failed, Ready, Said, Traffic, parse_statistics
+from zbroker.processes.proxy import Counts, Failed, Proxy, Ready, Said, Traffic, parse_statistics
 
 
 def test_statistics_are_what_each_side_received():
@@ -28,3 +28,20 @@ def test_counts_of_two_lives_add_up_and_the_later_one_says_whether_it_is_blocked
 )
 def test_what_a_child_says_is_understood(said):
     assert msgspec.json.decode(msgspec.json.encode(said), type=Said) == said
+
+
+def test_counters_that_begin_again_are_added_to_what_was_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """libzmq's begin anew when a signal has interrupted the proxy."""
+    proxy = Proxy.__new__(Proxy)
+    proxy._is_aside = False
+    proxy._before = proxy._latest = (Traffic(), Traffic())
+    answers = iter([(10, 100), (15, 150), (2, 20), None, (3, 30)])
+
+    def ask() -> list[bytes] | None:
+        said = next(answers)
+        return said and [struct.pack("=Q", number) for number in (*said, 0, 0, 0, 0, 0, 0)]
+
+    monkeypatch.setattr(proxy, "_ask", ask)
+    assert [proxy.traffic()[0] for _ in range(5)] == [
+        Traffic(frames, 10 * frames) for frames in (10, 15, 17, 17, 18)
+    ]  # fmt: skip

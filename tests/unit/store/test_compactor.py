@@ -143,3 +143,46 @@ def test_a_segment_that_ends_a_life_shrinks_to_nothing_and_still_says_where_that
     world.tidy()
     numbers = dict(world.segments)
     assert numbers[second - 1] == 1 or numbers.get(second) == 1
+
+
+def test_a_segment_of_which_more_than_half_is_wanted_is_not_even_looked_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = Halved(monkeypatch)
+    for base in range(500):
+        world.append(7, base, world.random.randbytes(1_000))
+        if base % 12 == 0:  # a commit fills 4 KiB blocks, so small ones would be half empty
+            world.journal.commit(world.now)
+            if world.journal.checkpoint_due:
+                world.checkpoint()
+    world.journal.commit(world.now)
+    world.journal.forget((7, base, base) for base in range(0, 500, 5))
+    before = dict(world.disk.calls)
+    world.tidy()
+    assert world.disk.calls == before
+    world.journal.forget((7, base, base) for base in range(500) if base % 5 != 4)
+    world.tidy()
+    assert (1, 1) in world.segments
+
+
+def test_the_segment_in_which_the_older_checkpoint_begins_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = halved(monkeypatch)
+    compactor = world.journal._compactor
+    first_of = {number: header.first_index for number, header in compactor._headers.items()}
+    for older, below in ((first_of[3] - 1, [1]), (first_of[3], [1]), (first_of[3] + 1, [1, 2])):
+        compactor._checkpoints.older_index = older
+        assert compactor._below_older() == below
+
+
+def test_a_segment_with_a_hole_that_is_known_stays_as_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = halved(monkeypatch)
+    world.journal.close()
+    world.disk.flip_bit(FIRST, world.places[9, 0].offset + 100)  # of what nobody wants, so no copy would look at it
+    for name in [name for name in world.disk.listdir(FOLDER) if name.startswith("checkpoint")]:
+        world.disk.unlink(f"{FOLDER}/{name}")
+    world.open()  # reads the whole log, and finds it
+    world.fill()
+    world.forget()
+    world.tidy()
+    assert (1, 0) in world.segments
+    assert (2, 1) in world.segments
