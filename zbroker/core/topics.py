@@ -224,8 +224,8 @@ class Topics:
         held = subscriber.pattern_bytes
         if held + cost > PATTERN_BYTES_MAX:
             raise TooLarge(
-                f"{counted(len(subscriber.patterns), 'pattern')} of this session would take {held} bytes, at most {PATTERN_BYTES_MAX}; each"
-                " costs its length, 256, and 128 for each token; use wildcards"
+                f"{counted(len(subscriber.patterns), 'pattern')} of this session cost {held} bytes and this one {cost} more, at"
+                f" most {PATTERN_BYTES_MAX}; each costs its length, 256, and 128 for each token; use wildcards"
             )
         if self._pattern_bytes + cost > PATTERN_BYTES_ALL_MAX:
             raise Overloaded(
