@@ -35,6 +35,7 @@ class Model:
         self.dead: set[int] = set()
         self.tries: dict[int, int] = {}
         self.slack: dict[int, int] = {}  # offsets whose attempts a restart may have changed: the least that is allowed
+        self.returned: set[int] = set()  # given back before anybody began with them
         self.leases: dict[int, Held] = {}
         self.ids: set[int] = set()
         self.renewed: dict[bytes, int] = {}
@@ -99,6 +100,7 @@ class Model:
         lease = self.leases[id]
         lease.offsets -= offsets
         self.tries.update(dict.fromkeys(offsets, tries))
+        self.returned |= set() if tries else offsets
         if not lease.offsets:
             del self.leases[id]
 
@@ -162,6 +164,7 @@ class Model:
             self.let_go(id, set(self.leases[id].offsets), self.leases[id].attempt)
         for offset, tries in self.tries.items():
             self.slack[offset] = min(self.slack.get(offset, tries), tries if clean else 0)
+        self.returned.clear()  # the journal says of them that they were delivered
         before = self.rig.group() if self.rig.streams.status(1_000)["groups"] else None
         self.rig = self.rig.crash(tail_bytes=3_000)
         self.members, self.leases = [], {}
@@ -175,20 +178,24 @@ class Model:
     # -- what must be true ----------------------------------------------------------------------------------------
 
     def observe(self) -> None:
-        for peer in list(self.rig.inbox):
-            for delivery in self.rig.deliveries(peer):
-                assert delivery.lease not in self.ids, "a lease id came twice"
-                self.ids.add(delivery.lease)
-                assert delivery.bodies == delivery.offsets
-                for offset in delivery.offsets:
-                    self.delivered(offset, delivery.attempt)
-                self.leases[delivery.lease] = Held(peer, delivery, self.rig.now)
+        found = [(delivery, peer) for peer in list(self.rig.inbox) for delivery in self.rig.deliveries(peer)]
+        for delivery, peer in sorted(found, key=lambda one: one[0].lease):  # as the broker gave them
+            assert delivery.lease not in self.ids, "a lease id came twice"
+            self.ids.add(delivery.lease)
+            assert delivery.bodies == delivery.offsets
+            for offset in delivery.offsets:
+                self.delivered(offset, delivery.attempt)
+            self.leases[delivery.lease] = Held(peer, delivery, self.rig.now)
 
     def delivered(self, offset: int, attempt: int) -> None:
         assert offset not in self.acked, f"{offset} came back after its ack"
         assert offset not in self.dead, f"{offset} came back after its reject"
         holders = [id for id, lease in self.leases.items() if offset in lease.offsets]
         assert not holders, f"{offset} is lent by {holders}"
+        assert not self.returned or min(self.returned) >= offset, (
+            f"{offset} before {min(self.returned)}, which was given back"
+        )
+        self.returned.discard(offset)
         tries = self.tries.get(offset, 0)
         least = self.slack.pop(offset, None)
         if least is None:

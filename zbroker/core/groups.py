@@ -61,7 +61,8 @@ class Group:
         self.dirty = Dirty()
         self.holders: dict[Leases, None] = {}
         self.woken_at: int | None = None
-        self._ready = PackedHeap()  # pieces
+        self._returned = PackedHeap()  # pieces that were lent and given back before anybody began with them
+        self._ready = PackedHeap()  # the others that wait
         self._delayed = PackedHeap()  # when it is due, and a piece
         self._ahead = 0  # settled above the cursor
         self._fresh_next = False
@@ -77,8 +78,11 @@ class Group:
     def next_piece(self, durable_next: int) -> Piece | None:
         """What should be delivered next; it stays where it is until lend().
 
-        Messages to redeliver and new ones take turns, so that one that fails for ever does not stop the rest.
+        What nobody began with comes first, so that a group keeps the order while its members change. Then messages
+        that were begun with and new ones take turns, so that one that fails for ever does not stop the rest.
         """
+        if self._returned:
+            return Piece._make(self._returned.first)
         fresh = self._fresh(durable_next)
         waiting = self._first_waiting()
         return fresh if waiting is None or (self._fresh_next and fresh) else waiting
@@ -131,11 +135,12 @@ class Group:
         if piece == self._again_next:
             self._again_next = rest or self._next_again()
         else:
-            self._ready.pop()
+            heap = self._ready if piece.tries else self._returned
+            heap.pop()
             if rest is not None:
-                self._ready.push(rest)
+                heap.push(rest)
         self.waiting -= last + 1 - piece.first
-        self._fresh_next = True
+        self._fresh_next = piece.tries > 0
 
     def drop_lost(self, piece: Piece, last: int) -> None:
         """The beginning of the next piece, up to `last`, turned out to be damaged."""
@@ -177,7 +182,7 @@ class Group:
 
     def _put_back(self, piece: Piece, due: int | None) -> None:
         if due is None:
-            self._ready.push(piece)
+            (self._ready if piece.tries else self._returned).push(piece)
         else:
             self._delayed.push((due, *piece))
 

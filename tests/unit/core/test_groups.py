@@ -40,10 +40,8 @@ def test_a_nack_counts_an_attempt_and_a_release_does_not() -> None:
     lease = _lend(group, 1, 9)
     group.settle(lease, [(0, 0)], "nack")
     group.settle(lease, [(1, 1)], "release")
-    again = _lend(group, 2, 9)
-    assert (again.first, again.attempt) == (0, 2)
-    group._fresh_next = False
-    assert (_lend(group, 3, 9).first, group.redelivered) == (1, 1)
+    assert [(one.first, one.attempt) for one in (_lend(group, 2, 9), _lend(group, 3, 9))] == [(1, 1), (0, 2)]
+    assert group.redelivered == 1
     assert group.balance(100)
 
 
@@ -152,3 +150,28 @@ def test_scattered_ranges_take_what_they_name_and_what_lies_outside_is_nothing()
     assert taken == [(3, 3), (8, 20), (500, 500), (990, 999)]
     assert count == 25
     assert lease.held.bit_count() == 975
+
+
+def test_what_nobody_began_with_comes_back_before_newer_messages_and_in_order() -> None:
+    group = _group()
+    first, second = _lend(group, 1, 9), _lend(group, 2, 19)
+    group.settle(second, [], "release")
+    group.settle(first, [(0, 2)], "ack")
+    group.settle(first, [], "release")
+    assert [(one.first, one.attempt) for one in (_lend(group, n, 99) for n in range(3, 6))] == [
+        (3, 1),
+        (10, 1),
+        (20, 1),
+    ]
+    assert group.balance(100)
+
+
+def test_what_is_given_back_and_taken_in_parts_keeps_its_order() -> None:
+    group = _group()
+    lease = _lend(group, 1, 9)
+    group.settle(lease, [(7, 7)], "nack")
+    group.settle(lease, [], "release")
+    lent = [_lend(group, n, 1_000) if n % 2 else _lend(group, n, group.next_piece(100).first) for n in range(2, 7)]  # type: ignore[union-attr]
+    assert [(one.first, one.count, one.attempt) for one in lent] == [
+        (0, 1, 1), (1, 6, 1), (8, 1, 1), (9, 1, 1), (7, 1, 2),
+    ]  # fmt: skip
