@@ -9,6 +9,7 @@ import errno
 import itertools
 import socket as unix_sockets
 import struct
+import time
 from enum import IntEnum
 from typing import Final, NamedTuple
 
@@ -39,6 +40,10 @@ _KEEPALIVE_IDLE_S: Final = 30
 _KEEPALIVE_INTERVAL_S: Final = 10
 _KEEPALIVE_COUNT: Final = 3
 _PROBE_S: Final = 0.5  # a local connect answers at once
+# libzmq's own thread closes a listener some time after close() has returned: who binds again at once, in this process or
+# the next, meets it for up to 50 ms on a busy machine
+_FREED_TRIES: Final = 25
+_FREED_S: Final = 0.01
 # pyzmq's own text ends in the address once more, and says nothing of what to do.
 _ADVICE: Final = {
     errno.EADDRINUSE: "; another program listens there: stop it, or choose another port or path",
@@ -214,18 +219,29 @@ def keep_alive(socket: zmq.Socket[bytes]) -> None:
 
 def bind(socket: zmq.Socket[bytes], endpoint: str) -> str:
     """Bind, and return where: a port 0 or * is filled in. Closes the socket when it fails; raises as make_router()."""
-    socket.ipv6 = _needs_ipv6(endpoint)
-    if endpoint.startswith("ipc://") and _is_live(endpoint[len("ipc://") :]):
-        socket.close()
-        raise Unavailable(f"cannot bind {endpoint}{_ADVICE[errno.EADDRINUSE]}")
+    socket.ipv6, tries = _needs_ipv6(endpoint), _FREED_TRIES
     wanted = endpoint[:-2] + ":*" if endpoint.startswith("tcp://") and endpoint.endswith(":0") else endpoint
     try:
-        socket.bind(wanted)
+        while not _bound(socket, wanted, is_last=not (tries := tries - 1)):
+            time.sleep(_FREED_S)
     except zmq.ZMQError as error:
         socket.close()
         told = _refusal("bind", endpoint, error)
         raise (Unavailable if error.errno in _NOT_NOW else BadAddress)(told) from error
     return last_endpoint(socket)
+
+
+def _bound(socket: zmq.Socket[bytes], endpoint: str, *, is_last: bool) -> bool:
+    """Bind; False when another listens there, which may be about to end. The last try raises that too."""
+    try:
+        if endpoint.startswith("ipc://") and _is_live(endpoint[len("ipc://") :]):
+            raise zmq.ZMQError(errno.EADDRINUSE)
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        if is_last or error.errno != errno.EADDRINUSE:
+            raise
+        return False
+    return True
 
 
 def _refusal(what: str, endpoint: str, error: zmq.ZMQError) -> str:

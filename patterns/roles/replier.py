@@ -383,6 +383,8 @@ class ReplierRole(Role[D]):
 
     def _answer_end(self, request: IncomingRequestRole, error: BaseException) -> None:
         """The handler has raised what ends more than itself, such as SystemExit: its request is answered first."""
+        if isinstance(error, SystemExit):  # Python says nothing of it when it ends a thread
+            _log.error("the handler of service %r has called exit: serve_forever() ends by it", request.service)
         self._refuse(request._token, HandlerFailed(f"{type(error).__name__}: {error}"))
 
     def _answer_failure(self, request: IncomingRequestRole, error: Exception) -> None:

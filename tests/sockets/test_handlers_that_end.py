@@ -49,13 +49,18 @@ class _Server:
 
 
 @pytest.mark.parametrize("kind", [SystemExit, Fatal])
-def test_what_ends_the_server_is_told_to_the_requester_and_ends_the_offer(kind: type, place: Place) -> None:
+def test_what_ends_the_server_is_told_to_the_requester_and_ends_the_offer(
+    kind: type, place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
     with Replier(place.bind, "fragile", _fragile(kind)) as replier, Requester(place.of(replier)) as asker:
         replier.ready(30)
         server = _Server(replier)
         with pytest.raises(HandlerFailed, match=f"{kind.__name__}: for good"):
             asker.request("fragile", FATAL, timeout_s=30)
         assert isinstance(server.join(), kind)
+        assert ("'fragile' has called exit" in caplog.text) == (
+            kind is SystemExit
+        )  # a thread ends by it without a word
         with pytest.raises(NoReplier):
             asker.request("fragile", 1, timeout_s=30, wait_s=0.2)
         server = _Server(replier)

@@ -27,6 +27,16 @@ def test_port_0_is_filled_in_and_a_second_bind_is_unavailable(context):
         sockets.make_router(context, endpoint)
 
 
+@pytest.mark.parametrize("kind", ["tcp", "ipc"])
+def test_an_address_is_free_when_who_had_it_has_closed(context, kind, tmp_path):
+    endpoint = sockets.bind(
+        first := sockets.bare_router(context), f"{kind}://{'127.0.0.1:0' if kind == 'tcp' else tmp_path / 's'}"
+    )
+    first.close(0)
+    for _ in range(50):  # libzmq closes listeners some time later: about every second one met the last
+        sockets.make_router(context, endpoint).close(0)
+
+
 @pytest.mark.parametrize("endpoint", ["tcp://nonsense", "xyz://a"])
 def test_what_is_no_endpoint_is_a_bad_address(context, endpoint):
     with pytest.raises(BadAddress):
