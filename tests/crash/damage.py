@@ -238,8 +238,9 @@ def swapped_segments(folder: Path, original: Original, dice: Random) -> Cost:
 
 
 def segment_of_another_journal(folder: Path, original: Original, dice: Random) -> Cost:
-    one = dice.choice(sorted(original.other.glob("*.seg")))
-    (folder / dice.choice(original.segments())).write_bytes(one.read_bytes())
+    """One that was begun: a prepared one has no header, and belongs to nobody."""
+    begun = [path for path in sorted(original.other.glob("*.seg")) if unpack_header(path.read_bytes()[:BLOCK_BYTES])]
+    (folder / dice.choice(original.segments())).write_bytes(dice.choice(begun).read_bytes())
     return Cost(UNAVAILABLE, refusal="belongs to another journal")
 
 
