@@ -9,7 +9,6 @@ a thread sleeps, and at the end of a call (patterns/io/shield.py).
 from __future__ import annotations
 
 import logging
-import os
 import select
 import threading
 from collections import Counter, deque
@@ -22,6 +21,7 @@ from patterns.io.keeper import Keeper
 from patterns.io.links import DrivenEngine, Links, SocketKind
 from patterns.io.shield import shield
 from patterns.io.waiting import Steps
+from patterns.io.wake import Wake
 from patterns.wire.errors import Closed, Forked, ZbrokerError
 
 _T = TypeVar("_T")
@@ -31,39 +31,6 @@ _PATIENCE_US: Final = 2_000_000  # a broker that restarts is back by then
 _log = logging.getLogger("zbroker")
 _EXIT_TIMEOUT_S: Final = 1.0
 _IN_FD: Final = select.POLLIN
-
-
-class _Wake:
-    """Ends another thread's sleep; a pipe, since macOS has no eventfd."""
-
-    def __init__(self) -> None:
-        self.fd, self._write_fd = os.pipe()
-        os.set_blocking(self.fd, False)
-        os.set_blocking(self._write_fd, False)
-        self.rung = False
-
-    def ring(self) -> None:
-        try:
-            os.write(self._write_fd, b"!")
-        except OSError:
-            pass  # 64 KiB of bells are enough, and a closed driver needs none
-        finally:  # a signal's handler may raise right after the write
-            self.rung = True  # after it: a hush() in between would leave a bell that nobody hushes any more
-
-    def hush(self) -> None:
-        self.rung = False
-        try:
-            os.read(self.fd, 4_096)
-        except BlockingIOError:
-            pass
-
-    def close(self) -> None:
-        """Once, by whoever is last; a bell rung afterwards must not reach who has the descriptor's number then."""
-        if self.fd >= 0:
-            read_fd, write_fd = self.fd, self._write_fd
-            self.fd = self._write_fd = -1
-            os.close(read_fd)
-            os.close(write_fd)
 
 
 class _Follower:
@@ -119,12 +86,13 @@ class Driver:
             binds=binds,
             linger_ms=linger_ms,
         )
-        self._wake = _Wake()
+        self._wake = Wake()
         self._poll.register(self._wake.fd, _IN_FD)
         self._leader: Callable[[], bool] | None = None  # the wait of who leads
         self._sleeps_until = 0
         self._followers: list[_Follower] = []
         self._deferred: deque[Callable[[], None]] = deque()
+        self._deferring: set[int] = set()  # threads that are in run_deferred()
         self._has_complained = False
         self.kicked = False
         self.bursts = 0  # full batches that callers sent by themselves
@@ -266,14 +234,25 @@ class Driver:
             self.kick()
 
     def run_deferred(self) -> None:
-        """Call what was deferred; under the lock, which is let go meanwhile."""
-        while self._deferred:
-            call = self._deferred.popleft()
-            self.lock.release()
-            try:
-                self.call_theirs(call)
-            finally:
-                self.lock.acquire()
+        """Call what was deferred; under the lock, which is let go meanwhile.
+
+        What is called calls here again, by way of run(): a thread's outermost call goes on with all, since a requester that leaves
+        defers a thousand, and so many calls in each other are more than Python allows.
+        """
+        me = threading.get_ident()
+        if me in self._deferring:
+            return
+        self._deferring.add(me)
+        try:
+            while self._deferred:
+                call = self._deferred.popleft()
+                self.lock.release()
+                try:
+                    self.call_theirs(call)
+                finally:
+                    self.lock.acquire()
+        finally:
+            self._deferring.discard(me)
 
     def call_theirs(self, call: Callable[[], _T]) -> _T:
         """Call the program's code in the midst of a call of ours, without the lock: signal handlers run there as ever."""

@@ -7,11 +7,14 @@ import threading
 from contextlib import suppress
 from typing import Any
 
+import msgspec
 import pytest
+import zmq
 
 from patterns.sync import Admin, Replier, Requester
 from patterns.wire.errors import Closed, NoReplier, OutcomeUnknown, ReplierLost, ShuttingDown, TimedOut
 from tests.processes import Broker, until
+from tests.sockets.hostile import Peer, hello_of
 from tests.sockets.places import Crowd, Place, serving
 
 
@@ -47,6 +50,26 @@ def test_a_request_that_was_given_up_before_it_was_begun_never_runs(place: Place
         assert asker.request("gate", "last", timeout_s=20) == "last"
         crowd.join()
         assert gate.begun == ["first", "last"]
+
+
+@pytest.mark.parametrize("leave", ["lost", "goodbye", "hello"])
+def test_a_requester_that_leaves_a_thousand_requests_unbegun_costs_nobody_else_an_answer(leave: str) -> None:
+    gate, context = Gate(), zmq.Context()
+    with serving("tcp://127.0.0.1:0", "gate", gate) as replier, Requester(replier.address) as asker:
+        peer = Peer(context, replier.address).hello("requester")
+        for number in range(1, 1_025):
+            header = {"id": number, "service": "gate", "timeout_ms": 600_000}
+            peer.send("Q", header, b"", msgspec.msgpack.encode([number]))
+        _queued(replier, 1_023)
+        if leave == "goodbye":
+            peer.send("G", {})
+        elif leave == "hello":
+            peer.send("H", hello_of("requester", peer.nonce))
+        else:
+            peer.socket.close()
+        gate.opened.set()
+        assert asker.request("gate", "another", timeout_s=30) == "another"
+    context.destroy(linger=0)
 
 
 def test_a_handler_sees_that_nobody_waits_and_how_long_somebody_will(place: Place) -> None:

@@ -1,0 +1,38 @@
+"""A pipe that ends the sleep of a thread on descriptors."""
+
+from __future__ import annotations
+
+import os
+
+
+class Wake:
+    """Ends another thread's sleep; a pipe, since macOS has no eventfd."""
+
+    def __init__(self) -> None:
+        self.fd, self._write_fd = os.pipe()
+        os.set_blocking(self.fd, False)
+        os.set_blocking(self._write_fd, False)
+        self.rung = False
+
+    def ring(self) -> None:
+        try:
+            os.write(self._write_fd, b"!")
+        except OSError:
+            pass  # 64 KiB of bells are enough, and a closed driver needs none
+        finally:  # a signal's handler may raise right after the write
+            self.rung = True  # after it: a hush() in between would leave a bell that nobody hushes any more
+
+    def hush(self) -> None:
+        self.rung = False
+        try:
+            os.read(self.fd, 4_096)
+        except BlockingIOError:
+            pass
+
+    def close(self) -> None:
+        """Once, by whoever is last; a bell rung afterwards must not reach who has the descriptor's number then."""
+        if self.fd >= 0:
+            read_fd, write_fd = self.fd, self._write_fd
+            self.fd = self._write_fd = -1
+            os.close(read_fd)
+            os.close(write_fd)
