@@ -317,9 +317,7 @@ def test_device_stuck_in_a_send_still_ends(start):
         with suppress(zmq.Again):  # full
             for _ in range(20_000):
                 pusher.send(body)
-        began = time.monotonic()
-        device.end()
-        assert time.monotonic() - began < 8
+        device.end()  # raises when it does not
 
 
 def cpu_ticks(pid: int) -> int:
