@@ -122,6 +122,15 @@ def test_a_hello_with_resume_moves_the_session_to_the_new_connection(house):
     assert house.gone == []
 
 
+def test_a_hello_in_another_role_resumes_nothing(house):
+    """What a consumer held must not become a producer's, whoever guesses a nonce."""
+    first = house.hello()
+    second = house.hello(b"p2", role=Role.PRODUCER, resume=Resume(7))
+    assert second is not first
+    assert (second.role, first.state) == (Role.PRODUCER, ServerState.CLOSED)
+    assert house.gone == [(b"n", "replaced")]
+
+
 def test_a_hello_without_resume_begins_the_session_anew(house):
     first = house.hello()
     assert house.hello(b"p2") is not first
