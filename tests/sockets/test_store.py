@@ -66,6 +66,10 @@ def test_what_is_exported_can_be_imported_and_is_the_same(tmp_path: Path) -> Non
     assert {
         line["stream"] for line in map(json.loads, store("export", broker.data, "--stream", "raw").stdout.splitlines())
     } == {"raw"}
+    typed_wrong = store("export", broker.data, "--stream", "jsn")
+    assert (typed_wrong.returncode, typed_wrong.stdout) == (1, b"")
+    assert b"stream 'jsn' is not in" in typed_wrong.stderr
+    assert b"json, msgpack, raw" in typed_wrong.stderr
     target = tmp_path / "copy"
     imported = store("import", target / "data", "-", stdin=exported.stdout)
     assert imported.returncode == 0, imported.stderr

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Self
 import msgspec
 
 from patterns.wire import codec
-from patterns.wire.errors import BadBody, ShuttingDown
+from patterns.wire.errors import BadBody, NoSuchStream, ShuttingDown
 from patterns.wire.frames import MSGPACK, pack_columns
 from patterns.wire.limits import BATCH_BYTES_TARGET, BATCH_MESSAGES_MAX, BODY_BYTES_MAX, INTEGER_MAX
 from patterns.wire.messages import Codec, Columns, Hello, Ready
@@ -32,6 +32,7 @@ from zbroker.store.recovery import LogScan, Progress
 from zbroker.store.restore import given_back, restore_newest
 
 _COMMIT_EACH: Final = 16  # batches: about what one sync covers
+_TOLD: Final = 20  # names of streams in an error
 _ABSENT: Final = msgspec.UNSET
 
 
@@ -84,6 +85,7 @@ def export(disk: Disk, folder: str, wanted: str | None, take: Callable[[Exported
 
     Raises:
         JournalError: a broker runs on the folder, or there is no journal in it.
+        NoSuchStream: none of that name is in it.
     """
     lock = hold_for_reading(disk, folder)
     names, faults = Names(), 0
@@ -108,6 +110,12 @@ def export(disk: Disk, folder: str, wanted: str | None, take: Callable[[Exported
     finally:
         if lock is not None:
             disk.close(lock)
+    if wanted is not None and wanted not in names.catalog.by_name:
+        there = sorted(names.catalog.by_name)
+        more = f" and {len(there) - _TOLD} more" if len(there) > _TOLD else ""
+        raise NoSuchStream(
+            f"stream {wanted!r} is not in {folder}; there are: {', '.join(there[:_TOLD]) or 'none'}{more}"
+        )
     return faults
 
 
@@ -171,13 +179,15 @@ def imported(text: bytes, stream: str | None, now_ms: int) -> Exported:
             raise BadBody("no `stream`, and no --stream for all")
         if isinstance(line.body_base64, str):
             body = base64.b64decode(line.body_base64, validate=True)
-            codec.items_of(line.codec, codec.join(line.codec, [body]), 1, None)
         elif line.body is msgspec.UNSET or line.codec is Codec.RAW:
             raise BadBody("no `body_base64`" if line.codec is Codec.RAW else "neither `body` nor `body_base64`")
         elif line.codec is Codec.JSON:
             body = bytes(line.body)
         else:
             body = codec.encode_body(line.codec, msgspec.json.decode(line.body))
+        codec.items_of(
+            line.codec, codec.join(line.codec, [body]), 1, None
+        )  # a Raw is not looked into: it may be no UTF-8
     except (msgspec.MsgspecError, UnicodeError, RecursionError, binascii.Error) as error:
         raise BadBody(f"not a message to import: {error}") from error
     at = now_ms if line.published_at is None else line.published_at
