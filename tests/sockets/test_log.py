@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import signal
@@ -98,6 +99,9 @@ def test_a_reader_of_the_log_that_stops_does_not_stop_the_broker() -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         assert process.stdout is not None
+        assert process.stderr is not None
+        if sys.platform == "linux":
+            fcntl.fcntl(process.stderr, fcntl.F_SETPIPE_SZ, 4_096)  # of 64 KiB, so that it is full sooner
         url = json.loads(process.stdout.readline())["addresses"]["native"].replace("tcp://", "zb://")
         with Admin(url) as admin:
 
