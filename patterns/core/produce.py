@@ -82,6 +82,8 @@ def batch_of(
     topics: list[str | None] | None = None,
 ) -> Batch:
     """A batch of encoded bodies with what differs between its messages."""
+    if part.sizes is None and keys is None and headers is None and ids is None and topics is None:
+        return Batch(part.count, codec, part.payload, b"")
     columns = Columns()
     if part.sizes is not None:
         columns.sizes = part.sizes
@@ -171,7 +173,8 @@ class ProducerEngine(ClientEngine):
             if batch.sequence > self._accepted:
                 batch.previous, self._accepted = self._accepted, batch.sequence
             self._send(session, batch, now)
-        self._tell_refused()
+        if self._unconfirmed and self._unconfirmed[0].error is not None:
+            self._tell_refused()
 
     def _may_send(self, session: ClientSession) -> bool:
         """Never more under way than the broker remembers: a retry of an older one could not be told from a new one."""
@@ -251,14 +254,15 @@ class ProducerEngine(ClientEngine):
         match message.header:
             case Confirm() as confirm:
                 self._confirmed(confirm)
-                self._send_unsent(now)
+                if self._unsent or self._unconfirmed:
+                    self._send_unsent(now)
             case ErrorHeader(scope="append", id=sequence) as header:
                 self._batch_refused(sequence, error_of(header), now)
             case _:
                 self.counters["unexpected"] += 1
 
     def _confirmed(self, confirm: Confirm) -> None:
-        duplicates = set(confirm.duplicates)
+        duplicates = set(confirm.duplicates) if confirm.duplicates else ()
         offsets = iter(confirm.offsets)
         done: list[Batch] = []
         self.hindrance = None

@@ -94,6 +94,7 @@ class Intake:
         self._feeders: dict[Session, _Feeder] = {}
         self._holders: dict[int, Session] = {}
         self._touched: dict[_Feeder, None] = {}
+        self._stamped = (-1, 0)  # an instant, and its stamp: messages of one turn have the same
         self._unplaced: deque[tuple[int, StreamLog, int]] = deque()
         self._unsynced: deque[tuple[int, StreamLog, int, _Feeder]] = deque()
 
@@ -196,7 +197,11 @@ class Intake:
             if left := self.producers.take_left():  # beside a record that must be written anyway: no sync of its own
                 self._catalog.producers_left(left)
             self._catalog.producer(producer)
-        published_at = max(self._stamp(now), log.published_at)
+        at, stamp = self._stamped
+        if at != now:
+            stamp = self._stamp(now)
+            self._stamped = now, stamp
+        published_at = max(stamp, log.published_at)
         stored = Stored(
             producer.id,
             producer.epoch,
@@ -287,12 +292,13 @@ class Intake:
 
     # -- the journal's news ---------------------------------------------------------------------------------------
 
-    def placed(self, index: int, place: Callable[[StreamLog, int], None]) -> None:
-        """The journal has taken the record; `place` notes where."""
+    def placed(self, index: int) -> tuple[StreamLog, int] | None:
+        """The journal has taken the record; which batch it is, if it is one."""
         self.placed_index = index
         if self._unplaced and self._unplaced[0][0] == index:
             _, log, number = self._unplaced.popleft()
-            place(log, number)
+            return log, number
+        return None
 
     def persisted(self, index: int) -> dict[StreamLog, None]:
         """Everything up to index is on disk; returns the streams that have something new to deliver."""

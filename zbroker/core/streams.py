@@ -340,12 +340,11 @@ class Streams:
 
     def placed(self, index: int, position: Position) -> None:
         """The journal has taken the record, and it will lie there."""
-
-        def place(log: StreamLog, number: int) -> None:
+        found = self._intake.placed(index)
+        if found is not None:
+            log, number = found
             log.place(number, position)
             self._retention.touch(log)
-
-        self._intake.placed(index, place)
         self._is_cut_waiting = False
 
     def moved(self, moves: Iterable[Move]) -> None:

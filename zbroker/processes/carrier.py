@@ -66,6 +66,7 @@ class Carrier:
         self.has_appended = False
         self.is_failed = False
         self._appended_index = 0
+        self._handed_index = 0  # the last record that a commit has handed over
         self._is_full = False
         self._trouble = ""
         self._held: deque[Record] = deque()  # taken by the engine, but the journal has no room; in order of index
@@ -231,15 +232,19 @@ class Carrier:
             self._trouble = trouble
             self._engine.warn("sidecar", trouble)
 
-    def commit(self, now: int) -> None:
-        """Do not wait for the end of the turn with what was appended: for a journal that takes it without a wait."""
-        if self.has_appended:
+    def commit_early(self, now: int) -> None:
+        """Hand what was appended to a journal in another process, if that has nothing else to do: it begins while the turn goes on.
+
+        If it is busy, what the turn appends after this is one commit with it.
+        """
+        if self.has_appended and self._journal is not None and self._journal.durable_index >= self._handed_index:
             self._commit(now)
 
     def _commit(self, now: int) -> bool:
         """One sync for everything appended in this turn; returns whether the engine learned anything by it."""
         assert self._journal is not None
         self.has_appended = False
+        self._handed_index = self._appended_index
         before, was_full = self._journal.durable_index, self._is_full
         try:
             durable = self._journal.commit(now)

@@ -257,8 +257,8 @@ class Loop:
             socket = self._sockets_by_fd.get(fd)
             if socket is self._router:
                 self._receive_one(now)  # and if it is not the only one, the next turn takes the others
-                if self._carrier.has_appended and self._distant is not None:
-                    self._carrier.commit(now)  # the sidecar begins while we see to the rest of the turn
+                if self._distant is not None:
+                    self._carrier.commit_early(now)
             elif socket is not None:
                 self._plain.receive(socket, self._engine, now)
             elif fd == self._guard_fd:

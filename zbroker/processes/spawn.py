@@ -17,6 +17,8 @@ _STDERR: Final = 2
 # Our own search path, whatever put it together: -m would look for packages where the broker happens to be started first.
 _BOOT: Final = "import sys; sys.path[:] = sys.argv[1:]; from zbroker.processes.sidecar import main; main()"
 _ROOT: Final = str(Path(__file__).parents[2])
+# Read by glibc, as the process begins: left alone, it gives each page of what is read back to the system, and gets it again.
+_MALLOC: Final = {"MALLOC_MMAP_THRESHOLD_": str(4 << 20), "MALLOC_TRIM_THRESHOLD_": str(8 << 20)}
 # A terminal, and systemd, signal all of a group: when to end is the broker's decision.
 _BLOCKED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -42,7 +44,8 @@ def start_sidecar() -> SocketLine:
         if sys.stderr is None:
             actions.append((os.POSIX_SPAWN_OPEN, _STDERR, os.devnull, os.O_WRONLY, 0))
         command = [sys.executable, "-c", _BOOT, _ROOT, *sys.path]
-        pid = os.posix_spawn(sys.executable, command, os.environ, file_actions=actions, setsigmask=_BLOCKED)
+        environment = {**_MALLOC, **os.environ}
+        pid = os.posix_spawn(sys.executable, command, environment, file_actions=actions, setsigmask=_BLOCKED)
     except OSError:
         ours.close()
         raise

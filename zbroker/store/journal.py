@@ -186,7 +186,8 @@ class FileJournal:
             RecordTooLarge: no segment can hold it. Nothing was taken.
             JournalFailed: for ever.
         """
-        self._require_health()
+        if self._failed is not None:
+            self._require_health()
         return self._writer.append(record)
 
     def commit(self, now: int) -> int:

@@ -41,7 +41,9 @@ class OsDisk:
         self._mode = os.O_RDONLY if read_only else os.O_RDWR
         self._ofd_lock = OFD_READ_LOCK if read_only else OFD_WRITE_LOCK
         self._flock = fcntl.LOCK_SH if read_only else fcntl.LOCK_EX
-        self._inodes: dict[int, tuple[int, int]] = {}  # of open handles: inode and device, given to no other file meanwhile
+        self._inodes: dict[
+            int, tuple[int, int]
+        ] = {}  # of open handles: inode and device, given to no other file meanwhile
 
     def make_folder(self, path: str) -> None:
         missing: list[str] = []

@@ -81,6 +81,7 @@ class LogWriter:
         self._witnessed_index = self._synced_at = 0
         self._groups: deque[Group] = deque()
         self._group: Group | None = None  # the last of _groups, while it takes more
+        self._group_end = 0  # up to which it takes them
         # The segment being written, and where the next append goes (which may already be a later one).
         self._handle = -1
         self._written_to = self._tail_segment = self._tail = 0
@@ -142,24 +143,23 @@ class LogWriter:
         assert record.index == self.last_index + 1, f"index {record.index} after {self.last_index}"
         assert record.kind not in WITHOUT_INDEX
         size = HEADER_BYTES + COLUMNS_LENGTH_BYTES + len(record.columns) + len(record.payload)
-        group = self._room(padded(size), size)
+        room = padded(size)
+        group = self._group
+        if group is None or group.end + room > self._group_end:
+            group = self._room(room, size)
         prefix, body_crc = build_body(record.columns, record.payload)
         group.entries.append((record, prefix, body_crc))
         offset = group.end
-        group.end = offset + padded(size)
+        group.end = offset + room
         self.last_index = record.index
         if record.kind == RecordKind.APPEND:
             self._liveness.note(group.segment, record.stream_id, record.base_offset, record.count, size)
         return Position(group.segment, offset, size)
 
     def _room(self, room: int, size: int) -> Group:
-        """The group that takes the next `room` bytes, a new one where the open one is done."""
-        group = self._group
-        if group is not None:
-            is_small = group.end + room - group.start <= self._commit_bytes
-            if is_small and group.end + room <= data_end(self._segment_bytes):
-                return group
-            self._close_group(group)
+        """A new group for the next `room` bytes, which the open one has no room for."""
+        if self._group is not None:
+            self._close_group(self._group)
         segment, start = self._tail_segment, self._tail
         if start + room > data_end(self._segment_bytes):
             bytes_max = self._segment_bytes - 2 * BLOCK_BYTES
@@ -172,6 +172,7 @@ class LogWriter:
         self._tail_segment, self._tail = segment, start
         self._liveness.begin(segment)
         self._group = Group(segment, start)
+        self._group_end = min(start + self._commit_bytes, data_end(self._segment_bytes))
         self._groups.append(self._group)
         return self._group
 

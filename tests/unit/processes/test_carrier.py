@@ -93,12 +93,18 @@ def test_confirms_leave_as_soon_as_the_journal_is_heard():
     assert [entry[0] for entry in engine.told[:3]] == ["placed", "persisted", "send"]
 
 
-def test_what_was_appended_can_be_handed_over_before_the_turn_ends():
+def test_an_idle_journal_is_given_what_was_appended_before_the_turn_ends_and_a_busy_one_is_not():
     engine, journal = Engine(), Distant()
     carrier = Carrier(engine, journal, lambda peer, frames: None, lambda effect: None)
-    carrier.commit(5)
+    carrier.commit_early(5)
     assert journal.commits == 0
     carrier.do([Append(Record(2, RecordKind.APPEND, 1, 0, 1))], 5)
-    carrier.commit(5)
-    carrier.commit(5)
+    carrier.commit_early(5)
+    carrier.commit_early(5)
     assert journal.commits == 1
+    carrier.do([Append(Record(3, RecordKind.APPEND, 1, 1, 1))], 5)
+    carrier.commit_early(5)
+    assert journal.commits == 1
+    journal.durable_index = 2
+    carrier.commit_early(5)
+    assert journal.commits == 2
