@@ -137,6 +137,22 @@ def test_a_command_answers_with_what_it_prints(service: Any) -> None:
     assert b"exit_4: out of it" in failed.stderr
 
 
+def test_under_json_an_error_is_json_too(service: Any, dead: str) -> None:
+    url = service("--command", "read -r body; test $body != 2 || { echo no; exit 4; }; echo $body")
+    done = run("request", "price", "-", "--json", stdin=b"1\n2\n3\n", url=url)
+    assert done.returncode == 1
+    first, second, third = lines(done.stdout)
+    assert (first, third) == ({"body": 1}, {"body": 3})
+    assert second["error"]["name"] == "APPLICATION_ERROR"
+    assert second["error"]["code"] == "exit_4"
+    assert b"1 request was answered by an error" in done.stderr
+    nobody = run("status", "--json", "--timeout", "0.2", url=dead)
+    (told,) = lines(nobody.stderr)
+    assert (nobody.returncode, nobody.stdout) == (69, b"")
+    assert told["error"]["name"] == "UNAVAILABLE"
+    assert told["error"]["retryable"]
+
+
 def test_what_is_no_json_is_a_string(service: Any) -> None:
     with Requester(service("--command", "echo hello world")) as requester:
         assert requester.request("price", None, timeout_s=20) == "hello world"

@@ -40,6 +40,8 @@ class ClientCommand(click.Command):
         except _Terminated:
             _end_quietly(TERMINATED)
         except ZbrokerError as error:  # before OSError, which some of them are too
+            if context.params.get("as_json"):
+                _end_as_json(error)
             code = f"{error.code}: " if error.code and error.code != error.detail else ""
             if log.has_said(f"{code}{error}"):
                 sys.exit(status_of(error))
@@ -66,6 +68,15 @@ def _end_quietly(status: int) -> NoReturn:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
     sys.exit(status)
+
+
+def _end_as_json(error: ZbrokerError) -> NoReturn:
+    """Exit; whoever reads our JSON finds the error in the same form, on standard error."""
+    from zbroker.cli.bodies import line_of
+    from zbroker.cli.output import error_fields
+
+    sys.stderr.write(line_of(error_fields(error)).decode() + "\n")
+    sys.exit(status_of(error))
 
 
 class Closable(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from patterns.wire.errors import ZbrokerError
 from zbroker.cli.bodies import keyed, line_of, shown
 
 
@@ -31,3 +32,11 @@ class Printer:
     def _line(self, line: bytes) -> None:
         self._out.write(line + b"\n")
         self._out.flush()
+
+
+def error_fields(error: ZbrokerError) -> dict[str, Any]:
+    """An error as --json prints it: what programs look at, and the text for people."""
+    fields = {"number": error.number, "name": error.name, "text": str(error), "retryable": error.retryable}
+    fields |= {"code": error.code} if error.code else {}
+    fields |= {"retry_after_ms": error.retry_after_ms} if error.retry_after_ms else {}
+    return {"error": fields}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from patterns.wire.errors import BadBody, ZbrokerError
+from patterns.wire.errors import BadBody, RemoteError, ZbrokerError
 from patterns.wire.names import check_name
 from patterns.wire.words import counted
 from zbroker.cli.binding import insecure_option, require_trusted
@@ -12,7 +14,7 @@ from zbroker.cli.bodies import codec_for, of_argument
 from zbroker.cli.command import ClientCommand, client_options, closing, name_checked, timeout_option
 from zbroker.cli.exits import FAILED, end
 from zbroker.cli.lines import at_line, bodies_of, standard_input
-from zbroker.cli.output import Printer
+from zbroker.cli.output import Printer, error_fields
 
 
 @click.command(cls=ClientCommand)
@@ -36,6 +38,9 @@ def request(
 ) -> None:  # fmt: skip
     """Ask SERVICE and print its reply; BODY is JSON text, and `-` asks once for each line of standard input, in order.
 
+    An error reply ends the command, with status 1; under --json, of lines, it is printed as {"error": ...} in its place and
+    the next line is asked, and the status is 1 at the end.
+
     Peer to peer it connects. A BODY that begins with `-` goes behind `--`. Exit status 69: nobody offers the service;
     for a first replier it is waited 1 s, or nine tenths of --timeout if that is less.
 
@@ -52,17 +57,29 @@ def request(
         bodies = bodies_of(lines, raw=raw) if lines else iter([of_argument(body, raw=raw)])
     except BadBody as error:
         raise click.BadParameter(str(error), param_hint="'BODY'") from error
-    printer, done = Printer(as_json=as_json, raw=raw), 0
+    printer, done, failed = Printer(as_json=as_json, raw=raw), 0, 0
     with closing(Requester(url, codec=codec_for(raw))) as requester:
+
+        def ask(one: Any) -> None:
+            if in_parts:
+                for part in requester.stream(service, one, part_timeout_s=timeout_s, idempotent=idempotent):
+                    printer.message({}, part)
+            else:
+                printer.message({}, requester.request(service, one, timeout_s=timeout_s, idempotent=idempotent))
+
         try:
             for one in bodies:
-                if in_parts:
-                    for part in requester.stream(service, one, part_timeout_s=timeout_s, idempotent=idempotent):
-                        printer.message({}, part)
-                else:
-                    printer.message({}, requester.request(service, one, timeout_s=timeout_s, idempotent=idempotent))
+                try:
+                    ask(one)
+                except RemoteError as error:
+                    if lines is None or not as_json:
+                        raise
+                    printer.record(error_fields(error))
+                    failed += 1
                 done += 1
         except ZbrokerError as error:
             if lines is None or (done == 0 and not isinstance(error, BadBody)):
                 raise
             end(FAILED, at_line(lines, error, counted(done, "request was answered", "requests were answered")))
+    if failed:
+        end(FAILED, counted(failed, "request was answered by an error", "requests were answered by errors"))
