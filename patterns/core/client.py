@@ -25,7 +25,6 @@ from patterns.wire.frames import Frames, Message, kind_of, pack, parse
 from patterns.wire.limits import (
     BATCH_BYTES_MAX,
     BODY_BYTES_MAX,
-    EXPIRY_MS,
     HANDSHAKE_MS,
     HEARTBEAT_MS,
     HELLO_JITTER_MS,
@@ -46,7 +45,7 @@ from patterns.wire.messages import (
     Ready,
 )
 from patterns.wire.server import error_header
-from patterns.wire.session import ClientEvent, ClientState, Credit, client_next
+from patterns.wire.session import ClientEvent, ClientState, Credit, client_next, pace_of
 
 _DEFAULT_LIMITS: Final = Limits(BODY_BYTES_MAX, BATCH_BYTES_MAX)
 _MS: Final = 1_000
@@ -107,8 +106,8 @@ class ClientSession:
         self.outbox: deque[tuple[int, int, Frames]] = deque()
         self.outbox_bytes = 0
         self.leaving = self.is_ready = False
-        self.heard_at = 0
-        self._sent_at = 0
+        self.heard_at = self._sent_at = 0
+        self._heartbeat_us = self._expiry_us = 0  # READY says it
         self._due: int | None = None  # the one timer: retry, hello, handshake or heartbeat, as the state says
         self._hello_sent = False
 
@@ -145,7 +144,8 @@ class ClientSession:
         self.ready, self.limits = ready, ready.limits
         self.out = Credit(ready.credit_messages, ready.credit_bytes)
         self.heard_at = now
-        self._due = now + HEARTBEAT_MS * _MS
+        self._heartbeat_us, self._expiry_us = pace_of(ready)
+        self._due = now + self._heartbeat_us
 
     def lose(self, event: ClientEvent, now: int, *, retry_us: int | None = None) -> None:
         """The connection, or what it led to, is gone; try the next address in a while."""
@@ -235,14 +235,14 @@ class ClientSession:
 
     def _beat(self, now: int) -> ClientEvent | None:
         """PING what is silent, or has heard nothing of us; give up on what stays silent."""
-        if now - self.heard_at >= EXPIRY_MS * _MS:
+        if now - self.heard_at >= self._expiry_us:
             return ClientEvent.TIMEOUT
         quiet_since = min(self.heard_at, self._sent_at)
-        if now - quiet_since >= HEARTBEAT_MS * _MS:
+        if now - quiet_since >= self._heartbeat_us:
             self.send(Ping(1), now)
-            self._due = now + HEARTBEAT_MS * _MS
+            self._due = now + self._heartbeat_us
         else:
-            self._due = quiet_since + HEARTBEAT_MS * _MS
+            self._due = quiet_since + self._heartbeat_us
         return None
 
 

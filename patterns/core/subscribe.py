@@ -99,9 +99,6 @@ class Loss:
         """An ECHO says which sequence comes next."""
         self.saw(publisher, channel, following, 0)
 
-    def knows(self, publisher: bytes) -> bool:
-        return any(known == publisher for known, _channel in self._next)
-
     def forget(self, publisher: bytes) -> None:
         """A publisher is gone for good: one break of unknown size."""
         self.interruptions += 1

@@ -22,6 +22,9 @@ INTEGER_MAX: Final = 2**53 - 1  # the largest that a JSON peer can hold exactly
 
 HEARTBEAT_MS: Final = 2_000
 EXPIRY_MS: Final = 6_000
+HEARTBEAT_MS_MIN: Final = 100  # of what READY may ask a client for: ten a second are no load yet,
+HEARTBEAT_MS_MAX: Final = 60_000  # and who is told to wait for longer would never learn that nobody is there
+EXPIRY_MS_MAX: Final = 180_000
 HANDSHAKE_MS: Final = 5_000
 RECONNECT_MS: Final = 100
 RECONNECT_MS_MAX: Final = 1_000
@@ -48,5 +51,6 @@ PLAIN_PREFIXES_BYTES_MAX: Final = 64 * KIB  # of one connection: 1,800 of 20 byt
 PEER_PREFIXES_BYTES_MAX: Final = (
     1 * MIB
 )  # of one connection to a Publisher: a forwarder holds 36 for each subscriber behind it
-PEER_PREFIXES_BYTES_MAX_OF_ALL: Final = 4 * MIB  # libzmq takes up to forty times that
+PEER_PREFIXES_BYTES_MAX_OF_ALL: Final = 2 * MIB  # libzmq takes 46 times that; as much may wait to be looked at
+SUBSCRIBERS_MAX: Final = 65_536  # of one Publisher peer to peer, as far as they are counted
 PLAIN_PREFIXES_BYTES_MAX_OF_ALL: Final = 512 * KIB  # libzmq walks through all of them at the end of each connection

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from patterns.wire.limits import RANGES_MAX
+
 Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 Nonce = Annotated[bytes, Meta(min_length=16, max_length=16)]
 
@@ -46,7 +48,7 @@ class Header(Struct, omit_defaults=True, gc=False):
 class Resume(Header):
     epoch: Count = 0
     sequence: Count = 0
-    leases: Annotated[list[Count], Meta(max_length=10_000)] = []
+    leases: Annotated[list[Count], Meta(max_length=RANGES_MAX)] = []
 
 
 class Hello(Header, kw_only=True):
@@ -254,7 +256,7 @@ class Settle(Header, kw_only=True):
     lease: Count
     action: str
     id: Count = 0
-    ranges: Annotated[list[Range], Meta(max_length=10_000)] = []
+    ranges: Annotated[list[Range], Meta(max_length=RANGES_MAX)] = []
     delay_ms: Count = 0
     reason: str = ""
 

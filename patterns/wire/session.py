@@ -6,7 +6,15 @@ from enum import Enum, auto
 from typing import Final
 
 from patterns.wire.errors import BadArgument, LocalProtocolError, RemoteProtocolError
-from patterns.wire.limits import PART_BYTES_AHEAD_MAX, PARTS_AHEAD_MAX, UNREAD_BYTES_MAX
+from patterns.wire.limits import (
+    EXPIRY_MS_MAX,
+    HEARTBEAT_MS_MAX,
+    HEARTBEAT_MS_MIN,
+    PART_BYTES_AHEAD_MAX,
+    PARTS_AHEAD_MAX,
+    UNREAD_BYTES_MAX,
+)
+from patterns.wire.messages import Ready
 
 
 class ClientState(Enum):
@@ -62,6 +70,13 @@ CLIENT: Final[dict[ClientState, dict[ClientEvent, ClientState]]] = {
     },
     _C.CLOSED: _STAYS_CLOSED,  # and is never opened again: that would be our own mistake
 }
+
+
+def pace_of(ready: Ready) -> tuple[int, int]:
+    """After which silence C asks, and gives up, in us; what READY says, within what a program can wait for."""
+    heartbeat_ms = min(max(ready.heartbeat_ms, HEARTBEAT_MS_MIN), HEARTBEAT_MS_MAX)
+    expiry_ms = min(max(ready.expiry_ms, 2 * heartbeat_ms), EXPIRY_MS_MAX)
+    return heartbeat_ms * 1_000, expiry_ms * 1_000
 
 
 class ServerState(Enum):

@@ -164,6 +164,27 @@ def test_a_silent_peer_is_pinged_and_given_up(wire):
     assert wire.link != first
 
 
+@pytest.mark.parametrize(
+    ("heartbeat_ms", "expiry_ms", "asks_ms", "ends_ms"),
+    [
+        (500, 1_500, 500, 1_500),
+        (0, 0, 100, 200),
+        (3_600_000, 7_200_000, 60_000, 180_000),
+        (10_000, 1_000, 10_000, 20_000),
+    ],
+)
+def test_ready_says_how_much_silence_is_too_much_within_reason(wire, heartbeat_ms, expiry_ms, asks_ms, ends_ms):
+    wire.greet(heartbeat_ms=heartbeat_ms, expiry_ms=expiry_ms)
+    wire.wait(asks_ms - 1)
+    assert not wire.sent(Ping)
+    wire.wait(1)
+    assert len(wire.sent(Ping)) == 1
+    wire.wait(ends_ms - asks_ms - 1)
+    assert not wire.heard(SessionLost)
+    wire.wait(1)
+    assert wire.heard(SessionLost)
+
+
 def test_a_peer_that_answers_pings_is_kept(wire):
     wire.greet()
     for _ in range(10):

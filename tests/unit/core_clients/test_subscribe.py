@@ -243,9 +243,11 @@ def test_publishers_are_counted_apart():
     loss.saw(OTHER, 1, 500, 1)
     loss.saw(ONE, 2, 900, 1)
     assert loss.lost == 0
-    assert loss.knows(ONE)
     loss.forget(ONE)
-    assert not loss.knows(ONE)
+    loss.saw(ONE, 1, 200, 1)  # of what it published meanwhile nobody knows: that is the interruption
+    assert (loss.lost, loss.interruptions) == (0, 1)
+    loss.saw(OTHER, 1, 503, 1)
+    assert loss.lost == 2
 
 
 def test_frames_that_cannot_be_read_are_counted(peer):
