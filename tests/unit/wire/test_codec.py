@@ -164,3 +164,10 @@ def test_a_body_that_grew_above_the_limit_by_its_encoding_says_how_large_it_is(c
     size = BODY_BYTES_MAX + (2 if codec is Codec.JSON else 5)
     with pytest.raises(TooLarge, match=f"body of {size} bytes, encoded as {codec.value}; at most {BODY_BYTES_MAX}"):
         encode(codec, ["x" * BODY_BYTES_MAX])
+
+
+def test_a_raw_view_is_as_long_as_its_bytes():
+    """len() of a view counts its items, which may be wider."""
+    wide = memoryview(b"12345678").cast("I")
+    [one] = encode(Codec.RAW, [wide, b"9"])
+    assert (one.count, one.payload, one.sizes) == (2, b"123456789", [8, 1])

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from patterns.wire import server
 from patterns.wire.engine import Close, Send
 from patterns.wire.errors import Fenced, NotPermitted
 from patterns.wire.frames import JSON, MSGPACK, pack, parse
@@ -84,6 +85,20 @@ def test_hello_is_answered_by_ready_with_the_first_credit(house):
 def test_anything_but_hello_without_a_session_gets_no_session(house):
     assert house.say(b"p1", Ping(1)) is None
     assert house.headers() == [NoSessionHeader(7)]
+
+
+def test_of_strangers_only_the_latest_are_remembered(house, monkeypatch):
+    monkeypatch.setattr(server, "_PEERS_REMEMBERED", 3)
+    for _ in range(REPLIES_UNREAD_MAX + 1):
+        house.say(b"loud", Ping(1))
+    house.effects.clear()
+    house.say(b"loud", Ping(1))
+    assert house.effects == []
+    for number in range(3):
+        house.say(b"p%d" % number, Ping(1))
+    assert len(house.sessions._strangers) == 3
+    house.say(b"loud", Ping(1))
+    assert house.headers(b"loud") == [NoSessionHeader(7)]
 
 
 def test_the_answer_has_the_form_of_the_last_hello(house):

@@ -3,12 +3,14 @@ from __future__ import annotations
 import pytest
 
 from patterns.wire.errors import LocalProtocolError, RemoteProtocolError
+from patterns.wire.limits import UNREAD_BYTES_MAX
 from patterns.wire.session import (
     CLIENT,
     SERVER,
     ClientEvent,
     ClientState,
     Credit,
+    ProvenCredit,
     ServerEvent,
     ServerState,
     client_next,
@@ -95,3 +97,16 @@ def test_renewed_credit_is_what_was_used():
     credit.renew(1, 10)
     assert credit.is_open
     assert credit.messages_left == 1
+
+
+@pytest.mark.parametrize("way", ["take", "spend"])
+def test_batches_without_a_byte_are_bounded_by_what_they_cost_in_queues(way):
+    credit = ProvenCredit(1 << 40, 1 << 40)
+    taken = 0
+    while credit.is_open:
+        assert getattr(credit, way)(1, 0) is not False
+        taken += 1
+    assert taken == UNREAD_BYTES_MAX // 512
+    assert not credit.take(1, 0)
+    credit.prove(credit.sent)
+    assert credit.take(1, 0)

@@ -23,6 +23,30 @@ def test_it_agrees_with_a_plain_set_whatever_is_added() -> None:
         assert settled.floor == next(offset for offset in range(8 * CHUNK) if offset not in model)
 
 
+def test_a_chunk_in_which_only_what_is_below_the_floor_is_left_is_forgotten() -> None:
+    settled = Settled()
+    settled.add(1, 3)
+    assert settled.bitmaps()
+    settled.add(0, 0)
+    assert (settled.floor, settled.bitmaps()) == (4, [])
+    settled.add(6, 6)
+    settled.add(4, 4)
+    assert (settled.floor, len(settled.bitmaps())) == (5, 1)
+
+
+def test_many_ranges_at_once_are_as_good_as_one_after_the_other() -> None:
+    for seed in range(60):
+        random, once, many = Random(seed), Settled(start := Random(seed).randrange(CHUNK)), Settled(start)
+        for _ in range(12):
+            firsts = [random.randrange(3 * CHUNK) for _ in range(random.randrange(200))]
+            ranges = [(first, first + random.choice([0, 0, 0, 1, 70, CHUNK])) for first in firsts]
+            ranges = random.choice([ranges, sorted(ranges), merged(ranges)])
+            assert many.add_all(ranges) == sum(once.add(*each) for each in ranges), seed
+            assert (many.floor, list(many.missing(0, 5 * CHUNK))) == (once.floor, list(once.missing(0, 5 * CHUNK))), (
+                seed
+            )
+
+
 def test_what_lies_below_the_floor_costs_nothing() -> None:
     settled = Settled()
     for offset in range(1, 3 * CHUNK, 2):
