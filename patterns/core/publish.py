@@ -16,7 +16,7 @@ from patterns.wire.codec import Encoded, encode
 from patterns.wire.engine import Effect, Link, Open, PeerId, Send, Unreachable
 from patterns.wire.errors import BadBody, TooLarge, ZbrokerError
 from patterns.wire.frames import ECHO_PREFIX, MSGPACK, Frames, Message, columns_of, pack, pack_columns, parse
-from patterns.wire.limits import BATCH_BYTES_TARGET, BODY_BYTES_MAX, COLUMNS_BYTES_TARGET, CREDIT_BYTES
+from patterns.wire.limits import BATCH_BYTES_TARGET, BODY_BYTES_MAX, COLUMNS_BYTES_TARGET, CREDIT_BYTES, SUBSCRIBERS_MAX
 from patterns.wire.messages import Audience, Codec, Columns, Echo, Hello, Publish, Ready, Resume, Role
 from patterns.wire.names import channel_of, check_topic
 
@@ -286,6 +286,11 @@ class PeerPublisherEngine:
             return
         nonce = prefix[len(ECHO_PREFIX) :]
         if on:
+            if len(self._listeners) >= SUBSCRIBERS_MAX and nonce not in self._listeners:
+                self.counters["subscribers_refused"] += (
+                    1  # each costs memory, and anybody can say that he is a thousand
+                )
+                return
             self._listeners.add(nonce)
             echo = Echo(self.lanes.publisher, self.lanes.sequences())
             self._effects.append(Send(1, b"", pack(echo, key=nonce)))

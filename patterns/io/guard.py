@@ -22,12 +22,17 @@ import zmq
 from patterns.io.guard_account import (
     FLOODS,
     FRAME_OVERHEAD_BYTES,
+    RECENT_MAX,
     SESSIONLESS_BYTES_MAX,
+    SETTLE_US,
+    TRIM_AFTER_US,
+    TRIM_BYTES_MIN,
     Account,
     Cut,
     CutReason,
     GuardReport,
     HandshakeFailure,
+    crowd_cuts,
     memory_cuts,
 )
 from patterns.io.guard_backlog import Backlog
@@ -46,20 +51,8 @@ INTERVAL_S_MAX: Final = 0.25
 INTERVAL_PER_CHECK: Final = 50
 """A check of 1,000 busy connections takes milliseconds under the GIL: at most 2 % of the time goes there."""
 
-SETTLE_US: Final = 250_000
-"""libzmq frees an offender's queue in its own time after the cut; before that, resident memory proves nothing."""
-
-TRIM_AFTER_US: Final = tuple(SETTLE_US << doubling for doubling in range(7))
-"""When to give memory back after a cut: 0.25 s, and up to 16 s, when a stalled loop has read what was left."""
-
-TRIM_BYTES_MIN: Final = 1024 * 1024
-"""Undelivered bytes of a peer that goes by itself, for which that is worth while: up to 32 MiB of memory."""
-
 LEAVING_CHECKS: Final = 3
 """Looks at an fd after its DISCONNECTED, which libzmq sends microseconds before it closes the fd."""
-
-RECENT_MAX: Final = 32
-"""Cuts that `zbroker status` shows; a flood of 1,000 must not fill the screen."""
 
 NOTICES_MAX: Final = 65_536
 """Hints only: a loop that stalls for minutes under a storm of connections may lose the oldest."""
@@ -93,6 +86,7 @@ class Guard:
         on_cut: Callable[[Cut], None] | None = None,
         *,
         tells: bool = True,
+        undelivered_bytes_max: int = 0,
     ) -> None:
         """Make a guard; nothing runs before `start`.
 
@@ -102,10 +96,12 @@ class Guard:
             security_bytes: what security adds to each frame; CURVE_OVERHEAD_BYTES, or 0.
             on_cut: told of each cut, in the guard's thread; must not block.
             tells: keep notices; False for whoever never asks for them.
+            undelivered_bytes_max: of all together, for an XPUB; 0: no matter how much.
         """
         self._on_cut = on_cut
         self._memory_bytes_max = memory_bytes_max
         self._connection_bytes_max = connection_bytes_max
+        self._undelivered_bytes_max = undelivered_bytes_max
         self._short_bytes = 2 + security_bytes
         self._long_bytes = FRAME_OVERHEAD_BYTES + security_bytes
         self._delivered: dict[int, int] = {}  # fd -> bytes, ever growing; written by the loop only
@@ -316,6 +312,7 @@ class Guard:
                         self._cut(account, reason, now)
                     if account.is_hot:
                         self._hot.add(fd)
+            self._watch_crowd(now)
             self._watch_memory(now)
         if self._trim_at and now >= self._trim_at[0]:
             self._trim_at.pop(0)
@@ -474,6 +471,15 @@ class Guard:
         listening = [one for fd, one in self._accounts.items() if owners[fd].has_readers and not one.is_cut]
         return self._backlog.deaf(listening, now)
 
+    def _watch_crowd(self, now: int) -> None:
+        """Each within its allowance, a hundred peers fill the memory all the same with subscriptions that no loop has seen."""
+        bytes_max = self._undelivered_bytes_max
+        if bytes_max and sum(account.undelivered for account in self._accounts.values()) > bytes_max:
+            for account in self._accounts.values():
+                self._measure(account, now)
+            for account in crowd_cuts(list(self._accounts.values()), bytes_max):
+                self._cut(account, CutReason.SUBSCRIPTIONS, now)
+
     def _watch_memory(self, now: int) -> None:
         assert self._kernel is not None
         self._rss = self._kernel.rss_bytes()
@@ -490,6 +496,5 @@ class Guard:
         for account in self._accounts.values():
             self._measure(account, now)
         chosen = chosen or memory_cuts(list(self._accounts.values()), excess)
-        cuts = [self._cut(account, CutReason.MEMORY, now) for account in chosen]
-        if any(cuts):
+        if sum(self._cut(account, CutReason.MEMORY, now) for account in chosen):
             self._settled_at = now + SETTLE_US

@@ -36,6 +36,20 @@ AMPLIFICATION_MAX: Final = 32
 """An empty frame is 2 bytes on the wire and 64 (msg_t) in a queue. More memory than that isn't the peers'."""
 
 
+SETTLE_US: Final = 250_000
+"""libzmq frees an offender's queue in its own time after the cut; before that, resident memory proves nothing."""
+
+TRIM_AFTER_US: Final = tuple(SETTLE_US << doubling for doubling in range(7))
+"""When to give memory back after a cut: 0.25 s, and up to 16 s, when a stalled loop has read what was left."""
+
+TRIM_BYTES_MIN: Final = 1024 * 1024
+"""Undelivered bytes of a peer that goes by itself, for which that is worth while: up to 32 MiB of memory."""
+
+
+RECENT_MAX: Final = 32
+"""Cuts that `zbroker status` shows; a flood of 1,000 must not fill the screen."""
+
+
 class CutReason(Enum):
     """Why a connection was cut. A message that never ends and one message after another are the same to who counts bytes."""
 
@@ -162,4 +176,17 @@ def memory_cuts(accounts: list[Account], excess_bytes: int) -> list[Account]:
             break
         chosen.append(account)
         freed += account.undelivered
+    return chosen
+
+
+def crowd_cuts(accounts: list[Account], bytes_max: int) -> list[Account]:
+    """Choose whom to cut so that all together have no more than `bytes_max` undelivered: those with most."""
+    there = sorted((a for a in accounts if not a.is_cut), key=lambda a: -a.undelivered)
+    undelivered = sum(a.undelivered for a in there)
+    chosen: list[Account] = []
+    for account in there:
+        if undelivered <= bytes_max:
+            break
+        chosen.append(account)
+        undelivered -= account.undelivered
     return chosen

@@ -290,7 +290,7 @@ class Links:
             case SocketKind.XPUB if self._binds:
                 from patterns.io.watched import SUBSCRIPTIONS_BYTES_MAX, bind_watched
 
-                socket = sockets.direct_xpub(context)
+                socket = sockets.direct_xpub(context, binds=True)
                 watch = bind_watched(socket, effect.address, self.cuts, SUBSCRIPTIONS_BYTES_MAX)
             case SocketKind.XPUB:
                 socket = sockets.make_xpub(context, effect.address, binds=False)

@@ -126,7 +126,7 @@ def make_dealer(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> tuple
 
 def make_xpub(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, *, binds: bool = True) -> zmq.Socket[bytes]:
     """An XPUB for direct publish-subscribe; it may connect to a forwarder. Raises as make_router()."""
-    socket = direct_xpub(context)
+    socket = direct_xpub(context, binds=binds)
     if binds:
         bind(socket, endpoint)
     else:
@@ -134,9 +134,11 @@ def make_xpub(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, *, binds: 
     return socket
 
 
-def direct_xpub(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
+def direct_xpub(context: zmq.Context[zmq.Socket[bytes]], *, binds: bool) -> zmq.Socket[bytes]:
     """The same, before bind() or connect(): each subscription is visible."""
     socket = _plain_socket(context, zmq.XPUB)
+    if binds:  # else it is the forwarder's part: it must not be cut for what one behind it subscribes to
+        socket.maxmsgsize = PLAIN_PREFIX_BYTES_MAX
     socket.sndhwm = PUBLISHER_HIGH_WATER_MARK
     socket.rcvhwm = 0  # subscriptions: a finite mark loses them silently
     socket.backlog = _BACKLOG

@@ -45,7 +45,9 @@ class Watch:
     """
 
     def __init__(self, socket: zmq.Socket[bytes], cuts: Counter[str], bytes_max: int | None) -> None:
-        self._guard = Guard(0, tells=False, on_cut=_Teller(cuts).tell)  # no budget: the memory is the program's
+        crowd = PEER_PREFIXES_BYTES_MAX_OF_ALL if socket.type == zmq.XPUB else 0
+        # no budget: the memory is the program's
+        self._guard = Guard(0, tells=False, on_cut=_Teller(cuts).tell, undelivered_bytes_max=crowd)
         self._guard.watch(socket, bytes_max)
         self.delivered = self._guard.delivered
         self.subscribed = self._guard.subscribed
@@ -97,6 +99,6 @@ class _Teller:
 def _why(cut: Cut) -> str:
     if cut.reason is CutReason.SUBSCRIPTIONS:
         limits = f"{PEER_PREFIXES_BYTES_MAX} bytes of them, all together {PEER_PREFIXES_BYTES_MAX_OF_ALL}"
-        return f"which holds too many subscriptions: one may hold {limits}"
+        return f"which holds too many subscriptions, or too many at once with others: one may have {limits}"
     undelivered = f"{cut.undelivered_bytes} bytes not delivered, at most {cut.allowance_bytes}"
     return f"{cut.reason.value.replace('_', ' ')}: {undelivered}"

@@ -34,6 +34,7 @@ def frame(body: bytes, *, more: bool) -> bytes:
 
 
 ENDLESS_MULTIPART = frame(b"x" * 65_536, more=True)
+ENDLESS_SHORT_FRAMES = frame(b"x" * 500, more=True) * 128
 ENDLESS_TINY_FRAMES = frame(b"", more=True) * 32_768
 WHOLE_MESSAGES = frame(b"x" * MIB, more=False)
 

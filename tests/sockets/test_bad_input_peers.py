@@ -16,7 +16,16 @@ from patterns.sync import Admin, Consumer, Producer, Publisher, Requester, Subsc
 from patterns.wire.errors import NotInThisDeployment
 from patterns.wire.limits import CREDIT_BYTES
 from tests.processes import Broker, until
-from tests.sockets.flood import ENDLESS_MULTIPART, ENDLESS_TINY_FRAMES, MIB, WHOLE_MESSAGES, Flood, raw_peer
+from tests.sockets.flood import (
+    ENDLESS_MULTIPART,
+    ENDLESS_SHORT_FRAMES,
+    ENDLESS_TINY_FRAMES,
+    MIB,
+    WHOLE_MESSAGES,
+    Flood,
+    frame,
+    raw_peer,
+)
 from tests.sockets.hostile import Peer, half_open, hello_frames
 from tests.sockets.places import serving
 from tests.sockets.provocations import ONE
@@ -96,7 +105,7 @@ def test_a_bound_replier_tells_what_it_has_refused(context):
 
 @only_guarded
 @pytest.mark.parametrize(
-    ("chunk", "count"), [(ENDLESS_MULTIPART, 1), (ENDLESS_MULTIPART, 20), (ENDLESS_TINY_FRAMES, 2)]
+    ("chunk", "count"), [(ENDLESS_SHORT_FRAMES, 1), (ENDLESS_SHORT_FRAMES, 20), (ENDLESS_TINY_FRAMES, 2)]
 )
 def test_a_flood_at_a_bound_publisher_is_cut_and_its_subscriber_loses_nothing(chunk, count, caplog):
     with Publisher("tcp://127.0.0.1:0") as publisher, Subscriber(publisher.address, "a.>") as subscriber:
@@ -108,7 +117,8 @@ def test_a_flood_at_a_bound_publisher_is_cut_and_its_subscriber_loses_nothing(ch
                 publisher.publish("a.b", number)
                 assert subscriber.receive(30).body == number
                 number += 1
-        assert publisher.cuts == {"before_hello": count}
+        assert sum(publisher.cuts.values()) == count
+        assert set(publisher.cuts) <= {"before_hello", "subscriptions"}  # too much of one, or of all of them together
         assert any("cut the connection of 127.0.0.1:" in record.getMessage() for record in caplog.records)
         assert (subscriber.lost, subscriber.interruptions) == (0, 0)
     assert not any(thread.name == "zbroker-guard" for thread in threading.enumerate())
@@ -136,6 +146,36 @@ def test_who_subscribes_without_end_at_a_bound_publisher_is_cut_and_its_subscrib
         publisher.publish("a.b", "still here")
         assert subscriber.receive(30).body == "still here"
         assert (subscriber.lost, subscriber.interruptions) == (0, 0)
+
+
+@only_guarded
+def test_who_subscribe_to_too_much_at_once_are_cut_together_and_a_subscriber_beside_them_loses_nothing(caplog):
+    with Publisher("tcp://127.0.0.1:0") as publisher, Subscriber(publisher.address, "a.>") as subscriber:
+        subscriber.ready(30)
+        port = int(publisher.address.rpartition(":")[2])
+        bursts = [b"".join(frame(b"\x01%d%0400d" % (peer, n), more=False) for n in range(2_000)) for peer in range(3)]
+        peers = [raw_peer(port, b"SUB") for _ in bursts]
+        for peer, burst in zip(peers, bursts, strict=True):  # each within what one may send, and hold
+            with contextlib.suppress(OSError):
+                peer.sendall(burst)
+        until(lambda: publisher.cuts.get("subscriptions", 0) > 0)
+        publisher.publish("a.b", "still here")
+        assert subscriber.receive(30).body == "still here"
+        assert (subscriber.lost, subscriber.interruptions) == (0, 0)
+        for peer in peers:
+            peer.close()
+
+
+@only_guarded
+def test_one_prefix_longer_than_any_topic_ends_its_connection_at_a_bound_publisher():
+    with Publisher("tcp://127.0.0.1:0") as publisher, Subscriber(publisher.address, "a.>") as subscriber:
+        subscriber.ready(30)
+        with raw_peer(int(publisher.address.rpartition(":")[2]), b"SUB") as peer:
+            peer.settimeout(30)
+            peer.sendall(frame(b"\x01" + b"x" * 2_000, more=False))
+            assert peer.recv(100) == b""
+        publisher.publish("a.b", "still here")
+        assert subscriber.receive(30).body == "still here"
 
 
 @only_guarded

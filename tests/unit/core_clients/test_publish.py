@@ -4,6 +4,7 @@ from itertools import accumulate
 
 import pytest
 
+from patterns.core import publish
 from patterns.core.publish import FIELDS, AudienceChanged, Lanes, PeerPublisherEngine, PublisherEngine
 from patterns.wire.codec import decode
 from patterns.wire.errors import BadBody, BadName, TooLarge
@@ -190,6 +191,14 @@ def test_the_audience_is_the_number_of_echo_subscriptions_that_live(peer):
     subscription(peer, b"\x01" + ECHO_PREFIX + LISTENER)
     subscription(peer, b"\x00" + ECHO_PREFIX + LISTENER)
     assert peer.heard(AudienceChanged) == [AudienceChanged(1), AudienceChanged(0)]
+
+
+def test_more_subscribers_than_may_be_counted_get_no_echo(peer, monkeypatch):
+    monkeypatch.setattr(publish, "SUBSCRIBERS_MAX", 2)
+    for number in (1, 2, 2, 3):
+        subscription(peer, b"\x01" + ECHO_PREFIX + bytes([number]) * 16)
+    assert [message.key[0] for message in peer.messages(Echo)] == [1, 2, 2]
+    assert (peer.engine.audience, peer.engine.counters) == (2, {"subscribers_refused": 1})
 
 
 @pytest.mark.parametrize("frame", [b"", b"\x01", b"\x01ZB1P\x03", b"\x01ZB1e", b"\x01ZB1e" + bytes(17), b"\x02ZB1x"])

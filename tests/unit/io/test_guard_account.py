@@ -12,6 +12,7 @@ from patterns.io.guard_account import (
     MIB,
     SLACK_BYTES,
     Account,
+    crowd_cuts,
     memory_cuts,
     wire_allowance,
 )
@@ -98,6 +99,13 @@ def test_half_of_an_allowance_earns_a_look_at_each_check() -> None:
 def test_most_undelivered_bytes_are_cut_first_and_no_more_than_needed() -> None:
     small, large, middle = pending(MIB), pending(9 * MIB), pending(4 * MIB)
     assert memory_cuts([small, large, middle], 10 * MIB) == [large, middle]
+
+
+def test_of_a_crowd_those_with_most_are_cut_until_the_rest_fits() -> None:
+    small, large, larger, gone = pending(10), pending(50), pending(60), pending(99, is_cut=True)
+    assert crowd_cuts([small, large, larger, gone], 120) == []
+    assert crowd_cuts([small, large, larger, gone], 60) == [larger]
+    assert crowd_cuts([small, large, larger, gone], 9) == [larger, large, small]
 
 
 def test_sessions_are_cut_last() -> None:

@@ -118,9 +118,10 @@ def test_every_role_of_the_spec_is_in_the_code_and_the_reverse():
         ("a plain subscriber's prefixes", "one: 1 KiB", limits.PLAIN_PREFIX_BYTES_MAX == limits.KIB),
         (
             "prefixes of a connection to a Publisher that binds (Linux, TCP)",
-            "1 MiB, each counted with 16 bytes more, of all 4 MiB",
-            (limits.PEER_PREFIXES_BYTES_MAX, limits.PEER_PREFIXES_BYTES_MAX_OF_ALL) == (limits.MIB, 4 * limits.MIB),
+            "1 MiB, each counted with 16 bytes more, of all 2 MiB",
+            (limits.PEER_PREFIXES_BYTES_MAX, limits.PEER_PREFIXES_BYTES_MAX_OF_ALL) == (limits.MIB, 2 * limits.MIB),
         ),
+        ("subscribers of a Publisher peer to peer", "65,536", limits.SUBSCRIBERS_MAX == 65_536),
         ("a plain subscriber's unread messages", "16,384", limits.PLAIN_UNREAD_MESSAGES_MAX == 16_384),
         (
             "replies, parts, and errors behind parts, that wait for a requester's credit",
@@ -136,7 +137,7 @@ def test_a_limit_of_the_spec_is_the_codes(name, stated, value):
 
 
 def test_the_spec_lists_no_limit_that_this_test_forgets():
-    assert len(spec.rows("| limit |")) - 1 == 20
+    assert len(spec.rows("| limit |")) - 1 == 21
 
 
 @pytest.mark.parametrize(
