@@ -13,7 +13,8 @@ from typing import Any, Final
 from patterns.aio.driver import AioDriver
 from patterns.aio.role import AioRole, Arrivals
 from patterns.roles.arguments import check_count, check_executor
-from patterns.roles.replier import Handler, IncomingRequestRole, ReplierRole
+from patterns.roles.incoming import IncomingRequestRole
+from patterns.roles.replier import Handler, ReplierRole
 from patterns.wire.errors import BadArgument, Cancelled, Closed, ReplierLost
 
 __all__ = ["Handler", "IncomingRequest", "Replier"]

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
-from weakref import ref
 
 import msgspec
 
@@ -17,7 +16,8 @@ from patterns.core.reply import PeerReplierEngine, ReplierEngine, RequestCancell
 from patterns.io.clock import clock
 from patterns.io.links import SocketKind
 from patterns.io.waiting import Steps, Wait
-from patterns.roles.arguments import check_limits, check_text, services_of
+from patterns.roles.arguments import check_limits, services_of
+from patterns.roles.incoming import Given, IncomingRequestRole, OneReplyWanted, Untranslated
 from patterns.roles.role import (
     LINGER_MS,
     D,
@@ -38,6 +38,7 @@ from patterns.wire.errors import (
     ApplicationError,
     BadAddress,
     BadArgument,
+    BadBody,
     Cancelled,
     Closed,
     HandlerFailed,
@@ -55,91 +56,6 @@ from patterns.wire.words import counted
 _log = logging.getLogger("zbroker.replier")
 Handler = Callable[..., Any]
 _LOOK_US = 1_000  # a request that waited here so long may have been cancelled; a look costs 5 us
-
-
-class _OneReplyWanted(BadArgument):
-    """Parts for a requester that takes none: its mistake, and it is told so."""
-
-
-class _Given(ref["IncomingRequestRole"]):
-    """A request that somebody was given. When it is let go, nothing but C runs, so no exception of a signal's handler is in time."""
-
-    __slots__ = ("service", "token")
-    token: int
-    service: str
-
-
-class IncomingRequestRole:
-    """A request to answer, once; with patterns.sync from any thread.
-
-    Attributes:
-        service: which one was asked.
-        body: decoded, and validated if the Replier has a `type`.
-        headers: str to str, or None.
-        takes_parts: whether the reply may come in parts, by send_part() and end(): it was asked for by stream().
-    """
-
-    def __init__(self, replier: ReplierRole[Any], event: Requested, body: Any) -> None:
-        self._replier = replier
-        self._token = event.token
-        self._deadline = event.deadline
-        self.service = event.service
-        self.body = body
-        self.headers = event.headers
-        self.takes_parts = event.takes_parts
-
-    @property
-    def remaining_s(self) -> float:
-        """Seconds until nobody waits for the reply any more; negative when it is too late."""
-        return (self._deadline - clock()) / 1e6
-
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether nobody waits any more: the requester has given up or left, or it is too late. Looks at the sockets."""
-        replier = self._replier
-        if self._token not in replier._cancelled:
-            replier._look()
-        return self._token in replier._cancelled or self._deadline <= clock() or replier._driver.is_closed
-
-    def reply(self, body: Any, headers: dict[str, str] | None = None) -> None:
-        """Answer; behind parts, it is the last one. Raises BadBody, TooLarge; nothing happens when nobody waits any more."""
-        self._replier._reply(self._token, body, headers)
-
-    def fail(self, code: str, detail: str = "") -> None:
-        """Answer with an application error: the requester's call raises ApplicationError with this code and detail."""
-        if not isinstance(detail, str):
-            raise BadArgument(f"detail={detail!r}: a str")
-        check_text("code", code)
-        self._replier._fail(self._token, ApplicationError(detail or code, code=code))
-
-    def end(self) -> None:
-        """The reply was in the parts, or it is empty. Raises BadArgument when one reply was asked for."""
-        self._must_take_parts()
-        self._replier._end(self._token)
-
-    def _must_take_parts(self) -> None:
-        if not self.takes_parts:
-            raise _OneReplyWanted(
-                f"service {self.service!r} replies in parts: ask it with stream(), not with request()"
-            )
-
-    def _room(self) -> Steps[bool]:
-        """Wait until the requester lets another part come; False when nobody waits any more."""
-        self._must_take_parts()
-        replier, token, engine = self._replier, self._token, self._replier._engine
-        gone, driver = replier._cancelled, replier._driver
-        done = yield Wait(
-            lambda: token in gone or engine.has_room(token) or driver.is_closed or engine.error is not None,
-            self._deadline,
-            fresh=replier._looks_again(),
-        )
-        driver.check()
-        return done and token not in gone and engine.has_room(token)
-
-    def _send_part(self, body: Any, headers: dict[str, str] | None) -> Steps[None]:
-        if not (yield from self._room()):
-            raise Cancelled(f"nobody waits for this reply of service {self.service!r} any more")
-        self._replier._part(self._token, body, headers)
 
 
 class ReplierRole(Role[D]):
@@ -174,8 +90,8 @@ class ReplierRole(Role[D]):
         self._requests: dict[int, Requested] = {}  # not begun with, by token, oldest first
         self._cancelled: set[int] = set()  # begun with, and nobody waits any more
         self._serving: dict[int, Any] = {}  # by token, the task in which a handler works on it; in the asyncio shell
-        self._given: dict[int, _Given] = {}  # by token, until it is answered
-        self._let_go: deque[_Given] = deque()  # without an answer: by an exception, or by mistake
+        self._given: dict[int, Given] = {}  # by token, until it is answered
+        self._let_go: deque[Given] = deque()  # without an answer: by an exception, or by mistake
         self._in_hand: dict[int, Any] = {}  # by token, the thread or task that has taken it and has not answered yet
         self._is_leaving = False
         self._failure: BaseException | None = None  # what a handler's task has ended with; serve_forever() raises it
@@ -316,7 +232,7 @@ class ReplierRole(Role[D]):
 
     def _give(self, event: Requested, body: Any) -> IncomingRequestRole:
         request = self._incoming(self, event, body)
-        given = self._given[event.token] = _Given(request, self._let_go.append)
+        given = self._given[event.token] = Given(request, self._let_go.append)
         given.token, given.service = event.token, event.service
         return request
 
@@ -392,7 +308,7 @@ class ReplierRole(Role[D]):
         if request._token in self._cancelled:
             self._settled(request._token)  # what a handler says of being stopped, it says to nobody
             return
-        if isinstance(error, (ApplicationError, Closed, _OneReplyWanted)):
+        if isinstance(error, (ApplicationError, Closed, OneReplyWanted, Untranslated)):
             self._fail(request._token, error)  # others of ours, of a nested request maybe, say nothing here
             return
         _log.error("the handler of service %r failed", request.service, exc_info=error)
@@ -403,7 +319,12 @@ class ReplierRole(Role[D]):
         self._driver.check()
         # what is encoded already can only go as it is, and is labelled so
         codec = self._codec if isinstance(body, msgspec.Raw) else self._engine.codec_to(token)
-        payload = encode_only(codec, body)
+        try:
+            payload = encode_only(codec, body)
+        except BadBody as error:
+            if codec is self._codec:
+                raise
+            raise Untranslated(error.detail) from error  # as a broker between us would answer
         if headers is None:
             return codec, payload, b""
         check_headers(headers)

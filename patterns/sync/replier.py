@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from patterns.io.driver import Driver
 from patterns.io.waiting import Steps
-from patterns.roles.replier import Handler, IncomingRequestRole, ReplierRole, at_once
+from patterns.roles.incoming import IncomingRequestRole
+from patterns.roles.replier import Handler, ReplierRole, at_once
 from patterns.sync.role import SyncRole
 from patterns.wire.errors import BadArgument, Closed
 

@@ -173,7 +173,7 @@ def test_lines_of_a_command_are_parts_of_the_reply(service: Any) -> None:
     assert run("request", "price", "300", "--stream", url=url).stdout.split() == [b"%d" % n for n in range(1, 301)]
     failed = run("request", "price", "2", "--stream", "--json", url=url)
     assert (failed.returncode, lines(failed.stdout)) == (1, [{"body": 1}, {"body": 2}])
-        assert [line["error"]["code"] for line in lines(failed.stderr)] == ["exit_4"]
+    assert [line["error"]["code"] for line in lines(failed.stderr)] == ["exit_4"]
     whole = run("request", "price", "1", url=url)
     assert (whole.returncode, b"--stream" in whole.stderr) == (1, True)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from patterns.sync import Replier, Requester
-from patterns.wire.errors import HandlerFailed, NoReplier
+from patterns.wire.errors import HandlerFailed, NoReplier, Untranslatable
 from tests.sockets.places import JOIN_S, Place, serving
 
 FATAL = "die"
@@ -67,6 +67,21 @@ def test_what_ends_the_server_is_told_to_the_requester_and_ends_the_offer(
         assert asker.request("fragile", 2, timeout_s=30, wait_s=20) == 2
         replier.close()
         assert server.join() is None
+
+
+@pytest.mark.parametrize("reply", [{"raw": b"\xff"}, {"by": {1: 2}}])
+def test_a_reply_that_the_requesters_codec_cannot_express_is_refused_the_same_way_everywhere(
+    place: Place, reply: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        serving(place.bind, "wide", lambda body: reply) as replier,
+        Requester(place.of(replier), codec="json") as narrow,
+        Requester(place.of(replier)) as wide,
+    ):
+        with pytest.raises(Untranslatable, match=r"raw|by"):
+            narrow.request("wide", 1, timeout_s=30)
+        assert wide.request("wide", 1, timeout_s=30) == reply
+    assert "failed" not in caplog.text  # the handler has not
 
 
 def test_others_answer_when_one_server_ends(place: Place) -> None:
