@@ -90,10 +90,6 @@ class Liveness:
         spans = self._spans.get(segment)
         return spans is not None and not any(self._is_wanted(stream_id, *span) for stream_id, span in spans.items())
 
-    def count_dead(self, segments: Iterable[int], below: int) -> int:
-        """How many of them, of those with a number below."""
-        return sum(self.is_dead(segment) for segment in segments if segment < below)
-
     def droppable(self, headers: Mapping[int, SegmentHeader], below: int) -> set[int]:
         """Those of the segments with a number below that the log needs no more.
 

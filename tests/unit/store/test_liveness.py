@@ -22,8 +22,6 @@ def test_it_dies_with_the_last_stream_in_it() -> None:
     liveness.forget([(8, 100, 100)])
     assert liveness.is_dead(1)
     assert not liveness.is_dead(2)
-    assert liveness.count_dead([1, 2, 3], below=3) == 1
-    assert liveness.count_dead([1, 2], below=1) == 0
 
 
 def test_ranges_that_touch_are_one_and_those_that_do_not_are_not() -> None:
