@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 CHUNK: Final = 4_096  # 512 bytes as a bitmap: fine enough to be small, coarse enough to be few
@@ -39,6 +39,35 @@ class Settled:
         if first == self.floor:
             self._raise_floor(last + 1)
         return new
+
+    def add_all(self, ranges: Iterable[Sequence[int]]) -> int:
+        """Add many ranges; returns how many offsets were new. Those in order that share a chunk cost it one change."""
+        new, at, bits = 0, -1, 0
+        for first, last in ranges:
+            chunk = first // CHUNK
+            if chunk != at or last // CHUNK != at:
+                new += self._add_bits(at, bits)
+                at, bits = chunk, 0
+                if last // CHUNK != chunk:
+                    new += self.add(first, last)
+                    continue
+            bits |= ((1 << (last - first + 1)) - 1) << (first % CHUNK)
+        return new + self._add_bits(at, bits)
+
+    def _add_bits(self, chunk: int, bits: int) -> int:
+        begin = chunk * CHUNK
+        if begin < self.floor:
+            below = self.floor - begin
+            bits = bits >> below << below
+        if not bits:
+            return 0
+        had = self._chunks.get(chunk, 0)
+        now = self._chunks[chunk] = had | bits
+        if now == _FULL:
+            self._chunks[chunk] = _FULL
+        if begin <= self.floor and now >> (self.floor - begin) & 1:
+            self._raise_floor(self.floor)
+        return (bits & ~had).bit_count()
 
     def bitmaps(self) -> list[tuple[int, int]]:
         """Chunks above the floor that are not empty, by number: their bits, to be encoded when there is time."""

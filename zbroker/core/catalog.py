@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from operator import itemgetter, le
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -206,6 +207,10 @@ def decode_operations(payload: bytes) -> list[tuple[str, int, int, list[list[int
     found = _decode_operations(payload)
     for what, _, _, value in found:
         items = _ATTEMPTS_ITEMS if what == "attempts" else 2
-        if isinstance(value, list) and any(len(item) != items or item[0] > item[1] for item in value):
+        if isinstance(value, list) and not (set(map(len, value)) <= {items} and all(map(le, *_ends(value)))):
             raise msgspec.ValidationError(f"operation {what[:16]!r} with a range that is none")
     return found
+
+
+def _ends(ranges: list[list[int]]) -> tuple[Iterator[int], Iterator[int]]:
+    return map(itemgetter(0), ranges), map(itemgetter(1), ranges)

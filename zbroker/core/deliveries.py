@@ -25,7 +25,7 @@ LEASE_US: Final = 30_000_000  # without progress of its session a lease ends aft
 TURN_BYTES: Final = 4 << 20  # delivered in one turn; then others have theirs
 TURN_DELIVERIES: Final = 512
 AHEAD_BYTES: Final = 256 << 10  # read ahead of a cursor in old batches: hides the reader's round trip
-AHEAD_BATCHES: Final = 64
+AHEAD_BATCHES: Final = 128  # looked at, of which some may be settled
 READING_BYTES: Final = (
     8 << 20
 )  # asked for and not here yet; half of what the tail keeps of it, so that none is read twice
@@ -338,26 +338,33 @@ class Deliveries:
             self._queued[feed] = None
             return
         self._waiting[key] = {feed: None}
-        keys: list[Key] = []
-        positions: list[Position] = []
-        size = 0
         self._logs[log.id] = log
-        while number < log.batches and len(keys) < AHEAD_BATCHES and log.end(number) <= log.durable_next:
-            if not log.size(number):
-                break  # it is gone, and nobody wants it
-            key = (log.id, number)
-            size += log.size(number) + BATCH_OVERHEAD
-            if keys and (size > self._ahead_bytes or key in self._in_flight or self._tail.get(key) is not None):
-                break
-            keys.append(key)
-            positions.append(log.position(number))
-            number += 1
+        keys, positions = self._ahead(feed, log, number)
         self._token += 1
         read = Read(self._token, positions)
         self._reads[self._token] = keys, read
         self._reading_bytes += _size(read)
         self._in_flight.update(keys)
         self._effects.append(read)
+
+    def _ahead(self, feed: Feed, log: StreamLog, number: int) -> tuple[list[Key], list[Position]]:
+        """A batch, and after it what the feed will want next and is not here; what its group has settled is passed over."""
+        settled = feed.group.settled if feed.group is not None else None
+        keys: list[Key] = []
+        positions: list[Position] = []
+        size = 0
+        for at, base, end, position in log.places(number, number + AHEAD_BATCHES):
+            if end > log.durable_next or not position.size:
+                break  # it is not safe yet; or it is gone, and nobody wants it
+            if keys and settled is not None and base in settled and settled.count(base, end - 1) == end - base:
+                continue
+            key = (log.id, at)
+            size += position.size + BATCH_OVERHEAD
+            if keys and (size > self._ahead_bytes or key in self._in_flight or self._tail.get(key) is not None):
+                break
+            keys.append(key)
+            positions.append(position)
+        return keys, positions
 
     def loaded(self, token: int, records: list[Record | Moved | None], now: int) -> None:
         """What was asked for is here; None for what is damaged, MOVED for what lies elsewhere. An unknown token is nobody's."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 from itertools import chain, groupby
+from operator import itemgetter
 from typing import Final
 
 from patterns.wire.settled import Range, Settled, merged
@@ -13,6 +14,7 @@ from zbroker.core.leases import Lease, Leases, Piece
 
 UNSETTLED_MAX: Final = 1_000_000  # lent and waiting together; beyond it a group gets nothing new until some are settled
 _TRIES: Final = 64  # offsets in one array of attempts: what is delivered again comes alone, or with many beside it
+_TRIES_MAX: Final = 2**32 - 1  # as such an array has it
 _ONCE: Final = [1] * _TRIES
 
 
@@ -262,21 +264,24 @@ class Group:
         if isinstance(value, int):
             self.cursor = max(self.cursor, value)
             return
-        for item in value:
-            if what == "attempts":
+        if what == "attempts":
+            for item in value:
                 self._recover_tries(*item)
-                continue
-            new = self.settled.add(max(item[0], self.start), item[1])
-            self.cursor = self.cursor if what in ("lost", "expired") else max(self.cursor, item[1] + 1)
-            self.acked += new if what == "acked" else 0
-            self.dead += new if what == "dead" else 0
-            self.lost += new if what == "lost" else 0
-            self.expired += new if what == "expired" else 0
+            return
+        new = self.settled.add_all(value)
+        if what not in ("lost", "expired"):
+            self.cursor = max(self.cursor, max(map(itemgetter(1), value), default=-1) + 1)
+        self.acked += new if what == "acked" else 0
+        self.dead += new if what == "dead" else 0
+        self.lost += new if what == "lost" else 0
+        self.expired += new if what == "expired" else 0
 
     def _recover_tries(self, first: int, last: int, tries: int) -> None:
         for offset in range(first, last + 1):
-            known = self._tries.setdefault(offset // _TRIES, array("I", _ONCE))
-            known[offset % _TRIES] = max(tries, known[offset % _TRIES])
+            known = self._tries.get(offset // _TRIES)
+            if known is None:
+                known = self._tries[offset // _TRIES] = array("I", _ONCE)
+            known[offset % _TRIES] = max(min(tries, _TRIES_MAX), known[offset % _TRIES])
 
     def opened(self, next_offset: int) -> None:
         """What was delivered and is not settled waits to be delivered again, counting the attempts before the stop."""

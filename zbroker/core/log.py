@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from patterns.wire.records import Position
@@ -141,6 +141,15 @@ class StreamLog:
             return Position(0, 0, 0)
         generation, offset = divmod(self._places[number], 1 << _GENERATION_SHIFT)
         return Position(self._segments[number], offset, self._sizes[number], generation)
+
+    def places(self, begin: int, end: int) -> Iterator[tuple[int, int, int, Position]]:
+        """Number, first offset, the offset after the last, and position of these batches, as far as they are placed; as size()."""
+        begin, end = max(begin, self._first), min(end, self.placed)
+        columns = (self._bases, self._counts, self._segments, self._places, self._sizes)
+        rows = zip(*(column.values(begin, end) for column in columns), strict=True)
+        for number, (base, count, segment, place, size) in enumerate(rows, begin):
+            generation, offset = divmod(place, 1 << _GENERATION_SHIFT)
+            yield number, base, base + count, Position(segment, offset, size, generation)
 
     def size(self, number: int) -> int:
         """Bytes of the batch's record on disk; 0 when it is gone, or has no place yet."""

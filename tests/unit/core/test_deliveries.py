@@ -6,7 +6,7 @@ import pytest
 
 from patterns.wire.messages import Credit, Lost
 from patterns.wire.records import Position
-from tests.unit.core.durable import Durable
+from tests.unit.core.durable import SECOND, Durable
 from zbroker.core import deliveries
 from zbroker.core.deliveries import MOVED_AGAIN_US, MOVED_TIMES_MAX, TURN_BYTES
 
@@ -146,3 +146,23 @@ def test_many_who_replay_have_a_bounded_number_of_bytes_read_for_them(monkeypatc
         again.answer(read)
     assert len(again.reads) == 8
     assert [len(again.deliveries(b"c%d" % number)) for number in range(8)] == [3] * 8
+
+
+def test_what_a_group_has_settled_is_not_read_ahead_with_the_rest() -> None:
+    rig = Durable()
+    producer = rig.producer()
+    for number in range(40):
+        producer.append(number)
+    rig.turn()
+    rig.consumer(mode="batches", credit=100)
+    for delivery in rig.deliveries(b"c"):
+        if delivery.offset % 4:
+            rig.settle(b"c", delivery.lease)
+    rig.turn()
+    rig = rig.crash()
+    rig.consumer(mode="batches", credit=100)
+    rig.pass_time(3 * SECOND)
+    assert [delivery.offset for delivery in rig.deliveries(b"c")] == list(range(0, 40, 4))
+    assert sum(len(read.positions) for read in rig.reads) == 10
+    rig.consumer(b"d", group="other", mode="batches", credit=100)
+    assert [delivery.offset for delivery in rig.deliveries(b"d")] == list(range(40))

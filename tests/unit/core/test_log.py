@@ -15,6 +15,16 @@ def test_each_offset_finds_its_batch_and_its_place() -> None:
     assert (log.position(1), log.next_offset, log.batches) == (Position(7, 192, 74), 9, 3)
 
 
+def test_places_are_told_of_batches_that_have_one() -> None:
+    log = StreamLog(1, "s")
+    for number in range(4):
+        log.append(number + 2, 3, 10, 0)
+        if number < 3:
+            log.place(number, Position(5, 64 * number, 70, generation=1))
+    log.give_up(0, 5)
+    assert list(log.places(1, 9)) == [(1, 3, 6, Position(5, 0, 0)), (2, 6, 9, Position(5, 128, 70, generation=1))]
+
+
 def test_an_instant_finds_what_was_published_then_or_later_and_is_kept() -> None:
     log = StreamLog(1, "s")
     for number, published_at in enumerate((10, 10, 20)):
