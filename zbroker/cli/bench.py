@@ -100,7 +100,9 @@ def compare(rows: str | None, sizes: tuple[int, ...], output: Path | None, as_js
               help="Messages a second; latency counts from the intended time.  [as fast as possible]")  # fmt: skip
 @_shared_options
 def run(row: str, api: str, rate: float | None, output: Path | None, as_json: bool, **options: Any) -> None:
-    """One row, with what it may be asked for; `zbroker bench rows` lists their names.
+    """One row, with what it may be asked for.
+
+    `zbroker bench rows` lists their names.
 
     \b
     zbroker bench run live-broker --api aio --rate 200000 --size 1024 --seconds 10
@@ -127,7 +129,7 @@ def run(row: str, api: str, rate: float | None, output: Path | None, as_json: bo
 @bench.command(cls=ClientCommand)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def rows(as_json: bool) -> None:
-    """The names of all rows, by group, and what each measures.
+    """The names of all rows, and what they measure.
 
     \b
     zbroker bench rows
@@ -153,7 +155,7 @@ def rows(as_json: bool) -> None:
               help="Exit with 1 if anything became worse by more than this, beyond noise.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
 def diff(before: Any, after: Any, fail_over: float | None, as_json: bool) -> None:
-    """What changed between two kept results, and whether that is more than noise.
+    """What changed between two kept results, beyond noise.
 
     A change counts when the rounds of both sides do not overlap, the medians differ by 3 %, and each side has three rounds. Figures
     of different machines or settings are not compared; their ratios are.

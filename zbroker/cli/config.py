@@ -25,7 +25,7 @@ def config() -> None:
     """
 
 
-@config.command(cls=ClientCommand)
+@config.command(cls=ClientCommand, short_help="Print the settings of `zbroker run` here.")
 @settings_options
 @click.option("--origin", is_flag=True, help="Say where each setting comes from.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")

@@ -55,7 +55,7 @@ def store() -> None:
     """Look at a data folder, and get messages in and out of it, without a broker."""
 
 
-@store.command(cls=StoreCommand)
+@store.command(cls=StoreCommand, short_help="Check every record of a data folder.")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def verify(folder: Path, as_json: bool) -> None:
@@ -85,7 +85,7 @@ def verify(folder: Path, as_json: bool) -> None:
         end(UNHEALTHY, f"{folder} is damaged: {counted(places, 'place')}; a broker starts on it, and serves the rest")
 
 
-@store.command(cls=StoreCommand)
+@store.command(cls=StoreCommand, short_help="Copy a data folder, of a running broker too.")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 @click.argument("target", metavar="TARGET", type=_FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
@@ -112,7 +112,7 @@ def backup(folder: Path, target: Path, as_json: bool) -> None:
     click.echo(line_of(fields) if as_json else words)
 
 
-@store.command(cls=StoreCommand)
+@store.command(cls=StoreCommand, short_help="Print messages as lines of JSON.")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 @click.option("--stream", metavar="NAME", help="Only this stream.")
 @click.option("--raw", is_flag=True, help="Every body as body_base64: the bytes as they are stored.")
@@ -141,7 +141,7 @@ def export(folder: Path, stream: str | None, raw: bool) -> None:
         end(UNHEALTHY, f"{counted(faults, 'batch', 'batches')} of {folder} could not be understood; left out")
 
 
-@store.command("import", cls=StoreCommand)
+@store.command("import", cls=StoreCommand, short_help="Append messages from lines of JSON.")
 @click.argument("folder", metavar="DIR", type=_FOLDER)
 @click.argument(
     "file", metavar="[FILE|-]", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), default="-"
