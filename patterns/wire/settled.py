@@ -98,8 +98,9 @@ class Settled:
             floor = end
         for passed in range(low, floor // CHUNK):
             self._chunks.pop(passed, None)
-        if self._chunks.get(floor // CHUNK, 0) >> (floor % CHUNK) == 0:
-            self._chunks.pop(floor // CHUNK, None)  # only bits below the floor were left in it
+        left = self._chunks.pop(floor // CHUNK, 0) >> (floor % CHUNK)
+        if left:  # without bits below the floor, so that equal sets are held alike
+            self._chunks[floor // CHUNK] = left << (floor % CHUNK)
         self.floor = floor
 
     def __contains__(self, offset: int) -> bool:
