@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -18,7 +18,7 @@ from zbroker.core.groups import Group
 from zbroker.core.leases import Leases, Piece
 from zbroker.core.log import StreamLog
 from zbroker.core.producers import ID_SHIFT
-from zbroker.core.tail import BATCH_OVERHEAD, Batch, Key, Tail, batch_of
+from zbroker.core.tail import BATCH_OVERHEAD, UNREADABLE, Batch, Key, Tail, batch_of
 from zbroker.core.timers import Timers
 
 LEASE_US: Final = 30_000_000  # without progress of its session a lease ends after this
@@ -26,9 +26,7 @@ TURN_BYTES: Final = 4 << 20  # delivered in one turn; then others have theirs
 TURN_DELIVERIES: Final = 512
 AHEAD_BYTES: Final = 256 << 10  # read ahead of a cursor in old batches: hides the reader's round trip
 AHEAD_BATCHES: Final = 128  # looked at, of which some may be settled
-READING_BYTES: Final = (
-    8 << 20
-)  # asked for and not here yet; half of what the tail keeps of it, so that none is read twice
+READING_BYTES: Final = 8 << 20  # asked for and not here yet; half of what the tail keeps of it: none is read twice
 MOVED_AGAIN_US: Final = 100_000  # a file is gone, and we do not know of another place yet
 MOVED_TIMES_MAX: Final = 300  # half a minute of looking, stalls not counted; then it was deleted under us
 
@@ -87,6 +85,15 @@ class Feed:
             return self.group.next_piece(self.log.durable_next)
         durable_next = self.log.durable_next
         return Piece(self.cursor, durable_next - 1, 0) if self.cursor < durable_next else None
+
+
+class _Part(NamedTuple):
+    """What of a batch one delivery carries, as it leaves."""
+
+    batch: Batch
+    messages: int
+    columns: bytes
+    payload: bytes
 
 
 class Deliveries:
@@ -219,7 +226,14 @@ class Deliveries:
         if batch is None:
             self._fetch(feed, log, number)
             return None
-        return self._send(feed, member, piece, key, batch, now)
+        try:
+            part = self._part(member, piece, key, batch)
+        except UNREADABLE:  # nothing that lies on a disk ends the broker: it is told like what the disk has damaged
+            self._tail.unreadable()
+            self._damaged.add(key)
+            self._ready[feed] = None
+            return None
+        return self._send(feed, member, piece, part, now)
 
     def _missing(self, log: StreamLog, number: int, piece: Piece) -> int | None:
         """Up to which offset the beginning of the piece does not exist; None when it does."""
@@ -259,7 +273,8 @@ class Deliveries:
         if not feed.members:
             feed.lost = merged([*feed.lost, (piece.first, last)])
 
-    def _send(self, feed: Feed, member: Member, piece: Piece, key: Key, batch: Batch, now: int) -> int:
+    def _part(self, member: Member, piece: Piece, key: Key, batch: Batch) -> _Part:
+        """As much of the batch as the member takes. Raises UNREADABLE."""
         session = member.session
         batch = self._tail.view(key, batch, session.codec)
         begin = piece.first - batch.base
@@ -277,11 +292,15 @@ class Deliveries:
         else:
             parts, payload = self._tail.split(key, batch).cut(begin - taken_out, end - taken_out)
             columns = pack_columns(parts, session.form)
-        lease_id = self._lend(feed, member, piece, batch.base + end - 1, now)
+        return _Part(batch, end - begin, columns, payload)
+
+    def _send(self, feed: Feed, member: Member, piece: Piece, part: _Part, now: int) -> int:
+        session, (batch, count, columns, payload) = member.session, part
+        lease_id = self._lend(feed, member, piece, piece.first + count - 1, now)
         header = Deliver(
             lease=lease_id,
             offset=piece.first,
-            count=end - begin,
+            count=count,
             published_at=batch.published_at,
             attempt=piece.tries + 1,
             codec=batch.codec,
@@ -289,7 +308,7 @@ class Deliveries:
         )
         frames = pack(header, columns=columns, payload=payload, form=session.form)
         size = len(columns) + len(payload)
-        self._sessions.post(session, end - begin, size, frames)
+        self._sessions.post(session, count, size, frames)
         return size
 
     def _lend(self, feed: Feed, member: Member, piece: Piece, last: int, now: int) -> int:

@@ -5,17 +5,13 @@ What is left keeps the batch's index, first offset and count; `kept` in its colu
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
-from patterns.wire.errors import BadBody
 from patterns.wire.frames import MSGPACK, pack_columns
 from patterns.wire.records import Record
 from patterns.wire.settled import Range
-from zbroker.core.tail import Split, batch_of, stored_of
+from zbroker.core.tail import UNREADABLE, Split, batch_of, stored_of
 
-_UNREADABLE: Final = (msgspec.MsgspecError, BadBody, UnicodeError, RecursionError)
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -28,7 +24,7 @@ def sliced(record: Record, wanted: list[Range]) -> Record | None:
     try:
         batch, stored = batch_of(record), stored_of(record)
         split = Split(batch)
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
     there = batch.kept or [(0, batch.count - 1)]
     kept = _common(there, [(first - batch.base, last - batch.base) for first, last in wanted])

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from patterns.wire import codec
-from patterns.wire.errors import Untranslatable
+from patterns.wire.errors import BadBody, Untranslatable
 from patterns.wire.frames import MSGPACK
 from patterns.wire.messages import Codec, Columns
 from patterns.wire.records import Record
@@ -18,6 +18,7 @@ from zbroker.core.translate import Translate, needed, translate
 
 TAIL_BYTES: Final = 64 << 20
 _LOADED_SHARE: Final = 4  # one part in four is for what was read back: slow readers must not push out the newest
+UNREADABLE: Final = (BadBody, msgspec.MsgspecError, UnicodeError, RecursionError, LookupError)  # see Tail.unreadable()
 _SPLITS: Final = 16  # batches kept cut into bodies; a consumer that takes slices comes back to the same one
 _VIEWS: Final = 32  # translated batches kept; more than one group reads the newest
 BATCH_OVERHEAD: Final = 512  # what a batch costs beside its bytes, so that tiny batches are bounded too
@@ -227,8 +228,12 @@ class Tail:
             _bound(self._views, _VIEWS)
         return view
 
+    def unreadable(self) -> None:
+        """A batch is whole on the disk, and its bytes make no sense: the door did not see it. UNREADABLE was raised."""
+        self._counters["stored_unreadable"] += 1
+
     def split(self, key: Key, batch: Batch) -> Split:
-        """The batch cut into bodies; kept, since the next slice is likely of the same one."""
+        """The batch cut into bodies; kept, since the next slice is likely of the same one. Raises UNREADABLE."""
         split = self._splits.get((key, batch.codec))
         if split is None or split.batch.kept != batch.kept:
             split = self._splits[key, batch.codec] = Split(batch)

@@ -185,9 +185,7 @@ def imported(text: bytes, stream: str | None, now_ms: int) -> Exported:
             body = bytes(line.body)
         else:
             body = codec.encode_body(line.codec, msgspec.json.decode(line.body))
-        codec.items_of(
-            line.codec, codec.join(line.codec, [body]), 1, None
-        )  # a Raw is not looked into: it may be no UTF-8
+        codec.items_of(line.codec, codec.join(line.codec, [body]), 1, None)  # decoding has looked into no Raw
     except (msgspec.MsgspecError, UnicodeError, RecursionError, binascii.Error) as error:
         raise BadBody(f"not a message to import: {error}") from error
     at = now_ms if line.published_at is None else line.published_at

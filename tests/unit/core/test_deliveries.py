@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from patterns.wire.messages import Credit, Lost
+from patterns.wire.messages import Codec, Credit, Lost
 from patterns.wire.records import Position
 from tests.unit.core.durable import SECOND, Durable
 from zbroker.core import deliveries
 from zbroker.core.deliveries import MOVED_AGAIN_US, MOVED_TIMES_MAX, TURN_BYTES
+from zbroker.core.tail import stored_of
 
 
 def test_a_turn_ends_at_its_budget_and_goes_on_in_the_next() -> None:
@@ -111,6 +113,35 @@ def test_a_record_that_does_not_belong_where_it_was_found_is_damage_and_is_hande
     rig.turn()
     assert [d.offset for d in rig.deliveries(b"c")] == [0, 4]
     assert [(lost.first, lost.last) for lost in rig.take(b"c", Lost)] == [(2, 3)]
+
+
+@pytest.mark.parametrize("group", ["", "g"])
+@pytest.mark.parametrize("spoil", [{"payload": b'["caf\xe9","b"]'}, {"payload": b"[1]"}, {"columns": b"\xc1"}])
+def test_a_whole_record_whose_bytes_make_no_sense_is_told_as_lost_and_ends_nothing(
+    spoil: dict[str, bytes], group: str
+) -> None:
+    """An import of an earlier version looked into no body."""
+    rig = Durable()
+    producer = rig.producer()
+    for number in range(3):
+        producer.append(number, "x", codec=Codec.JSON)
+    rig.turn()
+    at = _index(rig, 2) - 1
+    record = rig.records[at]
+    if "columns" in spoil:
+        stored = stored_of(record)
+        stored.columns = spoil["columns"]
+        spoil = {"columns": msgspec.msgpack.encode(stored)}
+    rig.records[at] = msgspec.structs.replace(record, **spoil)
+    again = rig.crash()
+    again.consumer(group=group, credit=1, mode="slices", codec=Codec.JSON)
+    for credit in range(2, 8):  # room for one message, so batches must be cut
+        again.credit(b"c", credit)
+    assert [(lost.first, lost.last) for lost in again.take(b"c", Lost)] == [(2, 3)]
+    assert sorted({offset for d in again.deliveries(b"c") for offset in d.offsets}) == [0, 1, 4, 5]
+    assert again.sessions.counters["stored_unreadable"] == 1
+    if group:
+        assert again.group()["lost"] == 2
 
 
 def test_what_is_read_ahead_is_read_once_however_small_the_cache() -> None:

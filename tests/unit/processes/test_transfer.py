@@ -16,6 +16,10 @@ from zbroker.processes.transfer import Exported, imported
         (b'{"stream": "s", "codec": "raw", "body": 1}', "no `body_base64`"),
         (b'{"stream": "s", "body_base64": "?"}', "not a message"),
         (b'{"stream": "s", "body_base64": "AA=="}', "not an array"),
+        (
+            b'{"stream": "s", "body": "caf\xe9"}',
+            "utf-8",
+        ),  # what is kept as it is written is not looked into by decoding
         (b'{"stream": "s", "body": 1, "published_at": -1}', "published_at"),
         (b'{"stream": "s", "body": 1, "headers": {"a": 1}}', "headers"),
         (b'{"stream": "s", "body": 1, "codec": "xml"}', "codec"),
