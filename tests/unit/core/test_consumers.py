@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from patterns.wire.messages import Codec, Goodbye, Join, Leave, Resume, Role
 from tests.unit.core.durable import SECOND, Delivery, Durable
 
@@ -220,6 +222,20 @@ def test_a_member_that_names_its_old_lease_may_ack_it_after_a_restart() -> None:
     again.settle(b"c", held.lease, id=3, ranges=[(3, 3)])
     again.turn()
     assert again.settled(b"c") == [(3, 1)]
+
+
+@pytest.mark.parametrize("action", ["nack", "reject", "release", "extend"])
+def test_an_old_lease_can_only_be_acked_after_a_restart(action: str) -> None:
+    rig, held = _one()
+    rig.pass_time(20_000)
+    again = rig.crash()
+    again.consumer(resume=Resume(1, 0, [held.lease]), mode="batches")
+    again.settle(b"c", held.lease, action, id=1, ranges=[(0, 3)])
+    again.turn()
+    assert again.settled(b"c") == [(1, 4)]
+    assert (again.group()["acked"], again.group()["dead"]) == (0, 0)
+    again.pass_time(2 * SECOND)
+    assert [d.attempt for d in again.deliveries(b"c")] == [2]
 
 
 def test_attempts_survive_a_restart() -> None:
