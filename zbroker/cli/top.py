@@ -25,7 +25,7 @@ from zbroker.cli.command import (
     timeout_option,
 )
 from zbroker.cli.exits import UNAVAILABLE, end
-from zbroker.cli.words import fitted
+from zbroker.cli.words import fitted, time_of
 
 if TYPE_CHECKING:
     from patterns.sync import Admin
@@ -123,8 +123,8 @@ class _Screen:
             self._write_json(frame)
             return
         columns = shutil.get_terminal_size().columns if self._is_terminal else 80
-        up_s = frame["uptime_ms"] // 1_000
-        head = f"{self.url}  epoch {frame['epoch']}, up {up_s:,} s  {time.strftime('%H:%M:%S')}"
+        up = time_of(frame["uptime_ms"] // 1_000 * 1_000_000)
+        head = f"{self.url}  epoch {frame['epoch']}, up {up}  {time.strftime('%H:%M:%S')}"
         self._draw([fitted(head, columns), *lines_of(frame, columns)])
 
     def gone(self, error: ZbrokerError, for_s: float) -> None:
