@@ -36,7 +36,8 @@ class Delivery(DeliveryRole):
                 returns at once.
 
         Raises:
-            StaleLease: it is settled already; with confirm, also when the message was not ours any more.
+            StaleLease: it is settled already, or was given back after processing_max_s; with confirm, also when the
+                message was not ours any more.
             LocalProtocolError: the Consumer has no group, so nothing is lent to it.
         """
         if confirm:
@@ -72,7 +73,9 @@ class Consumer(ConsumerRole[AioDriver], AioRole):
         codec: what it prefers; bodies are decoded from whatever they come in.
         type: what bodies are validated as; a message that is not of it has a `body` that raises.
         idle_timeout_s: iteration ends when nothing came for so long.
-        processing_max_s: how long a handler may compute before its messages go to another member.
+        processing_max_s: how long a handler may compute, 0.1 or more. When nothing was taken or settled for so long, what
+            it holds goes to another member; an attempt counts for what iteration has given, and acking that raises.
+            One that blocks the event loop stops this clock too: a member that is silent loses them after 8 s.
         security: not built yet.
 
     Raises:
@@ -126,7 +129,7 @@ class Consumer(ConsumerRole[AioDriver], AioRole):
         for delivery in self._slices.waiting():
             delivery._release()
         for batch in self._batches.waiting():
-            batch._settle_all("release")
+            batch._release()
 
     async def _more_slices(self, timeout_s: float | None) -> Iterator[Delivery] | None:
         batch = await self._more("slices", timeout_s)

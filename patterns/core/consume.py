@@ -9,6 +9,7 @@ import msgspec
 
 from patterns.core.backoff import Jitter
 from patterns.core.client import ClientEngine, ClientSession, error_of
+from patterns.core.handling import Handling
 from patterns.wire.address import Address
 from patterns.wire.codec import check
 from patterns.wire.errors import BadBody, ProtocolError, StaleLease, TooLarge, ZbrokerError
@@ -21,6 +22,7 @@ from patterns.wire.messages import (
     Hello,
     Join,
     Joined,
+    Leave,
     Lost,
     Ready,
     Resume,
@@ -31,7 +33,6 @@ from patterns.wire.messages import (
 
 _HELD_US: Final = 250_000  # work that a consumer may hold ahead of what it does: a quarter second of its own pace
 _BYTES_WINDOW: Final = 2 * 1024 * 1024
-_EXTEND_US: Final = 10_000_000  # a third of the broker's lease, so that two extensions may get lost
 _LEASE_MS: Final = 30_000
 _RANGES_A_SETTLE: Final = 3_000  # of 19 bytes at most, so that they fit into a header of 64 KiB
 _LEASES_RESUMED_MAX: Final = 7_000  # of 9 bytes at most, likewise; the rest is given back and delivered again
@@ -69,6 +70,10 @@ class LostOffsets(msgspec.Struct, gc=False):
     last: int
 
 
+class TakesLong(msgspec.Struct, gc=False):
+    """The caller seems to have had its time: see is_overdue and give_back(), once what it has settled is told."""
+
+
 class _Lease(msgspec.Struct, gc=False):
     """What of a lease is still ours: how many messages, and what is settled but not yet told, by action.
 
@@ -87,8 +92,12 @@ class ConsumerEngine(ClientEngine):
     Args:
         mode: "slices": credit starts at 1 and grows with the pace; "batches": the ceiling at once.
         credit: the ceiling, messages taken from the broker and not yet by the caller.
-        processing_max_us: how long leases are extended for a handler that computes.
+        processing_max_us: how long the caller may compute; then TakesLong.
         published_at: with a start of "time": of the first message, or after it; ms since 1970.
+
+    Attributes:
+        is_out: what was lent was given back, and nothing more comes until come_back().
+        given_back_to: no lease up to this one is ours any more; 0: none was given back for its time.
     """
 
     def __init__(
@@ -116,20 +125,20 @@ class ConsumerEngine(ClientEngine):
         self.mode = "slices"
         self._ceiling = credit
         self._window = 1
-        self._processing_max_us = processing_max_us
+        self._handling = Handling(processing_max_us)
         self._leases: dict[int, _Lease] = {}
         self._taken_at = 0
         self._taken = 0
         self._waiting = 0  # messages that came in this session and the caller has not begun with
         self._waiting_bytes = 0
-        self._progress_at = 0
-        self._extend_at: int | None = None
         self._settle_ids = 0
         self._epoch = 0
         self._claimed: set[int] = set()  # leases of the broker's life before this one; they can be acked, not extended
         self._dirty: dict[int, None] = {}  # leases with something settled but not told, in order
         self._told: dict[int, int] = {}  # settle ids that wait for SETTLED, and the first offset of each
         self.joined = False
+        self.is_out = False
+        self.given_back_to = 0
         self.stale = 0
 
     # -- session -------------------------------------------------------------------------------------------------
@@ -151,7 +160,8 @@ class ConsumerEngine(ClientEngine):
         self._waiting = self._waiting_bytes = 0
         if not ready.resumed:
             self._begin_anew(ready)
-        self._join(session, now)
+        if not self.is_out:
+            self._join(session, now)
 
     def _begin_anew(self, ready: Ready) -> None:
         """The session is another one. A broker that was started again takes acks of what was held before it, for a while."""
@@ -216,6 +226,8 @@ class ConsumerEngine(ClientEngine):
     def _delivered(self, session: ClientSession, header: Deliver, message: Message, now: int) -> None:
         size = message.size
         session.into.spend(header.count, size)
+        if not self.joined:
+            return  # it crossed our LEAVE: the broker has it again
         try:
             columns = columns_of(message, header.count)
             sizes = None if isinstance(columns.sizes, msgspec.UnsetType) else columns.sizes
@@ -228,6 +240,8 @@ class ConsumerEngine(ClientEngine):
         self._waiting += header.count
         self._waiting_bytes += size
         if header.lease:
+            if not self._leases:
+                self._handling.lent(now)
             self._leases[header.lease] = _Lease(header.count, {})
         offsets = None if isinstance(columns.offsets, msgspec.UnsetType) else columns.offsets
         if not self.group:
@@ -253,7 +267,7 @@ class ConsumerEngine(ClientEngine):
         self._taken, self._taken_at = count, now
         self._waiting = max(0, self._waiting - count)
         self._waiting_bytes = max(0, self._waiting_bytes - size)
-        self._progress_at = now
+        self._handling.progress(now)
         session = self.sessions[0]
         if session.is_ready and self.joined:
             self._grant(session, now)
@@ -299,10 +313,12 @@ class ConsumerEngine(ClientEngine):
             if lease is not None:
                 self._tell_lease(session, number, lease, 0, now)
         self._dirty.clear()
-        self._progress_at = now
+        self._handling.progress(now)
 
     def _tell_lease(self, session: ClientSession, number: int, lease: _Lease, about: int, now: int) -> None:
         for (action, delay_ms, reason), ranges in lease.ranges.items():
+            if action == "extend":
+                self._handling.keep(number, now + delay_ms * 1_000)
             for begin in range(0, len(ranges), _RANGES_A_SETTLE):
                 part = ranges[begin : begin + _RANGES_A_SETTLE]
                 header = Settle(
@@ -356,23 +372,52 @@ class ConsumerEngine(ClientEngine):
             )
         return StaleLease(f"{place} is not ours any more: its lease ran out or was given back, or all of it is settled")
 
-    # -- time: a handler that computes keeps its leases -------------------------------------------------------------
+    # -- time: a handler that computes keeps its leases, for as long as it may ---------------------------------------
 
     def role_timeout(self) -> int | None:
-        if not self._leases or self._progress_at == 0:
-            return None
-        return max(self._progress_at, self._extended_at()) + _EXTEND_US
-
-    def _extended_at(self) -> int:
-        return self._extend_at or 0
+        return self._handling.next_look() if self._leases and self.joined else None
 
     def on_timeout(self, now: int) -> None:
-        due = self.role_timeout()
-        if due is None or now < due:
+        if not self._leases or not self.joined or not self._handling.looks(now):
             return
-        self._extend_at = now
         session = self.sessions[0]
-        if not session.is_ready or now - self._progress_at > self._processing_max_us:
-            return  # it computes for too long: the broker gives its messages to another
-        for number in [number for number in self._leases if number not in self._claimed]:
-            session.send(Settle(lease=number, action="extend", delay_ms=_LEASE_MS), now)
+        if self._handling.is_over(now, self._leases):
+            self._events.append(TakesLong())
+        elif session.is_ready and self._handling.extends(now):
+            for number in [number for number in self._leases if number not in self._claimed]:
+                session.send(Settle(lease=number, action="extend", delay_ms=_LEASE_MS), now)
+
+    @property
+    def needs_driver(self) -> bool:
+        """Whether somebody must drive though nobody waits: until it has joined, and when its time is kept closely."""
+        if self.closed or self.error is not None or self.is_out:
+            return False
+        return not self.joined or (self._handling.is_short and bool(self.group))
+
+    def is_overdue(self, now: int) -> bool:
+        """Whether the caller has had its time, after all that it has settled was told."""
+        return bool(self._leases) and self.joined and self._handling.is_over(now, self._leases)
+
+    def give_back(self, now: int, *, leaves: bool) -> None:
+        """The caller has had its time: an attempt counts for all that is still lent to us.
+
+        Args:
+            leaves: and take nothing more until come_back(): else what was given back might come to us again, and wait.
+        """
+        self.given_back_to = max(self._leases, default=self.given_back_to)
+        self.give_up(now)
+        if leaves and self.joined:
+            self.sessions[0].send(Leave(id=1), now)
+            self.joined, self.is_out = False, True
+            self._leases.clear()
+            self._claimed.clear()
+            self._dirty.clear()
+            self._waiting = self._waiting_bytes = 0
+
+    def come_back(self, now: int) -> None:
+        """The caller is there again, and wants more."""
+        if self.is_out:
+            self.is_out = False
+            session = self.sessions[0]
+            if session.is_ready:
+                self._join(session, now)

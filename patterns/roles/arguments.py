@@ -10,6 +10,7 @@ from patterns.wire.errors import BadArgument
 from patterns.wire.words import counted
 
 _SECONDS_MAX: Final = 1e9  # thirty years; int() of what is multiplied stays small
+_PROCESSING_S_MIN: Final = 0.1  # a busy machine alone may stop a quick handler for half of it
 _TEXT_BYTES_MAX: Final = 1_000  # of a code, or a reason; they travel in a header, which has an end
 
 
@@ -25,6 +26,15 @@ def check_seconds(name: str, value: float) -> float:
     if not _is_number(value) or not 0 <= value <= _SECONDS_MAX:
         raise BadArgument(f"{name}={value!r}: a number of seconds, 0 to {int(_SECONDS_MAX):,}")
     return value
+
+
+def check_processing(processing_max_s: float) -> None:
+    """How long a handler may compute. Raises BadArgument."""
+    if not _is_number(processing_max_s) or not _PROCESSING_S_MIN <= processing_max_s <= _SECONDS_MAX:
+        raise BadArgument(
+            f"processing_max_s={processing_max_s!r}: a number of seconds, {_PROCESSING_S_MIN} to {int(_SECONDS_MAX):,}; "
+            "in less, a handler that computes cannot be told from one that is stuck"
+        )
 
 
 def check_limits(**timeouts_s: float | None) -> None:

@@ -7,12 +7,12 @@ from collections import deque
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from patterns.core.consume import ConsumerEngine, Delivered, LostOffsets, SettledEvent
+from patterns.core.consume import ConsumerEngine, Delivered, LostOffsets, SettledEvent, TakesLong
 from patterns.core.message import Bodies
 from patterns.io.clock import clock
 from patterns.io.links import SocketKind
 from patterns.io.waiting import Steps, Wait
-from patterns.roles.arguments import check_count, check_limits, check_seconds
+from patterns.roles.arguments import check_count, check_limits, check_processing
 from patterns.roles.lending import EPOCH, Batch
 from patterns.roles.role import (
     D,
@@ -70,12 +70,13 @@ class ConsumerRole(Role[D]):
         if group is not None:
             check_name(group, "group")
         check_count("credit", credit, 1_000_000, "messages")
-        check_seconds("processing_max_s", processing_max_s)
+        check_processing(processing_max_s)
         check_limits(idle_timeout_s=idle_timeout_s)
         self.lost_offsets: list[tuple[int, int]] = []  # what damage on the broker's disk took, as ranges
         begins, published_at = _start(start)
         self._bodies = Bodies(type)
         self._idle_timeout_s = idle_timeout_s
+        self._processing_max_s = processing_max_s
         self._engine = ConsumerEngine(
             addresses,
             stream,
@@ -92,6 +93,7 @@ class ConsumerRole(Role[D]):
         self._settled: list[tuple[int, int, int, str, int, str]] = []
         self._answers: dict[int, SettledEvent] = {}
         self._confirms: set[int] = set()  # numbers of answers that somebody waits for
+        self._asking = 0  # callers that wait for a message, and so compute nothing
         self._thread = 0  # the one that iterates and makes turns itself; 0: none does
         self._driver = make(
             self._engine,
@@ -103,7 +105,7 @@ class ConsumerRole(Role[D]):
         self._start()
 
     def _wants_keeper(self) -> bool:
-        return not self._engine.closed and self._engine.error is None and not self._engine.joined
+        return self._engine.needs_driver
 
     def _take(self, events: list[Any]) -> None:
         for event in events:
@@ -113,6 +115,17 @@ class ConsumerRole(Role[D]):
                 self._answers[event.id] = event
             elif isinstance(event, LostOffsets):
                 self.lost_offsets.append((event.first, event.last))
+            elif isinstance(event, TakesLong):
+                self._give_back(clock())
+
+    def _give_back(self, now: int) -> None:
+        """A handler has had its time: an attempt counts for what it was given, and not for what only waited for it."""
+        engine = self._engine
+        if engine.is_overdue(now):
+            self._release_all()
+            self._drain(now)
+            engine.give_back(now, leaves=not self._asking)
+            self._driver.kick()  # what that says is sent by the next turn
 
     def _drain(self, now: int) -> None:
         """Tell what was settled since the last turn."""
@@ -144,11 +157,20 @@ class ConsumerRole(Role[D]):
             if not delivered:
                 if driver.is_over():
                     return None
-                if not (yield Wait(self._has_news, deadline_of(timeout_s))):
+                with driver.lock:  # where it is decided whether somebody computes for too long
+                    self._asking += 1
+                    engine.come_back(clock())
+                try:
+                    found = yield Wait(self._has_news, deadline_of(timeout_s))
+                finally:
+                    self._asking -= 1
+                if not found:
                     raise_if_never_there(engine)
                     return None
                 continue
-            event = delivered.popleft()
+            event = self._first_delivered()
+            if event is None:
+                continue
             with driver.lock:
                 engine.taken(event.count, event.size, clock())
             if mode == "slices" or not delivered:
@@ -162,12 +184,21 @@ class ConsumerRole(Role[D]):
                 continue
             return batch
 
+    def _first_delivered(self) -> Delivered | None:
+        """Taken from those that wait; None when the keeper has just given them back."""
+        try:
+            return self._delivered.popleft()
+        except IndexError:
+            return None
+
     def _has_news(self) -> bool:
         return bool(self._delivered) or self._driver.is_closed or self._engine.closed or self._engine.error is not None
 
     def _ready(self, timeout_s: float) -> Steps[None]:
         self._driver.check()
         engine = self._engine
+        if engine.is_out:
+            self._driver.run(engine.come_back)
         if not (yield Wait(lambda: engine.joined or engine.error is not None, deadline_of(timeout_s), True)):
             raise engine.unavailable()
         raise_error(engine)
@@ -179,19 +210,29 @@ class ConsumerRole(Role[D]):
 
     def _settle(self, lease: int, first: int, last: int, action: str, *, delay_ms: int = 0, reason: str = "") -> None:
         """Note it; the next turn tells. The iterating thread makes that turn itself when it asks for more."""
-        if self._driver.is_closed or not lease:
-            self._check_settles()
+        if self._driver.is_closed or lease <= self._engine.given_back_to:  # without a group both are 0
+            self._check_settles(lease, first, last)
         self._settled.append((lease, first, last, action, delay_ms, reason))
         if threading.get_ident() != self._thread and not self._driver.kicked:
             self._driver.check()
             self._driver.kick()
 
-    def _check_settles(self) -> None:
+    def _release(self, lease: int, first: int, last: int) -> None:
+        """Note that nobody was given it; who calls drains what is noted."""
+        self._settled.append((lease, first, last, "release", 0, ""))
+
+    def _check_settles(self, lease: int, first: int, last: int) -> None:
         self._driver.check()
         if not self._engine.group:
             raise LocalProtocolError(
                 f"this Consumer reads stream {self._engine.stream!r} without a group, so nothing is lent to it and "
                 "there is nothing to settle; give it group=, or leave out ack(), nack(), reject() and extend()"
+            )
+        if lease <= self._engine.given_back_to:
+            self._engine.stale += last - first + 1
+            raise StaleLease(
+                f"{self._engine.place(first)} was given back for another member: nothing was taken or settled here for "
+                f"processing_max_s={self._processing_max_s} s; raise that, or extend() before it is over"
             )
 
     def _failed(self) -> None:
@@ -200,9 +241,7 @@ class ConsumerRole(Role[D]):
         if driver.is_closed or driver.forked or engine.error is not None or not engine.group:
             return
         try:
-            while self._delivered:
-                Batch(self, self._delivered.popleft())._settle_all("release")
-            self._release_waiting()
+            self._release_all()
             driver.run(self._give_up)
         except ZbrokerError:
             return  # it has just ended; and the caller shall see its own exception
@@ -211,12 +250,17 @@ class ConsumerRole(Role[D]):
         self._drain(now)
         self._engine.give_up(now)
 
+    def _release_all(self) -> None:
+        while (event := self._first_delivered()) is not None:
+            Batch(self, event)._release()
+        self._release_waiting()
+
     def _release_waiting(self) -> None:
         """Release what iteration has taken and not given yet; only the shell knows."""
 
     def _settle_surely(self, lease: int, offset: int) -> Steps[None]:
         driver, engine, answers = self._driver, self._engine, self._answers
-        self._check_settles()
+        self._check_settles(lease, offset, offset)
         with driver.lock:
             self._drain(clock())
             number = engine.settle_surely(lease, offset, offset, clock())

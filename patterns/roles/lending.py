@@ -90,7 +90,8 @@ class DeliveryRole:
         return self._batch._delivered.lease
 
     def _release(self) -> None:
-        self._consumer._settle(self.token, self.offset, self.offset, "release")
+        """Nobody was given it: it is told with what was settled."""
+        self._consumer._release(self.token, self.offset, self.offset)
 
     def _check(self) -> None:
         if self._settled:
@@ -216,8 +217,12 @@ class Batch:
         self._settle(indexes, "nack", delay_ms)
         self._settled = done
 
-    def _settle_all(self, action: str) -> None:
-        self._settle(range(len(self)), action)
+    def _release(self) -> None:
+        """Nobody was given it: it is told with what was settled."""
+        offsets, lease = self.offsets, self._delivered.lease
+        whole = isinstance(offsets, range)
+        for first, last in [(offsets[0], offsets[-1])] if whole else zip(offsets, offsets, strict=True):
+            self._consumer._release(lease, first, last)
 
     def _settle(self, indexes: Iterable[int], action: str, delay_ms: int = 0) -> None:
         offsets, lease = self.offsets, self._delivered.lease

@@ -39,7 +39,8 @@ class Delivery(DeliveryRole):
             confirm: wait until that is on disk.
 
         Raises:
-            StaleLease: it is settled already; with confirm, also when the message was not ours any more.
+            StaleLease: it is settled already, or was given back after processing_max_s; with confirm, also when the
+                message was not ours any more.
             LocalProtocolError: the Consumer has no group, so nothing is lent to it.
         """
         if confirm:
@@ -64,7 +65,8 @@ class Consumer(ConsumerRole[Driver], SyncRole):
         codec: what it prefers; bodies are decoded from whatever they come in.
         type: what bodies are validated as; a message that is not of it has a `body` that raises.
         idle_timeout_s: iteration ends when nothing came for so long.
-        processing_max_s: how long a handler may compute before its messages go to another member.
+        processing_max_s: how long a handler may compute, 0.1 or more. When nothing was taken or settled for so long, what
+            it holds goes to another member; an attempt counts for what iteration has given, and acking that raises.
         security: not built yet.
 
     Raises:
@@ -120,9 +122,9 @@ class Consumer(ConsumerRole[Driver], SyncRole):
         return self._slice
 
     def _release_waiting(self) -> None:
-        if self._kept is not None:
-            self._kept._settle_all("release")
-            self._kept = None
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept._release()
         for delivery in self._slice:
             delivery._release()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from patterns.core.consume import ConsumerEngine, Delivered, LostOffsets
+from patterns.core.consume import ConsumerEngine, Delivered, LostOffsets, TakesLong
 from patterns.core.produce import Batch, Confirmed, ProducerEngine, batch_of
 from patterns.wire import codec
 from patterns.wire.errors import Fenced, OutcomeUnknown, StorageFailed
@@ -128,7 +128,7 @@ class MemberActor(Client):
             Codec.MSGPACK,
             self.jitter,
             credit=self.credit,
-            processing_max_us=600_000_000,
+            processing_max_us=3_000_000 if self.credit >= 100 else 600_000_000,
         )
         engine.mode = self.mode
         return engine
@@ -140,6 +140,8 @@ class MemberActor(Client):
             self._work_off(delivered, now)
         if engine.has_news:
             engine.tell(now)
+        if engine.is_out and not self.held:
+            engine.come_back(now)
         return self.random.randint(1_000, 60_000)
 
     def take(self, event: Any, now: int) -> None:
@@ -149,6 +151,10 @@ class MemberActor(Client):
             require(self.world.truth.is_damaged, f"2: {self.name} is told that {event} is lost, and nothing was")
             if not self.group:
                 self.next_offset = max(self.next_offset, event.last + 1)
+
+        elif isinstance(event, TakesLong) and self.engine.is_overdue(now):
+            self.engine.give_back(now, leaves=self.seen % 3 > 0)
+            self.world.coverage["took_too_long"] += 1
 
     def _delivered(self, event: Delivered, now: int) -> None:
         bodies = codec.decode(event.codec, event.payload, event.count, event.sizes)

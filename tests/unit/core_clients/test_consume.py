@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from patterns.core.consume import ConsumerEngine, Delivered, LostOffsets, SettledEvent
+from patterns.core.consume import ConsumerEngine, Delivered, LostOffsets, SettledEvent, TakesLong
 from patterns.wire.errors import NoSuchStream, StaleLease
 from patterns.wire.frames import MSGPACK, pack, pack_columns, parse
 from patterns.wire.messages import (
@@ -14,6 +14,7 @@ from patterns.wire.messages import (
     Hello,
     Join,
     Joined,
+    Leave,
     Lost,
     Resume,
     Settle,
@@ -262,18 +263,75 @@ def test_a_handler_that_computes_keeps_its_leases(wire):
         assert [(header.lease, header.action) for header in wire.sent(Settle)] == [(LEASE, "extend")]
 
 
-def test_a_handler_that_computes_for_too_long_loses_its_leases():
-    wire = wired(processing_max_us=15 * S)
+def overdue(*, taken=1, leaves=True):
+    """A member whose handler has had its 8 seconds, with two leases, of which it was given so many."""
+    wire = wired(processing_max_us=8 * S)
     wire.greet()
     wire.say(Joined(1, 0))
     deliver(wire)
-    take(wire, 1, 0)
-    extended = 0
-    for _ in range(20):
+    deliver(wire, LEASE + 1, 1)
+    take(wire, taken, 0)
+    wire.sent(Settle)
+    for _ in range(4):
         wire.wait(2_000)
         wire.say(Joined(1, 0))
-        extended += len(wire.sent(Settle))
-    assert extended == 1
+    assert wire.heard(TakesLong)
+    assert wire.engine.is_overdue(wire.now)
+    if taken == 1:
+        settle(wire, 1, 1, "release", LEASE + 1)
+        wire.engine.tell(wire.now)
+    wire.engine.give_back(wire.now, leaves=leaves)
+    wire.settle()
+    return wire
+
+
+def test_who_computes_for_too_long_gives_back_what_it_was_given_and_leaves():
+    wire = overdue()
+    assert [(one.lease, one.action) for one in wire.sent(Settle)] == [(LEASE + 1, "release"), (LEASE, "nack")]
+    assert wire.sent(Leave) == [Leave(id=1)]
+    assert wire.engine.given_back_to == LEASE
+
+
+def test_who_waits_for_more_gives_back_and_stays():
+    wire = overdue(taken=2, leaves=False)
+    assert {one.action for one in wire.sent(Settle)} == {"nack"}
+    assert wire.sent(Leave) == []
+    assert (wire.engine.joined, wire.engine.given_back_to) == (True, LEASE + 1)
+
+
+def test_what_crosses_the_leave_is_nobodys_and_who_comes_back_joins_again():
+    wire = overdue()
+    deliver(wire, LEASE + 2, 2)
+    assert wire.heard(Delivered)[2:] == []
+    wire.sent(Join)
+    wire.engine.come_back(wire.now)
+    wire.settle()
+    assert len(wire.sent(Join)) == 1
+    wire.say(Joined(1, 0))
+    deliver(wire, LEASE + 3, 3)
+    assert [one.lease for one in wire.heard(Delivered)] == [LEASE + 3]
+
+
+def test_who_is_out_stays_out_when_the_connection_breaks():
+    wire = overdue()
+    wire.sent(Join)
+    wire.back(resumed=True)
+    assert wire.sent(Join) == []
+    wire.engine.come_back(wire.now)
+    wire.settle()
+    assert len(wire.sent(Join)) == 1
+
+
+def test_what_a_handler_has_settled_meanwhile_counts_before_it_is_given_back():
+    wire = wired(processing_max_us=8 * S)
+    wire.greet()
+    wire.say(Joined(1, 0))
+    deliver(wire, count=2)
+    take(wire, 2, 0)
+    wire.wait(8_000)
+    settle(wire, 0, 0)
+    wire.engine.tell(wire.now)
+    assert not wire.engine.is_overdue(wire.now)
 
 
 def test_without_leases_nothing_is_extended(wire):
