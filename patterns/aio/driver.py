@@ -20,6 +20,7 @@ from patterns.wire.errors import Closed, Forked, LocalProtocolError, ZbrokerErro
 
 _T = TypeVar("_T")
 _TURNS_MAX: Final = 64  # in a row; a turn ends at the first news, and each look at those who wait costs all of them
+_STINT_US: Final = 10_000  # then the loop's others have their turn
 
 
 def _never() -> bool:
@@ -161,11 +162,12 @@ class AioDriver:
         links = self._links
         self.kicked = False
         is_more = False
+        began = clock()
         try:
             for _ in range(_TURNS_MAX):
                 links.turn(named)
                 is_more = links.has_new or links.is_readable()
-                if links.has_new or not is_more:
+                if links.has_new or not is_more or clock() - began > _STINT_US:
                     break
         except Exception as error:  # noqa: BLE001  the top of a callback: the loop would log it, and who waits wait on
             links.fail(self.owner, error)

@@ -260,6 +260,7 @@ class PeerPublisherEngine:
         self._effects: list[Effect] = []
         self._events: list[object] = []
         self._listeners: set[bytes] = set()
+        self._audience_changed = False
         self._closed = False
         self.counters: Counter[str] = Counter()
         self.error: ZbrokerError | None = None
@@ -296,7 +297,7 @@ class PeerPublisherEngine:
             self._effects.append(Send(1, b"", pack(echo, key=nonce)))
         else:
             self._listeners.discard(nonce)
-        self._events.append(AudienceChanged(len(self._listeners)))
+        self._audience_changed = True
 
     def publish(self, batches: list[tuple[int, int, Frames]], now: int) -> None:
         """Send batches in order."""
@@ -320,10 +321,14 @@ class PeerPublisherEngine:
 
     @property
     def has_events(self) -> bool:
+        """A change of the audience is told once a turn, and ends none: a forwarder that comes back subscribes for thousands."""
         return bool(self._events)
 
     def events(self) -> list[object]:
         events, self._events = self._events, []
+        if self._audience_changed:
+            self._audience_changed = False
+            events.append(AudienceChanged(len(self._listeners)))
         return events
 
     def effects(self) -> list[Effect]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import select
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -21,27 +22,18 @@ from patterns.io.keeper import Keeper
 from patterns.io.links import DrivenEngine, Links, SocketKind
 from patterns.io.shield import shield
 from patterns.io.waiting import Steps
-from patterns.io.wake import Wake
+from patterns.io.wake import Follower, Wake
 from patterns.wire.errors import Closed, Forked, ZbrokerError
 
 _T = TypeVar("_T")
 _FOREVER_S: Final = 3_600.0
 _FOREVER_US: Final = 3_600_000_000
 _PATIENCE_US: Final = 2_000_000  # a broker that restarts is back by then
+_LEAST_WAIT_US: Final = 250_000  # for the lock, with no time left: somebody's turn takes some milliseconds
+_LETTING_IN_S: Final = 50e-6  # asleep, so that another thread runs, and tries again in the next turn
 _log = logging.getLogger("zbroker")
 _EXIT_TIMEOUT_S: Final = 1.0
 _IN_FD: Final = select.POLLIN
-
-
-class _Follower:
-    """A thread that waits while another leads."""
-
-    __slots__ = ("bell", "done")
-
-    def __init__(self, done: Callable[[], bool]) -> None:
-        self.done = done
-        self.bell = threading.Lock()
-        self.bell.acquire()
 
 
 def _never() -> bool:
@@ -90,8 +82,9 @@ class Driver:
         self._poll.register(self._wake.fd, _IN_FD)
         self._leader: Callable[[], bool] | None = None  # the wait of who leads
         self._sleeps_until = 0
-        self._followers: list[_Follower] = []
+        self._followers: list[Follower] = []
         self._deferred: deque[Callable[[], None]] = deque()
+        self._arriving: list[None] = []  # an item for each thread that waits for the lock to begin a call
         self._deferring: set[int] = set()  # threads that are in run_deferred()
         self._has_complained = False
         self.kicked = False
@@ -177,23 +170,44 @@ class Driver:
             self.check()  # the sockets and the lock are the parent's
         raised = shield.raise_()
         try:
-            with self.lock:
-                try:
-                    if not keeper:
-                        self.entries += 1
-                    now = clock()
-                    if fresh:
-                        self.turn()
-                    else:
-                        self._links.push(now)
-                    self._wake_if_swallowed()
-                    return self._wait(done, deadline, keeper, now)
-                finally:
-                    if self._leader is None:
-                        self._hand_over(keeper)
+            if not self.lock.acquire(False) and not self._enter(deadline):
+                return False
+            try:
+                if not keeper:
+                    self.entries += 1
+                now = clock()
+                if fresh:
+                    self.turn()
+                else:
+                    self._links.push(now)
+                self._wake_if_swallowed()
+                return self._wait(done, deadline, keeper, now)
+            finally:
+                if self._leader is None:
+                    self._hand_over(keeper)
+                self.lock.release()
         finally:
             if raised:
                 shield.lower(raised)
+
+    def _enter(self, deadline: int | None) -> bool:
+        """Wait for the lock; False when the deadline has passed. Whoever is busy with it, sees us and lets us in."""
+        self._arriving.append(None)
+        try:
+            if deadline is None:
+                return self.lock.acquire()
+            left_us = min(_FOREVER_US, max(_LEAST_WAIT_US, deadline - clock()))
+            return self.lock.acquire(timeout=left_us / 1e6)
+        finally:
+            self._arriving.pop()
+
+    def _let_in(self) -> None:
+        """Let go of the lock for whoever waits for it: taken again at once, it would never be another's."""
+        self.lock.release()
+        try:
+            time.sleep(_LETTING_IN_S)
+        finally:
+            self.lock.acquire()
 
     def _wait(self, done: Callable[[], bool], deadline: int | None, keeper: bool, began: int) -> bool:
         """The loop of wait(), under the lock."""
@@ -268,6 +282,8 @@ class Driver:
         """Sleep without the lock until a socket, a timer or another thread calls; the descriptors that did."""
         is_ready = self._links.has_new or self._links.is_readable()
         if is_ready and not shield.has_news:  # who never sleeps must not keep handlers waiting
+            if self._arriving:
+                self._let_in()
             return None
         due = self._links.due = self.engine.next_timeout()
         until = now + _FOREVER_US
@@ -298,7 +314,7 @@ class Driver:
                 self._wake.hush()
 
     def _follow(self, done: Callable[[], bool], deadline: int | None, now: int) -> None:
-        follower = _Follower(done)
+        follower = Follower(done)
         self._followers.append(follower)
         due = self.engine.next_timeout()
         if self._keeper.leads or (due is not None and due < self._sleeps_until):
@@ -348,11 +364,15 @@ class Driver:
             self.check()
         raised = shield.raise_()
         try:
-            with self.lock:
+            if not self.lock.acquire(False):
+                self._enter(None)
+            try:
                 now = clock()
                 if call is not None:
                     call(now)
                 self._send(now)
+            finally:
+                self.lock.release()
         finally:
             if raised:
                 shield.lower(raised)

@@ -1,8 +1,10 @@
-"""A pipe that ends the sleep of a thread on descriptors."""
+"""What a thread of a role sleeps on: descriptors, with a pipe that ends it; or a bell, while another thread leads."""
 
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
 
 
 class Wake:
@@ -36,3 +38,14 @@ class Wake:
             self.fd = self._write_fd = -1
             os.close(read_fd)
             os.close(write_fd)
+
+
+class Follower:
+    """A thread that waits while another leads."""
+
+    __slots__ = ("bell", "done")
+
+    def __init__(self, done: Callable[[], bool]) -> None:
+        self.done = done
+        self.bell = threading.Lock()
+        self.bell.acquire()

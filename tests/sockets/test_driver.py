@@ -14,7 +14,7 @@ import pytest
 
 from patterns.io.clock import clock
 from patterns.sync import Consumer, Producer, Publisher, Replier, Requester, Subscriber
-from patterns.wire.errors import Closed, Forked
+from patterns.wire.errors import Closed, Forked, TimedOut
 from tests.processes import Broker, only_long, program, until
 from tests.sockets.places import Crowd, Place, serving
 
@@ -151,6 +151,33 @@ def test_who_waits_beside_a_leader_tells_it_of_what_its_own_send_has_taken_in(pl
         until(lambda: bool(replies) or driver.wait(lambda: False, clock()), what="the reply")
         crowd.join()
         assert replies == [2]
+
+
+def test_a_keeper_that_never_comes_to_rest_lets_callers_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Publisher("tcp://127.0.0.1:0") as publisher:
+        with monkeypatch.context() as busy:
+            busy.setattr(publisher._driver._links, "is_readable", lambda: True)
+            until(lambda: publisher._driver._keeper.leads)
+            for number in range(20):
+                publisher.publish("a.b", number)
+                publisher.flush(30)
+        publisher.flush(30)
+
+
+def test_who_cannot_get_at_the_sockets_is_told_at_the_deadline() -> None:
+    with Publisher("tcp://127.0.0.1:0") as publisher:
+        raised: list[BaseException] = []
+
+        def flush() -> None:
+            with pytest.raises(TimedOut) as caught:
+                publisher.flush(0.1)
+            raised.append(caught.value)
+
+        with publisher._driver.lock:
+            thread = threading.Thread(target=flush)
+            thread.start()
+            thread.join(30)
+        assert len(raised) == 1
 
 
 def test_many_threads_and_roles_end_before_a_deadline(broker: Broker) -> None:
