@@ -30,6 +30,17 @@ class NotOurs(JournalError):
         )
 
 
+class EpochsSpent(JournalError):
+    """The next life would have an epoch of which no ids of producers and leases can be made."""
+
+    def __init__(self, folder: str, number: int, epoch: int, epoch_max: int) -> None:
+        super().__init__(
+            f"journal folder {folder} would go on with segment {number} and epoch {epoch}, at most {epoch_max}; nothing was "
+            "changed. A file NNNNNNNNNN-GGGG.seg with a number far above the others is a copy under a wrong name: move it "
+            "out of the folder. Else make a new journal of this one, with `zbroker store export` and `zbroker store import`"
+        )
+
+
 class NewerFormat(JournalError):
     """Written by a newer version that says older ones must not read it."""
 

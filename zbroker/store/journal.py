@@ -12,7 +12,7 @@ from zbroker.store.commit import lost_records
 from zbroker.store.compaction import Slicer
 from zbroker.store.compactor import Compactor, remove_superseded
 from zbroker.store.disk import Disk, FileSystem
-from zbroker.store.faults import AFTER_A_CHANGE, AFTER_A_REFUSAL, JournalFailed
+from zbroker.store.faults import AFTER_A_CHANGE, AFTER_A_REFUSAL, EpochsSpent, JournalFailed
 from zbroker.store.folder import FolderChanged, require_unchanged, settle_tail, take_folder
 from zbroker.store.listing import SegmentFile, cut_short, list_segments
 from zbroker.store.liveness import Liveness, noting
@@ -20,7 +20,15 @@ from zbroker.store.note import Note, missing_newest, read_note, write_note
 from zbroker.store.recovery import LogScan
 from zbroker.store.restore import Restored, known_and_fresh, next_life, restore_newest, start_of
 from zbroker.store.run import Visit
-from zbroker.store.segment import BLOCK_BYTES, SEGMENT_BYTES, SEGMENT_BYTES_MIN, UUID_BYTES, SegmentHeader
+from zbroker.store.segment import (
+    BLOCK_BYTES,
+    EPOCH_MAX,
+    NUMBER_MAX,
+    SEGMENT_BYTES,
+    SEGMENT_BYTES_MIN,
+    UUID_BYTES,
+    SegmentHeader,
+)
 from zbroker.store.spares import OUT_OF_SPACE
 from zbroker.store.writer import LogWriter
 
@@ -93,7 +101,8 @@ class FileJournal:
         come last.
 
         Raises:
-            FolderLocked, NotOurs, NewerFormat, NetworkFileSystem, LocksUnsupported, FolderUnusable: nothing was changed.
+            FolderLocked, NotOurs, NewerFormat, NetworkFileSystem, LocksUnsupported, FolderUnusable, EpochsSpent: nothing
+                was changed.
             JournalFull: there is no space for the new segment.
             JournalFailed: the disk refused a sync or a write.
         """
@@ -140,6 +149,8 @@ class FileJournal:
         number, epoch, uuid, self._writer.oldest_needed = next_life(files, restored.meta, note)
         if restored.meta is not None:
             self._checkpoints.newest, self._checkpoints.indexed = restored.meta, restored.indexed
+        if epoch > EPOCH_MAX or number > NUMBER_MAX:
+            raise EpochsSpent(self._folder, number, epoch, EPOCH_MAX)
             self._writer.checkpoint_index = restored.meta.first_index
             if not restored.refused:
                 self._checkpoints.find_older()

@@ -5,7 +5,16 @@ import msgspec
 from zbroker.store.compacted import is_whole
 from zbroker.store.disk import Disk
 from zbroker.store.faults import NewerFormat, NotOurs
-from zbroker.store.segment import BLOCK_BYTES, FORMAT, NUMBER_MAX, SegmentHeader, data_end, parse_name, unpack_header
+from zbroker.store.segment import (
+    BLOCK_BYTES,
+    FORMAT,
+    NUMBER_MAX,
+    STRAY_ABOVE,
+    SegmentHeader,
+    data_end,
+    parse_name,
+    unpack_header,
+)
 from zbroker.store.window import Window
 
 
@@ -19,6 +28,7 @@ class SegmentFile(msgspec.Struct):
     header: SegmentHeader | None = None
     is_blank: bool = False
     uuid: bytes | None = None  # of the folder it was made for, even if it bears another number than its name
+    bears: int | None = None  # that other number
     superseded: list[str] = []  # paths of other generations of it
 
 
@@ -26,7 +36,7 @@ def list_segments(disk: Disk, folder: str) -> list[SegmentFile]:
     """The folder's segments by number, headers read.
 
     Raises:
-        NotOurs: a segment of another folder lies among them.
+        NotOurs: a segment of another folder lies among them, or a copy of one under a number far above all others.
         NewerFormat: one demands a newer reader.
     """
     generations: dict[int, list[SegmentFile]] = {}
@@ -47,8 +57,18 @@ def list_segments(disk: Disk, folder: str) -> list[SegmentFile]:
     for file in files:
         if file.uuid is not None and file.uuid != (ours or file.uuid):
             raise NotOurs(folder, f"holds {file.path}, which belongs to another journal")
+    _refuse_strays(folder, files)
     _ignore_headers_out_of_order(files)
     return files
+
+
+def _refuse_strays(folder: str, files: list[SegmentFile]) -> None:
+    """A copy under the next number is damage like any other. One under a date, say, would spend all epochs at once."""
+    newest = max((file.number for file in files if file.header is not None), default=None)
+    for file in files:
+        if newest is not None and file.bears not in (None, file.number) and file.number > newest + STRAY_ABOVE:
+            name = file.path.rpartition("/")[2]
+            raise NotOurs(folder, f"holds {name}, a copy of segment {file.bears} under a wrong name")
 
 
 def _one_of(disk: Disk, generations: list[SegmentFile]) -> SegmentFile:
@@ -97,7 +117,7 @@ def _read_header(disk: Disk, folder: str, file: SegmentFile) -> None:
             if header is not None and header.reader_min > FORMAT:
                 raise NewerFormat(folder, file.path, header.reader_min, FORMAT)
             if header is not None:
-                file.uuid = header.folder_uuid
+                file.uuid, file.bears = header.folder_uuid, header.number
             if header is not None and (header.number, header.generation) == (file.number, file.generation):
                 file.header = header
                 return

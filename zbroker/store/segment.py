@@ -24,7 +24,13 @@ UUID_BYTES = 16
 SEGMENT_BYTES = 64 << 20  # big enough that a roll is rare, small enough that one live message pins little
 SEGMENT_BYTES_MIN = 8 * BLOCK_BYTES  # two header blocks and room to be a quarter full
 FIRST_NUMBER = 1
-NUMBER_MAX = (1 << 31) - 1  # of segments and of epochs: one of each added still fits the 32 bits of an epoch
+NUMBER_MAX = (
+    1 << 31
+) - 1  # of segments, 128 PiB; an epoch in a header may be as high: one added still fits its 32 bits ..
+EPOCH_MAX = (
+    1 << 21
+) - 1  # .. and no life may begin above this: ids of producers and leases, epoch << 32, end at 2^53 - 1
+STRAY_ABOVE = 1 << 10  # a copy so far above the newest segment is refused, since epochs grow with the numbers
 
 _HEADER = struct.Struct(">8sHHI16sQQIIQQQ16sQQQQ")
 _CRC_AT = 12

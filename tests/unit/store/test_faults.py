@@ -7,6 +7,7 @@ from zbroker.store import faults
 EXAMPLES = [
     faults.FolderLocked("/data/j"),
     faults.NotOurs("/data/j", "holds x"),
+    faults.EpochsSpent("/data/j", 2, 1 << 21, (1 << 21) - 1),
     faults.NewerFormat("/data/j", "1.seg", 2, 1),
     faults.NetworkFileSystem("/data/j", "nfs4"),
     faults.LocksUnsupported("/data/j", "no locks available"),

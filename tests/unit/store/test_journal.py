@@ -4,12 +4,14 @@ import errno
 from random import Random
 
 import pytest
+import msgspec
 
 from patterns.io.journal import Journal
 from patterns.wire.records import Opened, Position, Record, RecordKind
 from zbroker.store.disk import FileSystem
 from zbroker.store.faults import (
     FolderLocked,
+    EpochsSpent,
     JournalFailed,
     JournalFull,
     NetworkFileSystem,
@@ -20,7 +22,7 @@ from zbroker.store.faults import (
 )
 from zbroker.store.journal import LOOK_US, FileJournal
 from zbroker.store.reader import RecordReader
-from zbroker.store.segment import pack_header, segment_name, unpack_header
+from zbroker.store.segment import EPOCH_MAX, pack_header, segment_name, unpack_header
 from zbroker.store.spares import FULL_RETRY_US
 from zbroker.store.writer import WITNESS_DELAY_US
 from zbroker.testing.disk import VirtualDisk
@@ -165,6 +167,24 @@ def test_a_newer_format_is_refused() -> None:
 
 
 def test_a_network_file_system_is_refused_unless_allowed() -> None:
+@pytest.mark.parametrize("epoch", [EPOCH_MAX - 1, EPOCH_MAX])
+def test_an_epoch_of_which_no_ids_can_be_made_is_refused_before_anything_is_written(epoch: int) -> None:
+    disk = VirtualDisk()
+    opened(disk)[0].close()
+    handle = disk.open(FIRST)
+    header = unpack_header(disk.pread(handle, 4096, 0))
+    assert header is not None
+    block, _ = pack_header(msgspec.structs.replace(header, epoch=epoch))
+    disk.pwrite(handle, block, 0)
+    before = disk.listdir(FOLDER)
+    if epoch < EPOCH_MAX:
+        assert opened(disk)[1].epoch == EPOCH_MAX
+    else:
+        with pytest.raises(EpochsSpent, match="segment 2 and epoch 2097152, at most 2097151; nothing was changed"):
+            opened(disk)
+        assert disk.listdir(FOLDER) == before
+
+
     disk = VirtualDisk()
     disk.kind = FileSystem("nfs4", True, [])
     with pytest.raises(NetworkFileSystem, match="nfs4"):

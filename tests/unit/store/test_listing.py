@@ -7,7 +7,7 @@ import pytest
 from zbroker.store.faults import NotOurs
 from zbroker.store.journal import FileJournal
 from zbroker.store.listing import cut_short, list_segments
-from zbroker.store.segment import segment_name
+from zbroker.store.segment import STRAY_ABOVE, segment_name
 from zbroker.testing.disk import VirtualDisk
 
 
@@ -57,6 +57,23 @@ def test_a_generation_that_is_not_whole_gives_way_to_the_one_before() -> None:
     file = list_segments(disk, "/j")[0]
     assert (file.generation, file.superseded) == (0, [f"/j/{segment_name(1, 1)}"])
     assert file.header is not None
+
+
+@pytest.mark.parametrize(("number", "is_refused"), [(2, False), (1 + STRAY_ABOVE, False), (2 + STRAY_ABOVE, True)])
+def test_a_copy_under_a_number_far_above_all_others_is_refused(number: int, is_refused: bool) -> None:
+    disk = VirtualDisk()
+    journal_in(disk, "/j", 1)
+    disk.link(f"/j/{segment_name(1)}", f"/j/{segment_name(number)}")
+    if is_refused:
+        with pytest.raises(
+            NotOurs, match=f"{segment_name(number)}, a copy of segment 1 under a wrong name; nothing was"
+        ):
+            list_segments(disk, "/j")
+    else:
+        assert [(file.number, file.header is None) for file in list_segments(disk, "/j")] == [
+            (1, False),
+            (number, True),
+        ]
 
 
 def test_a_segment_of_a_number_that_no_journal_reaches_is_refused() -> None:
