@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import AsyncIterable, Generator, Iterable
 from typing import Any
 
 from patterns.aio.driver import AioDriver
 from patterns.aio.role import AioRole
 from patterns.roles.posting import PostedRole, Receipt, Receipts, SendManyError
-from patterns.roles.producer import UNCONFIRMED_BYTES_MAX, ProducerRole, refuse_unbuilt
+from patterns.roles.producer import UNCONFIRMED_BYTES_MAX, ProducerRole, Sending, refuse_unbuilt
 from patterns.wire.attributes import check_attributes
 
 __all__ = ["Posted", "Producer", "Receipt", "Receipts", "SendManyError"]
@@ -90,15 +90,27 @@ class Producer(ProducerRole[AioDriver], AioRole):
         """
         return await self._driver.drive(self._send(body, key, headers, topic, message_id, delay_s))
 
-    async def send_many(self, bodies: Iterable[Any]) -> Receipts:
-        """Store many messages, pipelined; returns when all are on disk. Not atomic.
+    async def send_many(self, bodies: Iterable[Any] | AsyncIterable[Any]) -> Receipts:
+        """Store many messages, pipelined; returns when all are on disk. Not atomic. An async generator may yield them.
 
         Raises:
             SendManyError: one was refused; `.receipts` of those before it, `.index` of the first without one.
             TimedOut, Unavailable: no progress for `timeout_s`.
             BadArgument: one body (str, bytes, a mapping) instead of an iterable of them.
         """
-        return await self._driver.drive(self._send_many(bodies))
+        if not isinstance(bodies, AsyncIterable):
+            return await self._driver.drive(self._send_many(bodies))
+        self._driver.check()
+        sending = Sending()
+        chunk = []
+        async for body in bodies:
+            chunk.append(body)
+            if len(chunk) >= self._per_batch:
+                await self._driver.drive(self._send_chunk(sending, chunk))
+                chunk = []
+        if chunk:
+            await self._driver.drive(self._send_chunk(sending, chunk))
+        return await self._driver.drive(self._sent(sending))
 
     def post(
         self,

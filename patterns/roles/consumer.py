@@ -277,7 +277,8 @@ class ConsumerRole(Role[D]):
             )
         if answer.error is not None or answer.stale:
             raise answer.error or StaleLease(
-                f"{engine.place(offset)} was not ours any more: its lease ran out, and somebody else has it or had it"
+                f"{engine.place(offset)} was not ours any more, so this ack changes nothing: its lease ran out or was given "
+                "back, and the group delivers it again, or has"
             )
 
 

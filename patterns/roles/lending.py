@@ -113,16 +113,16 @@ class DeliveryRole:
 
     def nack(self, delay_s: float = 0.0) -> None:
         """Not done; it comes again, to whoever is free, after a while. Raises as ack() does."""
-        self._settle("nack", "nacked", _delay_ms(delay_s))
+        self._settle("nack", "nacked", _delay_ms("delay_s", delay_s))
 
-    def reject(self, reason: str) -> None:
+    def reject(self, reason: str = "") -> None:
         """It can never be done; it does not come again. Raises as ack() does."""
         self._settle("reject", "rejected", reason=check_text("reason", reason))
 
     def extend(self, seconds: float) -> None:
         """It takes longer: keep the lease for so many seconds from now. Raises as ack() does."""
         self._check()
-        self._consumer._settle(self.token, self.offset, self.offset, "extend", delay_ms=_delay_ms(seconds))
+        self._consumer._settle(self.token, self.offset, self.offset, "extend", delay_ms=_delay_ms("seconds", seconds))
 
 
 class Batch:
@@ -187,7 +187,7 @@ class Batch:
             LocalProtocolError: the Consumer has no group.
             BadArgument: no index of this batch; then none is settled.
         """
-        delay_ms = _delay_ms(delay_s)
+        delay_ms = _delay_ms("delay_s", delay_s)
         if indexes is None:
             self._settle_rest("nack", None, delay_ms)
         else:
@@ -262,5 +262,5 @@ def _runs_of_0(done: bytearray, end: int) -> list[range]:
     return runs
 
 
-def _delay_ms(seconds: float) -> int:
-    return int(check_seconds("seconds", seconds) * 1_000)
+def _delay_ms(name: str, seconds: float) -> int:
+    return int(check_seconds(name, seconds) * 1_000)

@@ -12,6 +12,7 @@ from patterns.core.produce import Batch
 from patterns.io.waiting import Steps
 from patterns.roles.arguments import check_callable
 from patterns.wire.errors import ZbrokerError
+from patterns.wire.words import counted
 
 if TYPE_CHECKING:
     from patterns.roles.producer import ProducerRole
@@ -36,6 +37,14 @@ class Receipts(Sequence[Receipt]):
         for batch in batches:
             end += batch.count
             self._ends.append(end)
+
+    def __repr__(self) -> str:
+        if not self._batches:
+            return "<no receipts>"
+        again = sum(batch.count for batch in self._batches if batch.duplicate)
+        first, last = self[0].offset, self[-1].offset
+        where = f"offset {first}" if len(self) == 1 else f"offsets {first} to {last}"
+        return f"<{counted(len(self), 'receipt')}, {where}{f', {again} stored by an earlier try' if again else ''}>"
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -89,7 +98,13 @@ class PostedRole(msgspec.Struct, gc=False, eq=False):
     _callbacks: list[Callable[[Any], object]] | None = None
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__}, {'done' if self.done() else 'on its way'}>"
+        error = self._error or (self._batch.error if self._batch is not None else None)
+        if error is not None:
+            return f"<{type(self).__name__}, refused: {error!r}>"
+        if not self.done():
+            return f"<{type(self).__name__}, on its way>"
+        assert self._batch is not None
+        return f"<{type(self).__name__}, stored, offset {self._batch.offset + self._index}>"
 
     def done(self) -> bool:
         """Whether it is on disk, or refused."""

@@ -53,6 +53,16 @@ _MESSAGES_MAX: Final = 8_192
 _log = logging.getLogger("zbroker.producer")
 
 
+class Sending:
+    """A send_many() under way: its batches so far, of which the first `done` are confirmed or refused."""
+
+    __slots__ = ("batches", "done")
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+        self.done = 0
+
+
 class ProducerRole(Role[D]):
     """See patterns.sync.Producer."""
 
@@ -187,24 +197,31 @@ class ProducerRole(Role[D]):
     def _send_many(self, bodies: Iterable[Any]) -> Steps[Receipts]:
         self._driver.check()
         source = _each_of(bodies)
-        batches: list[Batch] = []
-        unfinished = 0
+        sending = Sending()
         while chunk := self._driver.call_theirs(lambda: list(islice(source, self._per_batch))):
-            try:
-                made = self._batches(chunk)
-            except (BadBody, TooLarge):
-                made = self._batches(self._until_bad(chunk))
-                self._append(made)
-                raise (yield from self._stopped([*batches, *made], self._bad(chunk))) from None
-            batches.extend(made)
-            yield from self._until(self._has_room, self._timeout_s, "the broker takes no more")
+            yield from self._send_chunk(sending, chunk)
+        return (yield from self._sent(sending))
+
+    def _send_chunk(self, sending: Sending, chunk: list[Any]) -> Steps[None]:
+        batches = sending.batches
+        try:
+            made = self._batches(chunk)
+        except (BadBody, TooLarge):
+            made = self._batches(self._until_bad(chunk))
             self._append(made)
-            self._driver.burst()
-            while unfinished < len(batches) and batches[unfinished].done:
-                unfinished += 1
-            if unfinished and batches[unfinished - 1].error is not None:
-                raise (yield from self._stopped(batches, None))
-        for batch in batches[unfinished:]:  # confirms come in order: each one is progress
+            raise (yield from self._stopped([*batches, *made], self._bad(chunk))) from None
+        batches.extend(made)
+        yield from self._until(self._has_room, self._timeout_s, "the broker takes no more")
+        self._append(made)
+        self._driver.burst()
+        while sending.done < len(batches) and batches[sending.done].done:
+            sending.done += 1
+        if sending.done and batches[sending.done - 1].error is not None:
+            raise (yield from self._stopped(batches, None))
+
+    def _sent(self, sending: Sending) -> Steps[Receipts]:
+        batches = sending.batches
+        for batch in batches[sending.done :]:  # confirms come in order: each one is progress
             if not batch.done:
                 yield from self._until(lambda batch=batch: batch.done, self._timeout_s, "some messages have no confirm")  # type: ignore[misc]
         if any(batch.error is not None for batch in batches):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -360,3 +361,21 @@ async def test_a_message_is_settled_once_and_only_in_a_group(broker: Broker) -> 
         read = await reader.receive(IDLE_S)
         with pytest.raises(LocalProtocolError, match="without a group"):
             await read.ack()
+
+
+@in_a_loop
+async def test_an_async_generator_may_yield_what_is_sent(broker: Broker) -> None:
+    async def numbers(count: int, bad: int = -1) -> AsyncIterator[object]:
+        for number in range(count):
+            if number % 500 == 0:
+                await asyncio.sleep(0)
+            yield object() if number == bad else number
+
+    async with Producer(broker.url, "work") as out, Consumer(broker.url, "work", group="g") as consumer:
+        receipts = await out.send_many(numbers(1_000))
+        assert [receipt.offset for receipt in receipts] == list(range(1_000))
+        assert [(await consumer.receive(IDLE_S)).body for _ in range(1_000)] == list(range(1_000))
+        assert list(await out.send_many(numbers(0))) == []
+        with pytest.raises(SendManyError) as stopped:
+            await out.send_many(numbers(900, bad=600))
+        assert (stopped.value.index, len(stopped.value.receipts)) == (600, 600)

@@ -126,3 +126,14 @@ async def _take_too_long(url: str) -> None:
 def test_a_time_that_cannot_be_kept_is_refused(seconds: object) -> None:
     with pytest.raises(BadArgument, match="processing_max_s="):
         Consumer("zb://127.0.0.1:1", "work", group="g", processing_max_s=seconds)  # type: ignore[arg-type]
+
+
+def test_how_a_message_is_given_back_or_put_aside_says_what_is_wrong(broker: Broker) -> None:
+    with Producer(broker.url, "work") as out, _consumer(broker) as consumer:
+        out.send("a")
+        delivery = next(iter(consumer))
+        with pytest.raises(BadArgument, match="delay_s=-1"):
+            delivery.nack(-1)
+        with pytest.raises(BadArgument, match="seconds=-1"):
+            delivery.extend(-1)
+        delivery.reject()

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from patterns import aio, sync
 from patterns.core.produce import Batch
-from patterns.roles.posting import PostedRole
+from patterns.roles.posting import PostedRole, Receipts
 from patterns.roles.producer import ProducerRole
 from patterns.wire.errors import BadBody
 from patterns.wire.messages import Codec
@@ -35,8 +35,23 @@ def test_it_lets_go_of_its_body_when_that_is_in_a_batch() -> None:
     ProducerRole._own(cast("ProducerRole[Any]", ROLE), batch, [one])
     assert (one._body, one._headers, one._batch) == (None, None, batch)
     assert repr(one) == "<Posted, on its way>"
-    batch.done = True
-    assert repr(one) == "<Posted, done>"
+    batch.done, batch.offset = True, 7
+    assert repr(one) == "<Posted, stored, offset 7>"
+    batch.error = BadBody("none")
+    assert repr(one).startswith("<Posted, refused: BadBody(")
+
+
+def stored(count: int, offset: int, *, duplicate: bool = False) -> Batch:
+    batch = Batch(count, Codec.RAW, b"", b"")
+    batch.offset, batch.duplicate, batch.done = offset, duplicate, True
+    return batch
+
+
+def test_receipts_say_how_many_there_are_and_where() -> None:
+    assert repr(Receipts([])) == "<no receipts>"
+    assert repr(Receipts([stored(1, 5)])) == "<1 receipt, offset 5>"
+    again = Receipts([stored(2, 5), stored(3, 9, duplicate=True)])
+    assert repr(again) == "<5 receipts, offsets 5 to 11, 3 stored by an earlier try>"
 
 
 def test_callbacks_are_called_once_with_it_when_it_is_done_and_at_once_afterwards() -> None:
