@@ -262,15 +262,16 @@ class LogWriter:
         due = self.spares.retry_at
         if not self._groups:
             if self.filling.is_due:
-                return 0
-            if self._witnessed_index < self.durable_index:
+                fill_at = self._synced_at + 1  # in a turn of its own: what has come meanwhile goes first
+                due = fill_at if due is None else min(due, fill_at)
+            elif self._witnessed_index < self.durable_index:
                 witness_at = self._synced_at + WITNESS_DELAY_US
                 due = witness_at if due is None else min(due, witness_at)
         return due
 
     def handle_timeout(self, now: int) -> None:
         """Write zeros ahead, or the witness; try for space again and write what waited for it."""
-        if not self._groups and self.filling.is_due:
+        if not self._groups and self.filling.is_due and now > self._synced_at:
             self.filling.fill(self._handle)
         if self.spares.retry_at is not None and self.spares.retry_at <= now:
             self.spares.prepare(self.number + 1, now)

@@ -24,8 +24,10 @@ def test_a_confirm_is_said_before_zeros_are_written_ahead() -> None:
     sidecars.disk.fail("fdatasync", errno.EIO, 2)  # the first is the commit's
     journal.append(record(1))
     journal.commit(SECOND)
+    assert [index for index, _ in settle(sidecars, journal)] == [1]
+    sidecars.turn()  # nothing more has come
     with pytest.raises(JournalFailed):
-        settle(sidecars, journal)
+        journal.hear(sidecars.now)
     assert journal.durable_index == 1
 
 

@@ -37,9 +37,19 @@ def test_it_is_due_behind_a_small_commit_and_not_again_before_most_of_it_is_used
     assert found.is_due
     found.fill(handle)
     assert not found.is_due
-    found.note(2 * BLOCK_BYTES + FILL_BYTES * 3 // 4, SMALL_BYTES)
+    found.note(2 * BLOCK_BYTES + FILL_BYTES * 3 // 4, BLOCK_BYTES)
     assert not found.is_due
     found.note(3 * BLOCK_BYTES + FILL_BYTES * 3 // 4, BLOCK_BYTES)
+    assert found.is_due
+
+
+def test_commits_that_are_not_so_small_find_room_for_another_like_them() -> None:
+    _, handle, found = filling()
+    found.note(BLOCK_BYTES + SMALL_BYTES, SMALL_BYTES)
+    found.fill(handle)
+    found.note(BLOCK_BYTES + 2 * SMALL_BYTES, SMALL_BYTES)
+    assert not found.is_due
+    found.note(2 * BLOCK_BYTES + 2 * SMALL_BYTES, SMALL_BYTES)
     assert found.is_due
 
 
@@ -78,6 +88,18 @@ def test_a_commit_that_went_beyond_the_zeros_is_not_overwritten() -> None:
     assert disk.content("/f")[BLOCK_BYTES:end] == b"x" * (end - BLOCK_BYTES)
 
 
+def test_without_space_it_is_left_until_the_next_segment() -> None:
+    disk, handle, found = filling()
+    found.note(2 * BLOCK_BYTES, BLOCK_BYTES)
+    disk.fail("pwritev", errno.ENOSPC)
+    found.fill(handle)
+    found.note(3 * BLOCK_BYTES, BLOCK_BYTES)
+    assert not found.is_due
+    found.begin()
+    found.note(2 * BLOCK_BYTES, BLOCK_BYTES)
+    assert found.is_due
+
+
 def test_in_a_new_segment_it_begins_anew() -> None:
     _, handle, found = filling()
     found.note(2 * BLOCK_BYTES, BLOCK_BYTES)
@@ -95,14 +117,15 @@ def test_a_journal_fills_when_its_time_has_come_and_fails_with_a_disk_that_does_
     journal.append(Record(1, RecordKind.APPEND, 1, 0, 1, b"", b"body"))
     assert journal.commit(0) == 1
     before = disk.calls["fdatasync"]
-    assert journal.next_timeout() == 0
     journal.handle_timeout(0)
+    assert (disk.calls["fdatasync"], journal.next_timeout()) == (before, 1)  # in a turn of its own
+    journal.handle_timeout(1)
     assert (disk.calls["fdatasync"], journal.status()["syncs"]) == (before + 1, 2)  # it confirms nothing: not counted
-    assert journal.next_timeout() != 0
+    assert journal.next_timeout() != 1
     journal.append(Record(2, RecordKind.APPEND, 1, 1, 1, b"", bytes(FILL_BYTES)))
     journal.commit(0)
     journal.append(Record(3, RecordKind.APPEND, 1, 2, 1, b"", b"body"))
     journal.commit(0)
     disk.fail("fdatasync", errno.EIO)
     with pytest.raises(JournalFailed):
-        journal.handle_timeout(0)
+        journal.handle_timeout(1)
