@@ -33,6 +33,7 @@ _LEAST_WAIT_US: Final = 250_000  # for the lock, with no time left: somebody's t
 _LETTING_IN_S: Final = 50e-6  # asleep, so that another thread runs, and tries again in the next turn
 _log = logging.getLogger("zbroker")
 _EXIT_TIMEOUT_S: Final = 1.0
+_TURNS_MAX: Final = 64  # in a row, with the lock
 _IN_FD: Final = select.POLLIN
 
 
@@ -146,6 +147,13 @@ class Driver:
         self._links.turn(named)
         if self._followers or self._leader is not None:
             self._ring_the_done()
+
+    def catch_up(self) -> None:
+        """Turns until nothing is there any more: each ends at the first news, and who comes once a millisecond would fall behind."""
+        for _ in range(_TURNS_MAX):
+            self.turn()
+            if not self._links.is_readable():
+                return
 
     def fail(self, error: Exception) -> None:
         """The keeper's turn, or what was deferred, has raised: whoever waits is told; under the lock."""

@@ -103,7 +103,7 @@ class Keeper:
         self.naps = False
         with self._driver.lock:
             if not self._driver.is_led and not self._driver.is_closed:
-                self._driver.turn()
+                self._driver.catch_up()
                 self._driver.run_deferred()
 
     def _lead(self) -> None:
