@@ -66,10 +66,10 @@ class AdminEngine(ClientEngine):
         match message.header:
             case Result(id=number, codec=codec) if number in self._asked:
                 del self._asked[number]
-                self._events.append(Answered(number, None, codec, message.payload))
+                self.news.append(Answered(number, None, codec, message.payload))
             case ErrorHeader(scope="command", id=number) as header if number in self._asked:
                 del self._asked[number]
-                self._events.append(Answered(number, error_of(header)))
+                self.news.append(Answered(number, error_of(header)))
             case _:
                 self.counters["unexpected"] += 1
 
@@ -77,5 +77,5 @@ class AdminEngine(ClientEngine):
         where = session.address
         for number, verb in self._asked.items():
             error = OutcomeUnknown(f"{verb}: the connection to the broker at {where} broke before it answered")
-            self._events.append(Answered(number, error))
+            self.news.append(Answered(number, error))
         self._asked.clear()

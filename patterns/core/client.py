@@ -252,19 +252,23 @@ class ClientEngine:
     Args:
         addresses: all brokered: one session that tries one after the other; peer to peer: a session for each.
         jitter: random numbers in [0, 1).
+
+    Attributes:
+        wants: effects that nobody has taken yet.
+        news: events, likewise.
     """
 
     def __init__(self, addresses: Sequence[Address], jitter: Jitter) -> None:
         self.addresses = tuple(addresses)
         self.brokered = addresses[0].brokered
-        self._effects: list[Effect] = []
-        self._events: list[Any] = []
+        self.wants: list[Effect] = []
+        self.news: list[Any] = []
         self._links = itertools.count(1)
         self.counters: Counter[str] = Counter()
         self.error: ZbrokerError | None = None  # why the session was refused for good
         self.detail = ""  # why it is not there at the moment
         groups = [self.addresses] if self.brokered else [(address,) for address in self.addresses]
-        self.sessions = [ClientSession(group, self._hello, self._links, self._effects, jitter) for group in groups]
+        self.sessions = [ClientSession(group, self._hello, self._links, self.wants, jitter) for group in groups]
 
     # -- Engine --------------------------------------------------------------------------------------------------
 
@@ -290,9 +294,11 @@ class ClientEngine:
             self._lose(session, ClientEvent.DISCONNECTED, why.value.format(place=session.address), now)
 
     def receive(self, link: Link, peer: PeerId, frames: Frames, now: int) -> None:
-        session = self._session_at(link)
-        if session is None:
-            return
+        for session in self.sessions:
+            if session.link == link:
+                break
+        else:
+            return  # as _session_at(), without the call
         session.heard_at = now
         try:
             message = parse(frames)
@@ -313,7 +319,7 @@ class ClientEngine:
             case Ready() as ready:
                 session.begin(ready, now)
                 self.detail = ""
-                self._events.append(SessionReady(ready.resumed))
+                self.news.append(SessionReady(ready.resumed))
                 self.on_ready(session, ready, now)
                 session.flush(now)
             case NoSessionHeader():
@@ -360,7 +366,7 @@ class ClientEngine:
         self.detail = error.detail
         if self.closed:  # else other peers still answer
             self.error = error
-            self._events.append(Failed(error))
+            self.news.append(Failed(error))
 
     def _lose(
         self, session: ClientSession, event: ClientEvent, why: str, now: int, *, retry_us: int | None = None
@@ -369,22 +375,18 @@ class ClientEngine:
         was_ready = session.state is ClientState.READY
         session.lose(event, now, retry_us=retry_us)
         if was_ready:
-            self._events.append(SessionLost(why))
+            self.news.append(SessionLost(why))
             self.on_lost(session, now)
 
-    @property
-    def has_events(self) -> bool:
-        return bool(self._events)
-
     def events(self) -> list[Any]:
-        events, self._events = self._events, []
+        events, self.news = self.news, []
         return events
 
     def effects(self) -> list[Effect]:
-        if not self._effects:
+        if not self.wants:
             return []
-        effects = self._effects.copy()
-        self._effects.clear()  # cleared, not replaced: the sessions share the list
+        effects = self.wants.copy()
+        self.wants.clear()  # cleared, not replaced: the sessions share the list
         return effects
 
     def next_timeout(self) -> int | None:

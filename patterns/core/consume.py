@@ -187,7 +187,7 @@ class ConsumerEngine(ClientEngine):
             error = StaleLease(
                 f"{self.place(offset)}: the connection broke before the broker confirmed the ack; it may be acked"
             )
-            self._events.append(SettledEvent(number, 0, error))
+            self.news.append(SettledEvent(number, 0, error))
         self._told.clear()
 
     def use(self, mode: str, now: int) -> None:
@@ -211,11 +211,11 @@ class ConsumerEngine(ClientEngine):
             case Settled(id=number, stale=stale):
                 self._told.pop(number, None)
                 self.stale += stale
-                self._events.append(SettledEvent(number, stale))
+                self.news.append(SettledEvent(number, stale))
             case Lost(first=int(first), last=int(last)):
                 if not self.group:
                     self._next = last + 1
-                self._events.append(LostOffsets(first, last))
+                self.news.append(LostOffsets(first, last))
             case ErrorHeader(scope="lease"):
                 self.stale += 1
             case ErrorHeader(scope="stream") as header:
@@ -250,7 +250,7 @@ class ConsumerEngine(ClientEngine):
             header.lease, header.attempt, header.offset, offsets, header.count, header.codec, message.payload, sizes,
             columns, header.topic, header.published_at, size,
         )  # fmt: skip
-        self._events.append(event)
+        self.news.append(event)
 
     # -- credit --------------------------------------------------------------------------------------------------
 
@@ -357,7 +357,7 @@ class ConsumerEngine(ClientEngine):
         number = self._settle_ids
         if held is None or not session.is_ready:
             error = self._not_told(self.place(first), is_ours=held is not None)
-            self._events.append(SettledEvent(number, last - first + 1, error))
+            self.news.append(SettledEvent(number, last - first + 1, error))
             return number
         self._told[number] = first
         self._dirty.pop(lease, None)
@@ -382,7 +382,7 @@ class ConsumerEngine(ClientEngine):
             return
         session = self.sessions[0]
         if self._handling.is_over(now, self._leases):
-            self._events.append(TakesLong())
+            self.news.append(TakesLong())
         elif session.is_ready and self._handling.extends(now):
             for number in [number for number in self._leases if number not in self._claimed]:
                 session.send(Settle(lease=number, action="extend", delay_ms=_LEASE_MS), now)

@@ -228,7 +228,7 @@ class ProducerEngine(ClientEngine):
             batch.error = batch.error or error
             self._finish(batch, done)
         if done:
-            self._events.append(Confirmed(done))
+            self.news.append(Confirmed(done))
 
     def _take_back(self) -> None:
         """What has no confirm is to be sent again, before anything new."""
@@ -275,7 +275,7 @@ class ProducerEngine(ClientEngine):
                 batch.duplicate = batch.sequence in duplicates
             self._finish(batch, done)
         if done:
-            self._events.append(Confirmed(done))
+            self.news.append(Confirmed(done))
 
     def _finish(self, batch: Batch, done: list[Batch]) -> None:
         self.unconfirmed_bytes -= batch.size
@@ -305,7 +305,7 @@ class ProducerEngine(ClientEngine):
         while self._unconfirmed and self._unconfirmed[0].error is not None:
             self._finish(self._unconfirmed.popleft(), done)
         if done:
-            self._events.append(Confirmed(done))
+            self.news.append(Confirmed(done))
 
     def _put_off(self, refused: Batch, error: ZbrokerError, now: int) -> None:
         """Nothing from this batch on is stored (SPEC.md 9.1): take it back, in order, and send it again in a while."""
@@ -345,4 +345,4 @@ class ProducerEngine(ClientEngine):
         self._unconfirmed.clear()
         self._unsent.clear()
         if done:
-            self._events.append(Confirmed(done))
+            self.news.append(Confirmed(done))

@@ -235,7 +235,7 @@ class PublisherEngine(ClientEngine):
         match message.header:
             case Audience(subscribers=subscribers):
                 self.audience = subscribers
-                self._events.append(AudienceChanged(subscribers))
+                self.news.append(AudienceChanged(subscribers))
             case _:
                 self.counters["unexpected"] += 1
 
@@ -257,8 +257,8 @@ class PeerPublisherEngine:
     def __init__(self, address: Address, nonce: bytes, codec: Codec) -> None:
         self.address = address
         self.lanes = Lanes(nonce, codec)
-        self._effects: list[Effect] = []
-        self._events: list[object] = []
+        self.wants: list[Effect] = []
+        self.news: list[object] = []
         self._listeners: set[bytes] = set()
         self._audience_changed = False
         self._closed = False
@@ -267,8 +267,8 @@ class PeerPublisherEngine:
 
     def start(self, now: int) -> None:
         """Bind, or connect to a forwarder."""
-        self._effects.append(Open(1, self.address.endpoint))
-        self._events.append(SessionReady(False))
+        self.wants.append(Open(1, self.address.endpoint))
+        self.news.append(SessionReady(False))
 
     def connected(self, link: Link, now: int) -> None:
         """Subscriptions tell more."""
@@ -294,14 +294,14 @@ class PeerPublisherEngine:
                 return
             self._listeners.add(nonce)
             echo = Echo(self.lanes.publisher, self.lanes.sequences())
-            self._effects.append(Send(1, b"", pack(echo, key=nonce)))
+            self.wants.append(Send(1, b"", pack(echo, key=nonce)))
         else:
             self._listeners.discard(nonce)
         self._audience_changed = True
 
     def publish(self, batches: list[tuple[int, int, Frames]], now: int) -> None:
         """Send batches in order."""
-        self._effects.extend(Send(1, b"", frames) for _messages, _size, frames in batches)
+        self.wants.extend(Send(1, b"", frames) for _messages, _size, frames in batches)
 
     @property
     def is_drained(self) -> bool:
@@ -319,20 +319,16 @@ class PeerPublisherEngine:
     def audience(self) -> int:
         return len(self._listeners)
 
-    @property
-    def has_events(self) -> bool:
-        """A change of the audience is told once a turn, and ends none: a forwarder that comes back subscribes for thousands."""
-        return bool(self._events)
-
     def events(self) -> list[object]:
-        events, self._events = self._events, []
+        """A change of the audience is told once a turn, and ends none: a forwarder that comes back subscribes for thousands."""
+        events, self.news = self.news, []
         if self._audience_changed:
             self._audience_changed = False
             events.append(AudienceChanged(len(self._listeners)))
         return events
 
     def effects(self) -> list[Effect]:
-        effects, self._effects = self._effects, []
+        effects, self.wants = self.wants, []
         return effects
 
     def next_timeout(self) -> int | None:

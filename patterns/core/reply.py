@@ -96,7 +96,7 @@ class ReplierEngine(ClientEngine):
 
     @property
     def is_offered(self) -> bool:
-        return self.is_ready and self._offers.is_complete
+        return self.sessions[0].is_ready and self._offers.is_complete
 
     def codec_to(self, token: int) -> Codec:
         """The codec for a reply: our own, the broker translates."""
@@ -117,7 +117,7 @@ class ReplierEngine(ClientEngine):
     def on_lost(self, session: ClientSession, now: int) -> None:
         self._offers.lost()
         self._withdrawing = 0
-        self._events.extend(RequestCancelled(token) for token in self._open)
+        self.news.extend(RequestCancelled(token) for token in self._open)
         self._open.clear()
         self._numbers.clear()
         self._parts.clear()
@@ -128,7 +128,7 @@ class ReplierEngine(ClientEngine):
                 self._asked(session, header, message, now)
             case Offered(id=number):
                 if (service := self._offers.answered(number)) is not None:
-                    self._events.append(ServiceReady(service))
+                    self.news.append(ServiceReady(service))
                 self._offer_more(now)
             case Cancel(id=number):
                 self._cancel(number)
@@ -153,13 +153,13 @@ class ReplierEngine(ClientEngine):
         self._numbers[header.id] = token
         if header.credit_messages:
             self._parts[token] = Credit(header.credit_messages, header.credit_bytes)
-        self._events.append(event)
+        self.news.append(event)
 
     def _cancel(self, number: int) -> None:
         token = self._numbers.get(number, 0)
         if token:
             self._parts.pop(token, None)
-            self._events.append(RequestCancelled(token))
+            self.news.append(RequestCancelled(token))
 
     def withdraw(self, now: int) -> None:
         """No more requests, please; those that came are still answered, and those that crossed this on the way."""
@@ -237,9 +237,9 @@ class PeerReplierEngine:
         self._services = list(services)
         self._codec = codec
         self._epoch = epoch
-        self._effects: list[Effect] = []
-        self._events: list[object] = []
-        self._sessions = Sessions(self, self._effects, epoch)
+        self.wants: list[Effect] = []
+        self.news: list[object] = []
+        self._sessions = Sessions(self, self.wants, epoch)
         self._open = Book()
         self._parts: dict[int, Credit] = {}  # token -> what the requester lets come, and how much went
         self._tokens = count(1)
@@ -254,8 +254,8 @@ class PeerReplierEngine:
 
     def start(self, now: int) -> None:
         """Bind."""
-        self._effects.append(Open(1, self.address.endpoint))
-        self._events.append(SessionReady(False))
+        self.wants.append(Open(1, self.address.endpoint))
+        self.news.append(SessionReady(False))
 
     def connected(self, link: Link, now: int) -> None:
         """Somebody connected; the HELLO tells who."""
@@ -295,19 +295,15 @@ class PeerReplierEngine:
             return 0, 0
         return session.into.bytes_max - session.into.bytes_used, max(1, session.into.messages_left)
 
-    @property
-    def has_events(self) -> bool:
-        return bool(self._events)
-
     def events(self) -> list[object]:
-        events, self._events = self._events, []
+        events, self.news = self.news, []
         return events
 
     def effects(self) -> list[Effect]:
-        if not self._effects:
+        if not self.wants:
             return []
-        effects = self._effects.copy()
-        self._effects.clear()  # cleared, not replaced: the sessions share the list
+        effects = self.wants.copy()
+        self.wants.clear()  # cleared, not replaced: the sessions share the list
         return effects
 
     def next_timeout(self) -> int | None:
@@ -392,7 +388,7 @@ class PeerReplierEngine:
             self._sessions.refuse(session, error, "request", header.id)
             return
         self._open.add(token, Asked(session, header.id, size, header.credit_messages > 0))
-        self._events.append(event)
+        self.news.append(event)
 
     def _admit(self, token: int, header: Request, message: Message, now: int) -> Requested:
         """A request that passed every check at the door, with its credit for parts."""
@@ -415,7 +411,7 @@ class PeerReplierEngine:
             raise_for_parts(credit, messages, size)
         except ZbrokerError as error:
             self.fail(token, error, now)
-            self._events.append(RequestCancelled(token))
+            self.news.append(RequestCancelled(token))
 
     def _cancel(self, session: Session, number: int) -> None:
         token = self._open.token(session, number)
@@ -426,7 +422,7 @@ class PeerReplierEngine:
     def _gone(self, token: int) -> None:
         self._open.pop(token)
         self._parts.pop(token, None)
-        self._events.append(RequestCancelled(token))
+        self.news.append(RequestCancelled(token))
 
     def withdraw(self, now: int) -> None:
         """The shell refuses what comes from now on; there is nobody to tell."""

@@ -260,10 +260,10 @@ class RequesterEngine(ClientEngine):
             headers = columns_of(message, reply.count).headers if message.columns else None
         except ProtocolError as error:
             self.counters["malformed"] += 1
-            self._events.append(Outcome(reply.id, error))  # one outcome, even of a reply that cannot be read
+            self.news.append(Outcome(reply.id, error))  # one outcome, even of a reply that cannot be read
             return
         first = headers[0] if isinstance(headers, list) and headers else None
-        self._events.append(Outcome(reply.id, None, reply.codec, message.payload, first, reply.count == 1))
+        self.news.append(Outcome(reply.id, None, reply.codec, message.payload, first, reply.count == 1))
 
     def _part_came(self, session: ClientSession, part: Partial, message: Message, now: int) -> None:
         pending = self._pending.get(part.id)
@@ -276,12 +276,12 @@ class RequesterEngine(ClientEngine):
         except ZbrokerError as error:
             self.counters["malformed"] += 1
             self.forget(part.id, now)  # with a hole it is no reply; who sends it is told to stop
-            self._events.append(Outcome(part.id, error))
+            self.news.append(Outcome(part.id, error))
             return
         assert pending.parts is not None
         pending.parts.spend(1, message.size)
         first = headers[0] if isinstance(headers, list) else None
-        self._events.append(PartReceived(part.id, part.codec, message.payload, first, message.size))
+        self.news.append(PartReceived(part.id, part.codec, message.payload, first, message.size))
 
     def _failed(self, session: ClientSession, number: int, error: ZbrokerError, now: int) -> None:
         pending = self._pending.get(number)
@@ -289,7 +289,7 @@ class RequesterEngine(ClientEngine):
         if pending is not None and is_here and self._is_turned_away(error):
             self._ask_elsewhere(session, number, pending, now)
         elif self._settle(session, number, now) is not None:
-            self._events.append(Outcome(number, error))
+            self.news.append(Outcome(number, error))
 
     def _is_turned_away(self, error: ZbrokerError) -> bool:
         """Whether nothing was done, and somebody else that we know of may do it."""
@@ -338,7 +338,7 @@ class RequesterEngine(ClientEngine):
                 self._waiting[number] = None
             else:
                 del self._pending[number]
-                self._events.append(Outcome(number, self._unknown(pending, session)))
+                self.news.append(Outcome(number, self._unknown(pending, session)))
         self._dispatch_waiting(now)
 
     def _unknown(self, pending: _Pending, session: ClientSession) -> ZbrokerError:
@@ -368,7 +368,7 @@ class RequesterEngine(ClientEngine):
         while (due := self._first_due(now)) is not None:
             pending = self._pending[due]
             self._drop(due, now)
-            self._events.append(Outcome(due, self._too_late(pending)))
+            self.news.append(Outcome(due, self._too_late(pending)))
         if self._moves_on:
             self._move_on(now)
         self._dispatch_waiting(now)  # into the credit that those gave back
@@ -406,7 +406,7 @@ class RequesterEngine(ClientEngine):
                 continue
             self._drop(number, now)
             error = self._no_replier(pending) if self.is_ready else self.unavailable()
-            self._events.append(Outcome(number, error))
+            self.news.append(Outcome(number, error))
 
     def _no_replier(self, pending: _Pending) -> ZbrokerError:
         asked = ", ".join(str(session.address) for session in self.sessions)

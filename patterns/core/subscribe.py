@@ -231,7 +231,7 @@ class SubscriberEngine(ClientEngine):
             self.counters["malformed"] += 1
             return
         if batch is not None:
-            self._events.append(batch)
+            self.news.append(batch)
 
     def taken(self, now: int) -> None:
         """The caller has taken what was received: grant as much again, half a window at a time."""
@@ -254,8 +254,8 @@ class PeerSubscriberEngine:
         self._channels = list(range(CHANNELS)) if everything else sorted(c for c in channels if c is not None)
         self._prefixes = [PUBLISH_PREFIX] if everything else [PUBLISH_PREFIX + bytes((c,)) for c in self._channels]
         self._nonce = nonce
-        self._effects: list[Effect] = []
-        self._events: list[Any] = []
+        self.wants: list[Effect] = []
+        self.news: list[Any] = []
         self._heard: dict[Link, set[bytes]] = {}  # link -> publishers that echoed
         self._doubtful: dict[Link, set[bytes]] = {}  # link -> publishers that a break made doubtful
         self._details: dict[Link, str] = {}  # link -> why it has no connection
@@ -269,9 +269,9 @@ class PeerSubscriberEngine:
         """Connect and subscribe; the ECHO's own prefix last, since XPUB takes them in order."""
         for link, address in enumerate(self.addresses, start=1):
             self._heard[link] = set()
-            self._effects.append(Open(link, address.endpoint))
-            self._effects.extend(Listen(link, prefix) for prefix in self._prefixes)
-            self._effects.append(Listen(link, ECHO_PREFIX + self._nonce))
+            self.wants.append(Open(link, address.endpoint))
+            self.wants.extend(Listen(link, prefix) for prefix in self._prefixes)
+            self.wants.append(Listen(link, ECHO_PREFIX + self._nonce))
 
     @property
     def is_listening(self) -> bool:
@@ -318,7 +318,7 @@ class PeerSubscriberEngine:
         batch = received(message, header, self._matches)
         self.loss.saw(header.publisher, message.key[0], header.sequence, header.count)
         if batch is not None:
-            self._events.append(batch)
+            self.news.append(batch)
 
     def _echoed(self, link: Link, echo: Echo) -> None:
         doubtful = self._doubtful.pop(link, set())
@@ -333,16 +333,12 @@ class PeerSubscriberEngine:
     def taken(self, now: int) -> None:
         """Nothing to grant: libzmq's high-water marks bound this link."""
 
-    @property
-    def has_events(self) -> bool:
-        return bool(self._events)
-
     def events(self) -> list[Any]:
-        events, self._events = self._events, []
+        events, self.news = self.news, []
         return events
 
     def effects(self) -> list[Effect]:
-        effects, self._effects = self._effects, []
+        effects, self.wants = self.wants, []
         return effects
 
     def next_timeout(self) -> int | None:
@@ -353,7 +349,7 @@ class PeerSubscriberEngine:
 
     def leave(self, now: int) -> None:
         if not self._closed:
-            self._effects.extend(Close(link) for link in self._heard)
+            self.wants.extend(Close(link) for link in self._heard)
         self._closed = True
 
     @property

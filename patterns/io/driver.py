@@ -133,10 +133,10 @@ class Driver:
 
     def is_over(self) -> bool:
         """Whether close() was called, for iteration, which ends then. Raises the rest of what check() raises."""
-        try:
-            self.check()
-        except Closed:
+        if self.is_closed and not self.forked:
             return True
+        if self.forked or self.engine.error is not None:
+            self.check()
         return False
 
     # -- turns, under the lock -----------------------------------------------------------------------------------
@@ -404,9 +404,9 @@ class Driver:
             self._wake.ring()
 
     def burst(self) -> None:
-        """Send a full batch of posted messages from here."""
+        """Send a full batch of posted messages from here, and take in what has come: the keeper naps meanwhile."""
         self.bursts += 1
-        self.run()
+        self.run(self._links.listen)
 
     def kick(self) -> None:
         """Something was posted: whoever drives shall take it. Cheap, without the lock or the shield, once per turn."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from patterns.io.driver import Driver
 
 _WATCH_US: Final = 5_000  # a caller that comes back within it finds the sockets free
-_NAP_US: Final = 1_000  # while callers send full batches by themselves; bounds how long a batch's beginning may wait
+_NAPS_MS: Final = (1, 2, 4)  # while callers send full batches by themselves; then timers and monitors are looked at
 _LEAST_US: Final = 1_000
 _CALM_US: Final = 1_000_000  # after a turn that failed: what raises once may raise in each
 _LONG_US: Final = 3_600_000_000
@@ -96,10 +96,13 @@ class Keeper:
             self._watches = False
 
     def _nap(self, poll: select.poll) -> None:
-        """Callers fill batches faster than we could wake: stay out of their way, and send what is left in a moment."""
-        self._bursts = self._driver.bursts
+        """Callers fill batches faster than we could wake: stay out of their way, and send what is left once none was full in a nap."""
         self.naps = True
-        poll.poll(_NAP_US / 1_000)
+        for nap_ms in _NAPS_MS:
+            self._bursts = self._driver.bursts
+            poll.poll(nap_ms)
+            if self._driver.bursts == self._bursts or self._stopped:
+                break
         self.naps = False
         with self._driver.lock:
             if not self._driver.is_led and not self._driver.is_closed:

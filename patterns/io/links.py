@@ -39,14 +39,14 @@ class DrivenEngine(Protocol):
     """What a turn needs of an engine; see patterns/wire/engine.py."""
 
     error: ZbrokerError | None
+    wants: list[Effect]  # that effects() would return; to look costs no call
+    news: list[Any]  # that events() would, and for which a turn ends
 
     def start(self, now: int) -> None: ...
     def connected(self, link: Link, now: int) -> None: ...
     def disconnected(self, link: Link, now: int) -> None: ...
     def unreachable(self, link: Link, now: int, why: Unreachable) -> None: ...
     def receive(self, link: Link, peer: PeerId, frames: Frames, now: int) -> None: ...
-    @property
-    def has_events(self) -> bool: ...
     def events(self) -> list[Any]: ...
     def effects(self) -> list[Effect]: ...
     def next_timeout(self) -> int | None: ...
@@ -168,14 +168,18 @@ class Links:
         self._last_turn_at = now
         self.push(now)
 
+    def listen(self, now: int) -> None:
+        """Hand what is there to the engine; monitors and timers wait for a turn."""
+        for plug in self._plugs.values():
+            self._receive_from(plug, False, now)
+
     def push(self, now: int) -> None:
         """Send what callers have posted and what the engine has to say; hand its events on."""
         if self._before_turn is not None:
             self._before_turn(now)
         engine = self._engine
-        effects = engine.effects()
-        if effects:
-            self._carry_out(effects)
+        if engine.wants:
+            self._carry_out(engine.effects())
         events = engine.events()
         if events:
             self._on_events(events)
@@ -191,7 +195,7 @@ class Links:
                 return taken
             readable = False
             engine.receive(plug.link, frames.pop(0) if plug.is_routed else b"", frames, now)
-            if engine.has_events:
+            if engine.news:
                 return taken + 1
         return _TURN_MESSAGES
 
@@ -212,7 +216,7 @@ class Links:
             engine.receive(plug.link, peer, frames, now)
             if plug.is_routed and frames and frames[0] == _HELLO:  # before READY leaves
                 watch.allow(fd, *engine.allowance(plug.link, peer))
-            if engine.has_events:
+            if engine.news:
                 return taken + 1
         return _TURN_MESSAGES
 
@@ -256,8 +260,14 @@ class Links:
     def _carry_out(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case Send():
-                    self._send(effect)
+                case Send(link=link, frames=frames):
+                    plug = self._plugs.get(link)
+                    if plug is None:
+                        pass  # the engine gave this link up later in the same turn
+                    elif plug.is_routed:
+                        self._send_routed(plug, effect)
+                    else:
+                        turn.send(plug.socket, frames)
                 case Open():
                     self._open(effect)
                 case Listen(link=link, prefix=prefix, on=on):
@@ -266,13 +276,8 @@ class Links:
                 case Close():
                     self._close(effect)
 
-    def _send(self, effect: Send) -> None:
-        plug = self._plugs.get(effect.link)
-        if plug is None:
-            return  # the engine gave this link up later in the same turn
-        if not plug.is_routed:
-            turn.send(plug.socket, effect.frames)
-        elif turn.send_routed(plug.socket, effect.peer, effect.frames) == zmq.EHOSTUNREACH:
+    def _send_routed(self, plug: Plug, effect: Send) -> None:
+        if turn.send_routed(plug.socket, effect.peer, effect.frames) == zmq.EHOSTUNREACH:
             self._engine.peer_gone(effect.link, effect.peer, clock())  # type: ignore[attr-defined]
             self.perform()
 

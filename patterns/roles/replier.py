@@ -139,9 +139,8 @@ class ReplierRole(Role[D]):
     def _wants_keeper(self) -> bool:
         """A bound replier greets requesters at any time; behind a broker only until the session stands."""
         engine = self._engine
-        return not engine.closed and (
-            isinstance(engine, PeerReplierEngine) or not engine.is_offered or self._is_idle
-        )  # fmt: skip
+        is_wanted = self._is_idle or isinstance(engine, PeerReplierEngine) or not engine.is_offered
+        return is_wanted and not engine.closed
 
     def _take(self, events: list[Any]) -> None:
         for event in events:

@@ -134,7 +134,7 @@ class Client:
         while dealer.inbox and taken < TURN_MESSAGES:
             taken += 1
             self.engine.receive(link, b"", dealer.inbox.popleft(), now)
-            if self.engine.has_events:
+            if self.engine.news:
                 break
         return taken
 

@@ -25,7 +25,7 @@ class RogueEngine:
         self.ready: Ready | None = None
         self.leases: list[tuple[int, int, int]] = []  # lease, first, last: of any session it ever had
         self.closed = False
-        self.has_events = False
+        self.news: list[Any] = []
 
     def start(self, now: int) -> None:
         self._link += 1
