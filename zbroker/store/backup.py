@@ -4,6 +4,7 @@ What is full is linked, since nobody writes to it any more; the segment that is 
 whole at this moment. Nothing of it asks the broker, and nothing holds it up.
 """
 
+import contextlib
 import errno
 from collections.abc import Callable
 from typing import Final
@@ -24,7 +25,7 @@ from zbroker.store.window import Window, find_header
 
 COPY_BYTES: Final = 4 << 20
 LOOKS_MAX: Final = 3
-UNFINISHED: Final = ".unfinished"  # of a backup that broke off; never taken for one
+UNFINISHED: Final = ".unfinished"  # of a backup that is being made, or was killed; never taken for one
 WITHOUT_LINKS: Final = frozenset([errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP])
 Moved = Callable[[int], None]
 
@@ -45,23 +46,44 @@ def back_up(disk: Disk, folder: str, target: str, moved: Moved = lambda size: No
         moved: hears the bytes of each file that is linked or copied.
 
     Raises:
-        BackupFailed: the target is there already, or the folder changed faster than it could be linked.
+        BackupFailed: the target is there already, the folder changed faster than it could be linked, or the disk's error.
         FolderUnusable, NotOurs, NewerFormat: there is no journal in the folder.
-        OSError: the disk's.
     """
     _require_journal(disk, folder)  # before anything is made
+    try:
+        return _back_up(disk, folder, target.rstrip("/") or target, moved)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise BackupFailed(target, f"{error.strerror or error}{where}") from error
+
+
+def _back_up(disk: Disk, folder: str, target: str, moved: Moved) -> Backup:
     if _exists(disk, target):
         raise BackupFailed(target, "it is there already; name a folder that is not")
     draft = target + UNFINISHED
     if _exists(disk, draft):
-        raise BackupFailed(target, f"{draft} is there, of a backup that broke off; remove it first")
+        raise BackupFailed(
+            target, f"{draft} is there, of a backup that is being made, or was killed; then remove it first"
+        )
     disk.make_folder(draft)
-    result = _Copying(disk, folder, draft, moved).run()
-    disk.fsync_dir(draft)
-    disk.rename(draft, target)
-    parent = target.rstrip("/").rpartition("/")[0]
+    try:
+        result = _Copying(disk, folder, draft, moved).run()
+        disk.fsync_dir(draft)
+        disk.rename(draft, target)
+    except BaseException:
+        _remove(disk, draft)  # else it pins the disk's blocks, and the same command fails when it is tried again
+        raise
+    parent = target.rpartition("/")[0]
     disk.fsync_dir(parent or ("/" if target.startswith("/") else "."))
     return result
+
+
+def _remove(disk: Disk, draft: str) -> None:
+    """As far as that goes: what broke off is the error to tell."""
+    with contextlib.suppress(OSError):
+        for name in disk.listdir(draft):
+            disk.unlink(f"{draft}/{name}")
+        disk.remove_folder(draft)
 
 
 def _require_journal(disk: Disk, folder: str) -> None:
@@ -209,4 +231,6 @@ class _Copying:
             except NotWhole:
                 continue  # pruned, or rotten: it is not believed there either
             if missing:
-                raise BackupFailed(self._target, "segments were given back while they were linked; try again")
+                raise BackupFailed(
+                    self._target.removesuffix(UNFINISHED), "segments were given back while they were linked; try again"
+                )

@@ -30,6 +30,10 @@ class Disk(Protocol):
         """Create it with its parents, durably; an existing one is fine."""
         ...
 
+    def remove_folder(self, path: str) -> None:
+        """One that is empty."""
+        ...
+
     def listdir(self, path: str) -> list[str]:
         """Names in it, in any order."""
         ...

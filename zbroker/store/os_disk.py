@@ -55,6 +55,9 @@ class OsDisk:
             os.mkdir(folder, 0o700)  # messages are nobody else's business
             self.fsync_dir(os.path.dirname(folder))
 
+    def remove_folder(self, path: str) -> None:
+        os.rmdir(path)
+
     def listdir(self, path: str) -> list[str]:
         return os.listdir(path)
 

@@ -61,6 +61,9 @@ class VirtualDisk:
     def make_folder(self, path: str) -> None:
         self.folders.add(path)
 
+    def remove_folder(self, path: str) -> None:
+        self.folders.discard(path)
+
     def listdir(self, path: str) -> list[str]:
         self._call("listdir")
         return [posixpath.basename(name) for name in self.live if posixpath.dirname(name) == path]

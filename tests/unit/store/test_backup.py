@@ -128,12 +128,30 @@ def test_a_target_that_is_there_or_what_broke_off_is_refused(tmp_path: Path) -> 
     journal.close()
     draft = tmp_path / f"backup{UNFINISHED}"
     draft.mkdir()
-    with pytest.raises(BackupFailed, match="broke off"):
+    with pytest.raises(BackupFailed, match="or was killed"):
         back_up(OsDisk(), str(source), str(target))
     draft.rmdir()
     target.mkdir()
     with pytest.raises(BackupFailed, match="there already"):
         back_up(OsDisk(), str(source), str(target))
+
+
+def test_a_backup_that_breaks_off_leaves_nothing_and_can_be_made_again(tmp_path: Path) -> None:
+    source, target = tmp_path / "data", tmp_path / "backup"
+    journal = journal_in(source)
+    journal.open(lambda record, position: None)
+    grow(journal, 1, 100)
+    journal.close()
+
+    class Full(OsDisk):
+        def fallocate(self, handle: int, length: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(BackupFailed, match=r"backup .*backup was not made: No space left on device"):
+        back_up(Full(), str(source), str(target))
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    back_up(OsDisk(), str(source), str(target))
+    assert len(read(target)) == 100
 
 
 def test_a_folder_without_a_journal_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
