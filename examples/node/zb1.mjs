@@ -1,6 +1,6 @@
 // A client of zbroker in one file: copy it. It speaks ZB1 (patterns/wire/SPEC.md) wholly in JSON; the broker translates
 // for peers that speak msgpack. It needs Node.js 18 or newer and the npm package `zeromq` 6.
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { Dealer } from "zeromq";
 
 const BATCH_BYTES = 64 * 1024; // target of a batch; one larger message is a batch of its own
@@ -572,6 +572,7 @@ export class Publisher extends Session {
 
   constructor(address, { bufferMax = 100_000 } = {}) {
     super(address, "publisher");
+    this.name = createHash("sha256").update(Buffer.from(this.nonce, "base64")).digest().subarray(0, 16).toString("base64");
     this.bufferMax = bufferMax;
     this.buffered = 0;
     this.subscribers = 0;
@@ -631,7 +632,7 @@ export class Publisher extends Session {
     const items = take(lane.waiting);
     const topics = [...new Set(items.map((item) => item.topic))];
     const payload = Buffer.from(`[${items.map((item) => item.text).join(",")}]`);
-    const header = { publisher: this.nonce, sequence: lane.sequence, count: items.length, codec: "json" };
+    const header = { publisher: this.name, sequence: lane.sequence, count: items.length, codec: "json" };
     const columns = {};
     if (topics.length === 1) header.topic = topics[0];
     else Object.assign(columns, { topics, topic: items.map((item) => topics.indexOf(item.topic)) });

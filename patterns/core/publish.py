@@ -16,6 +16,7 @@ from patterns.wire.codec import Encoded, encode
 from patterns.wire.engine import Effect, Link, Open, PeerId, Send, Unreachable
 from patterns.wire.errors import BadBody, TooLarge, ZbrokerError
 from patterns.wire.frames import ECHO_PREFIX, MSGPACK, Frames, Message, columns_of, pack, pack_columns, parse
+from patterns.wire.identity import publisher_of
 from patterns.wire.limits import BATCH_BYTES_TARGET, BODY_BYTES_MAX, COLUMNS_BYTES_TARGET, CREDIT_BYTES, SUBSCRIBERS_MAX
 from patterns.wire.messages import Audience, Codec, Columns, Echo, Hello, Publish, Ready, Resume, Role
 from patterns.wire.names import channel_of, check_topic
@@ -188,13 +189,14 @@ class PublisherEngine(ClientEngine):
 
     def __init__(self, addresses: Sequence[Address], nonce: bytes, codec: Codec, jitter: Jitter) -> None:
         super().__init__(addresses, jitter)
-        self.lanes = Lanes(nonce, codec)
+        self.lanes = Lanes(publisher_of(nonce), codec)
+        self._nonce = nonce
         self._codec = codec
         self.audience = 0
 
     def _hello(self, session: ClientSession) -> Hello:
         resume = Resume(session.ready.epoch) if session.ready else None
-        return Hello(role=Role.PUBLISHER, nonce=self.lanes.publisher, codec=self._codec, resume=resume)
+        return Hello(role=Role.PUBLISHER, nonce=self._nonce, codec=self._codec, resume=resume)
 
     def publish(self, batches: list[tuple[int, int, Frames]], now: int) -> None:
         """Send batches in order, each as soon as credit admits it."""

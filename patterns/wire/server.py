@@ -16,6 +16,7 @@ from patterns.wire.errors import (
     RemoteProtocolError,
     UnknownCommand,
     VersionUnsupported,
+    WrongRole,
     ZbrokerError,
 )
 from patterns.wire.frames import JSON, MSGPACK, Form, Frames, Message, kind_of, pack, parse
@@ -214,9 +215,11 @@ class Sessions:
         """The session that this HELLO resumes, moved here, or a new one."""
         known = self._by_nonce.get(hello.nonce)
         there = self._by_peer.get(peer)
+        if known is not None and known.role is not hello.role:
+            raise WrongRole(f"this nonce is of a session in another role than {hello.role}; each session has its own")
         if there is not None and there is not known:
             self._end(there, "replaced", now)
-        if known is None or hello.resume is None or known.role is not hello.role:
+        if known is None or hello.resume is None:
             if known is not None:
                 self._end(known, "replaced", now)
             return Session(peer, hello, form, Credit(), now)
@@ -228,9 +231,9 @@ class Sessions:
         return known
 
     def _forget(self, peer: Peer, nonce: bytes, now: int) -> None:
-        """A refused HELLO ends what the client or the connection had."""
+        """A refused HELLO ends what this connection had, or was about to get; nothing of another, whoever knows its nonce."""
         for session in (self._by_nonce.get(nonce), self._by_peer.get(peer)):
-            if session is not None and session.state is not ServerState.CLOSED:
+            if session is not None and session.peer == peer and session.state is not ServerState.CLOSED:
                 self._end(session, "refused", now)
 
     # -- what goes out -------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from patterns.core.subscribe import PeerSubscriberEngine, SubscriberEngine
 from patterns.wire.engine import Send
 from patterns.wire.errors import HandlerFailed
 from patterns.wire.frames import JSON, MSGPACK, Form, pack, pack_columns, parse
+from patterns.wire.identity import publisher_of
 from patterns.wire.messages import (
     Admin,
     Append,
@@ -270,7 +271,7 @@ def _append(sequence: int, used: Codec = Codec.MSGPACK) -> Append:
 
 
 def _published(sequence: int, form: Form, columns: bytes = b"") -> list[bytes]:
-    publisher, key = nonce_of(_ROLES.index(Role.PUBLISHER)), bytes([channel_of("a.b")])
+    publisher, key = publisher_of(nonce_of(_ROLES.index(Role.PUBLISHER))), bytes([channel_of("a.b")])
     topic = None if columns else "a.b"
     header = Publish(publisher=publisher, sequence=sequence, count=1, topic=topic)
     return pack(header, payload=_BODY, columns=columns, key=key, form=form)

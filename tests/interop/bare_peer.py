@@ -4,6 +4,7 @@ It does not watch its connections: a PING that is answered by NO_SESSION tells t
 """
 
 import base64
+import hashlib
 import json
 import os
 import sys
@@ -127,8 +128,9 @@ def publish(url, topic, count):
     while session.until("w")[1].get("subscribers", 0) < 1:
         pass
     channel = zlib.crc32(topic.split(".")[0].encode()) % 64
+    name = base64.b64encode(hashlib.sha256(base64.b64decode(session.nonce)).digest()[:16]).decode()
     for n in range(int(count)):
-        header = {"publisher": session.nonce, "sequence": n, "count": 1, "codec": "json", "topic": topic}
+        header = {"publisher": name, "sequence": n, "count": 1, "codec": "json", "topic": topic}
         session.write("P", header, [{"n": n}], key=bytes([channel]))
     session.close()
 

@@ -13,6 +13,7 @@ import pytest
 from patterns.wire.codec import check, decode
 from patterns.wire.errors import BY_NUMBER, BadName, ProtocolError, ZbrokerError
 from patterns.wire.frames import JSON, MSGPACK, Message, columns_of, pack, pack_columns, parse
+from patterns.wire.identity import publisher_of
 from patterns.wire.messages import KINDS, Codec
 from patterns.wire.names import channel_of, channels_of, check_name, check_pattern, check_topic, matcher
 
@@ -143,6 +144,11 @@ def test_channels_are_as_listed():
     listed = load("names.json")
     assert {topic: channel_of(topic) for topic in listed["channels"]} == listed["channels"]
     assert {pattern: channels_of(pattern) for pattern in listed["pattern_channels"]} == listed["pattern_channels"]
+
+
+@pytest.mark.parametrize(("nonce", "publisher"), load("names.json")["publishers"].items())
+def test_publishers_are_named_as_listed(nonce, publisher):
+    assert publisher_of(bytes.fromhex(nonce)).hex() == publisher
 
 
 @pytest.mark.parametrize(("pattern", "topic", "matches"), load("names.json")["matches"])

@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 import zmq
 
+from patterns.wire.identity import publisher_of
 from patterns.wire.limits import BODY_BYTES_MAX, COLUMNS_BYTES_MAX, CREDIT_BYTES, HEADER_BYTES_MAX, REPLIES_UNREAD_CUT
 from patterns.wire.names import channel_of
 from tests.sockets.flood import ENDLESS_MULTIPART, frame, raw_peer
@@ -73,7 +74,7 @@ def ask(peer: Peer, id: int, payload: bytes = ONE, service: str = "nobody", **mo
 
 def publish(peer: Peer, sequence: int, payload: bytes = ONE, topic: str = "a", **more: Any) -> None:
     """A batch, and a PING behind it: when this returns, the broker has taken it."""
-    header = {"publisher": peer.nonce, "sequence": sequence, "count": 1, "topic": topic, **more}
+    header = {"publisher": publisher_of(peer.nonce), "sequence": sequence, "count": 1, "topic": topic, **more}
     peer.send("P", header, b"", payload, key=bytes([channel_of(topic)]))
     peer.send("I", {"token": sequence + 1})
     peer.receive("i")

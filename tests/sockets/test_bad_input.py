@@ -17,6 +17,7 @@ import pytest
 from patterns.io.guard_kernel import available
 from patterns.sync import Consumer, Producer, Publisher, Replier, Requester, Subscriber
 from patterns.wire.errors import NotInThisDeployment
+from patterns.wire.identity import publisher_of
 from patterns.wire.names import channel_of
 from tests.processes import LONG, until
 from tests.sockets.flood import ENDLESS_MULTIPART, ENDLESS_TINY_FRAMES, WHOLE_MESSAGES, Flood, frame, raw_peer
@@ -241,7 +242,7 @@ def test_a_body_above_the_limit_gets_too_large(peer, role):
         case "requester":
             peer.send("Q", {"id": 1, "service": "healthy", "timeout_ms": 1_000}, b"", body)
         case "publisher":
-            header = {"publisher": peer.nonce, "sequence": 0, "count": 1, "topic": "a"}
+            header = {"publisher": publisher_of(peer.nonce), "sequence": 0, "count": 1, "topic": "a"}
             peer.send("P", header, b"", body, key=bytes([channel_of("a")]))
         case _:
             peer.append(1, body)
@@ -308,7 +309,7 @@ def test_a_lying_batch_is_refused_with_a_number(target, peer, role, lie):
         case "producer":
             peer.append(1, payload, found, **more)
         case "publisher":
-            header = {"publisher": peer.nonce, "sequence": 0, "count": 1, "topic": "a", **more}
+            header = {"publisher": publisher_of(peer.nonce), "sequence": 0, "count": 1, "topic": "a", **more}
             peer.send("P", header, found, payload, key=bytes([channel_of("a")]))
         case _:
             header = {"id": 1, "service": "healthy", "timeout_ms": 5_000, "count": 1, **more}
@@ -318,7 +319,7 @@ def test_a_lying_batch_is_refused_with_a_number(target, peer, role, lie):
 
 def test_a_topic_of_another_channel_is_refused(peer):
     peer.hello("publisher")
-    header = {"publisher": peer.nonce, "sequence": 0, "count": 1, "topic": "healthy.live"}
+    header = {"publisher": publisher_of(peer.nonce), "sequence": 0, "count": 1, "topic": "healthy.live"}
     peer.send("P", header, b"", b"\x91\x01", key=bytes([(channel_of("healthy") + 1) % 64]))
     assert peer.receive("E")["number"] == 100
     peer.send("P", header | {"publisher": b"o" * 16}, b"", b"\x91\x01", key=bytes([channel_of("healthy")]))

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 import zmq
 
+from patterns.wire.identity import publisher_of
 from patterns.wire.names import channel_of
 
 
@@ -115,7 +116,7 @@ def test_a_batch_by_hand_reaches_a_subscriber(broker, peers):
     subscriber.send("S", {"id": 1, "pattern": "a.>"})
     subscriber.receive("s")
     publisher.hello("publisher")
-    header = {"publisher": publisher.nonce, "sequence": 0, "count": 1, "codec": "raw", "topic": "a.b"}
+    header = {"publisher": publisher_of(publisher.nonce), "sequence": 0, "count": 1, "codec": "raw", "topic": "a.b"}
     publisher.send("P", header, b"", b"body", key=bytes([channel_of("a.b")]))
     _, (_, body) = subscriber.receive("P")
     assert body == b"body"

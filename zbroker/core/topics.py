@@ -18,6 +18,7 @@ from patterns.wire.errors import (
     ZbrokerError,
 )
 from patterns.wire.frames import Form, Frames, Message, columns_of, pack, reform
+from patterns.wire.identity import publisher_of
 from patterns.wire.limits import (
     BATCH_MESSAGES_MAX,
     BODY_BYTES_MAX,
@@ -143,6 +144,7 @@ class Topics:
         self._subscribers: dict[Session, Subscriber] = {}
         self._subscriptions: Subscriptions[Subscriber] = Subscriptions()
         self._pattern_bytes = 0  # of all sessions
+        self._names: dict[Session, bytes] = {}  # what publishers have in `publisher`
         self._publishers: dict[Session, int] = {}  # and the audience that each was told last
         self._sequences: dict[bytes, dict[int, int]] = {}  # by publisher, by channel: the next message's
         self._open_starts: set[bytes] = set()  # publishers that began elsewhere: any first sequence will do
@@ -165,11 +167,12 @@ class Topics:
             return
         self._publishers[session] = -1
         self._audience_changed = True
-        self._gone.pop(session.nonce, None)
-        if session.nonce not in self._sequences:
-            self._sequences[session.nonce] = {}
+        name = self._names[session] = publisher_of(session.nonce)
+        self._gone.pop(name, None)
+        if name not in self._sequences:
+            self._sequences[name] = {}
             if hello.resume is not None:
-                self._open_starts.add(session.nonce)
+                self._open_starts.add(name)
 
     def ended(self, session: Session) -> None:
         """A session is over: its subscriptions with it; a publisher's sequences stay for a while."""
@@ -181,7 +184,7 @@ class Topics:
             self._too_slow.pop(subscriber, None)
             self._count_audience(subscriber, was_heard=bool(subscriber.patterns), is_heard=False)
         if self._publishers.pop(session, None) is not None:
-            self._gone[session.nonce] = None
+            self._gone[self._names.pop(session)] = None
             if len(self._gone) > _PUBLISHERS_REMEMBERED:
                 oldest = next(iter(self._gone))
                 del self._gone[oldest]
@@ -265,8 +268,8 @@ class Topics:
             raise CreditExceeded(f"batch beyond the credit of {into.messages_max} messages and {into.bytes_max} bytes")
         into.spend(min(header.count, BATCH_MESSAGES_MAX), message.size)
         self._sessions.regrant(session, CREDIT_MESSAGES, CREDIT_BYTES)
-        if header.publisher != session.nonce:
-            raise RemoteProtocolError("`publisher` is not the nonce of this session")
+        if header.publisher != self._names[session]:
+            raise RemoteProtocolError("`publisher` is not what the nonce of this session makes it (SPEC.md 8)")
         columns = columns_of(message, header.count)
         sizes = columns.sizes
         if header.codec is Codec.JSON:

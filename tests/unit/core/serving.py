@@ -9,6 +9,7 @@ import msgspec
 
 from patterns.wire.engine import Send
 from patterns.wire.frames import JSON, MSGPACK, Form, Frames, Message, pack, pack_columns, parse
+from patterns.wire.identity import publisher_of
 from patterns.wire.messages import (
     Codec,
     Columns,
@@ -87,7 +88,9 @@ class Client:
     def publish(self, topics: list[str], sequence: int = 0, body: bytes = b"x", **more: Any) -> None:
         """One raw message for each topic."""
         columns = Columns(sizes=[len(body)] * len(topics), topics=list(topics), topic=list(range(len(topics))))
-        header = Publish(publisher=self.nonce, sequence=sequence, count=len(topics), codec=Codec.RAW, **more)
+        header = Publish(
+            publisher=publisher_of(self.nonce), sequence=sequence, count=len(topics), codec=Codec.RAW, **more
+        )
         key = bytes([channel_of(topics[0])])
         self.send(header, payload=body * len(topics), columns=pack_columns(columns, self.form), key=key)
 

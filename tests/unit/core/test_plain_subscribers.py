@@ -5,6 +5,7 @@ import pytest
 
 from patterns.wire.engine import Close
 from patterns.wire.frames import pack_columns
+from patterns.wire.identity import publisher_of
 from patterns.wire.messages import Codec, Columns, Publish
 from patterns.wire.names import channel_of
 from tests.unit.core.serving import Bench
@@ -25,7 +26,7 @@ def listens(bench: Bench, prefix: bytes, peer: bytes = PEER) -> None:
 
 def publish(bench: Bench, client, topics: list[str], codec: Codec, payload: bytes, **columns) -> list[list[bytes]]:
     """What is offered of a batch: one topic in the header, or several in columns."""
-    header = Publish(publisher=client.nonce, sequence=0, count=len(topics), codec=codec)
+    header = Publish(publisher=publisher_of(client.nonce), sequence=0, count=len(topics), codec=codec)
     distinct = list(dict.fromkeys(topics))
     if len(distinct) == 1:
         header.topic = distinct[0]

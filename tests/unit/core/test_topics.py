@@ -5,6 +5,7 @@ import pytest
 
 from patterns.wire.frames import JSON as JSON_FORM
 from patterns.wire.frames import pack_columns
+from patterns.wire.identity import publisher_of
 from patterns.wire.messages import (
     Audience,
     Codec,
@@ -162,7 +163,7 @@ def test_a_json_subscriber_gets_json_header_columns_and_bodies(bench):
     publisher = bench.client("publisher")
     subscriber = listener(bench, form=JSON, codec=Codec.JSON)
     columns = pack_columns(Columns(topics=["orders.eu"], topic=[0]), publisher.form)
-    header = Publish(publisher=publisher.nonce, sequence=0, count=1)
+    header = Publish(publisher=publisher_of(publisher.nonce), sequence=0, count=1)
     publisher.send(
         header, payload=msgspec.msgpack.encode([{"a": 1}]), columns=columns, key=bytes([channel_of("orders")])
     )
@@ -176,7 +177,7 @@ def test_a_json_subscriber_gets_json_header_columns_and_bodies(bench):
 def test_a_batch_that_cannot_be_translated_is_delivered_as_it_is_labelled_and_counted(bench):
     publisher = bench.client("publisher")
     subscriber = listener(bench, codec=Codec.JSON)
-    header = Publish(publisher=publisher.nonce, sequence=0, count=1, topic="orders.eu")
+    header = Publish(publisher=publisher_of(publisher.nonce), sequence=0, count=1, topic="orders.eu")
     publisher.send(header, payload=msgspec.msgpack.encode([b"\0"]), key=bytes([channel_of("orders")]))
     (message,) = subscriber.messages(Publish)
     assert message.header.codec is Codec.MSGPACK
@@ -193,7 +194,7 @@ def test_a_batch_is_translated_once_for_all_forms(bench):
     bench.engine = BrokerEngine("test", bench.now, epoch=7, translate=translate)
     publisher = bench.client("publisher")
     subscribers = [listener(bench, form=form, codec=Codec.JSON) for form in (JSON, MSGPACK, JSON)]
-    header = Publish(publisher=publisher.nonce, sequence=0, count=1, topic="orders.eu")
+    header = Publish(publisher=publisher_of(publisher.nonce), sequence=0, count=1, topic="orders.eu")
     publisher.send(header, payload=msgspec.msgpack.encode([1]), key=bytes([channel_of("orders")]))
     assert [one.messages(Publish)[0].payload for one in subscribers] == [b'["seen"]'] * 3
     assert made == [Codec.JSON]

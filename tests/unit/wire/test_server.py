@@ -137,13 +137,20 @@ def test_a_hello_with_resume_moves_the_session_to_the_new_connection(house):
     assert house.gone == []
 
 
-def test_a_hello_in_another_role_resumes_nothing(house):
-    """What a consumer held must not become a producer's, whoever guesses a nonce."""
+@pytest.mark.parametrize("more", [{}, {"resume": Resume(7)}])
+def test_a_hello_in_another_role_is_refused_and_costs_the_session_of_that_nonce_nothing(house, more):
     first = house.hello()
-    second = house.hello(b"p2", role=Role.PRODUCER, resume=Resume(7))
-    assert second is not first
-    assert (second.role, first.state) == (Role.PRODUCER, ServerState.CLOSED)
-    assert house.gone == [(b"n", "replaced")]
+    assert house.hello(b"p2", role=Role.PRODUCER, **more) is None
+    assert house.sessions.refused == {"WRONG_ROLE": 1}
+    assert (first.state, house.gone) == (ServerState.READY, [])
+
+
+def test_a_refused_hello_never_ends_the_session_of_another_connection(house):
+    first = house.hello()
+    assert house.hello(b"p2", require=["warp"]) is None
+    assert house.hello(b"p2", versions=(2, 3), resume=Resume(7)) is None
+    assert (first.state, house.gone) == (ServerState.READY, [])
+    assert house.sessions.at((0, b"p1")) is first
 
 
 def test_a_hello_without_resume_begins_the_session_anew(house):
