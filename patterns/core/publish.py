@@ -14,7 +14,7 @@ from patterns.wire.address import Address
 from patterns.wire.attributes import pieces
 from patterns.wire.codec import Encoded, encode
 from patterns.wire.engine import Effect, Link, Open, PeerId, Send, Unreachable
-from patterns.wire.errors import BadBody, TooLarge, ZbrokerError
+from patterns.wire.errors import BadBody, Closed, TooLarge, ZbrokerError
 from patterns.wire.frames import ECHO_PREFIX, MSGPACK, Frames, Message, columns_of, pack, pack_columns, parse
 from patterns.wire.identity import publisher_of
 from patterns.wire.limits import BATCH_BYTES_TARGET, BODY_BYTES_MAX, COLUMNS_BYTES_TARGET, CREDIT_BYTES, SUBSCRIBERS_MAX
@@ -353,4 +353,4 @@ class PeerPublisherEngine:
     was_ready = True
 
     def unavailable(self) -> ZbrokerError:
-        raise AssertionError("a bound publisher is always there")
+        return Closed("this Publisher is closed")

@@ -15,6 +15,7 @@ from patterns.core.requested import Asked, Book, RequestCancelled, Requested, re
 from patterns.wire.address import Address
 from patterns.wire.engine import Effect, Link, Open, PeerId, Unreachable
 from patterns.wire.errors import (
+    Closed,
     CreditExceeded,
     NoReplier,
     Overloaded,
@@ -345,7 +346,7 @@ class PeerReplierEngine:
     was_ready = True
 
     def unavailable(self) -> ZbrokerError:
-        raise AssertionError("a bound replier is always there")
+        return Closed("this Replier is closed")
 
     # -- Host ----------------------------------------------------------------------------------------------------
 

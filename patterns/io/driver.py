@@ -91,8 +91,7 @@ class Driver:
         self.kicked = False
         self.bursts = 0  # full batches that callers sent by themselves
         self.entries = 0  # calls of wait(); the keeper sees by it whether a caller is about
-        self.forked = False
-        self.is_closed = False
+        self.forked = self.is_closed = False
         self._keeper = Keeper(self)
         context.enter(self)
 
@@ -226,7 +225,8 @@ class Driver:
                 now = clock()
             if not self._has_complained and now - began > _PATIENCE_US:
                 self._complain()
-            if deadline is not None and now >= deadline and (has_looked or self._leader is not None):
+            is_late = deadline is not None and now >= deadline and (has_looked or self._leader is not None)
+            if is_late or self.is_closed:
                 return False
             has_looked = True
             if self._leader is None:

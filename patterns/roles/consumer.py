@@ -200,6 +200,7 @@ class ConsumerRole(Role[D]):
         if engine.is_out:
             self._driver.run(engine.come_back)
         if not (yield Wait(lambda: engine.joined or engine.error is not None, deadline_of(timeout_s), True)):
+            self._driver.check()
             raise engine.unavailable()
         raise_error(engine)
 

@@ -124,6 +124,7 @@ class PublisherRole(Role[D]):
     def _flush(self, timeout_s: float) -> Steps[None]:
         self._driver.check()
         if not (yield Wait(self._has_left, deadline_of(timeout_s), True)):
+            self._driver.check()
             if not self._engine.is_ready:
                 raise self._engine.unavailable()
             raise TimedOut(f"{self._engine.unsent} bytes have not left within {timeout_s} s")
@@ -160,6 +161,7 @@ class PublisherRole(Role[D]):
         if not (
             yield Wait(lambda: engine.audience >= count or engine.error is not None, deadline_of(timeout_s), True)
         ):  # fmt: skip
+            self._driver.check()
             if not engine.is_ready:
                 raise engine.unavailable()
             raise TimedOut(f"{engine.audience} of {count} subscribers are there after {timeout_s} s")

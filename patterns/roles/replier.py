@@ -192,6 +192,7 @@ class ReplierRole(Role[D]):
         self._driver.check()
         engine = self._engine
         if not (yield Wait(lambda: engine.is_offered or engine.error is not None, deadline_of(timeout_s))):
+            self._driver.check()
             raise (
                 engine.unavailable() if not engine.is_ready else TimedOut("the broker has not registered the services")
             )

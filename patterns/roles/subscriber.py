@@ -121,6 +121,7 @@ class SubscriberRole(Role[D]):
         self._driver.check()
         engine = self._engine
         if not (yield Wait(lambda: engine.is_listening or engine.error is not None, deadline_of(timeout_s), True)):
+            self._driver.check()
             raise engine.unavailable()
         raise_error(engine)
 

@@ -180,6 +180,36 @@ def test_who_cannot_get_at_the_sockets_is_told_at_the_deadline() -> None:
         assert len(raised) == 1
 
 
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda: (Publisher("tcp://127.0.0.1:0"), lambda role: role.wait_for_subscribers(1, 600)),
+        lambda: (Publisher("zb://127.0.0.1:1"), lambda role: role.wait_for_subscribers(1, 600)),
+        lambda: (Publisher("zb://127.0.0.1:1"), lambda role: role.flush(600)),
+        lambda: (Subscriber("zb://127.0.0.1:1", "x"), lambda role: role.ready(600)),
+        lambda: (Subscriber("tcp://127.0.0.1:1", "x"), lambda role: role.ready(600)),
+        lambda: (Replier("zb://127.0.0.1:1", "x"), lambda role: role.ready(600)),
+        lambda: (Consumer("zb://127.0.0.1:1", "x", group="g"), lambda role: role.ready(600)),
+    ],
+)
+def test_what_waits_hears_of_a_close_by_another_thread(wait: Callable[[], tuple[Any, Callable[[Any], None]]]) -> None:
+    role, call = wait()
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            call(role)
+        except Exception as error:  # noqa: BLE001  whatever it is, the test looks at it
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    until(lambda: role._driver.is_led)
+    role.close(1)
+    thread.join(30)
+    assert [type(error) for error in raised] == [Closed]
+
+
 def test_many_threads_and_roles_end_before_a_deadline(broker: Broker) -> None:
     crowd = Crowd()
     with (
