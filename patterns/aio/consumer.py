@@ -69,7 +69,7 @@ class Consumer(ConsumerRole[AioDriver], AioRole):
         group: made by first use; None reads without a group, and nothing is settled.
         start: where a new group, or a reader, begins: "first", "new", an offset, or an aware datetime: with the first
             message that the broker took then or later.
-        credit: the most messages held ahead.
+        credit: the most messages held ahead. With 1, a member of a group gets the next one when that which it has is settled.
         codec: what it prefers; bodies are decoded from whatever they come in.
         type: what bodies are validated as; a message that is not of it has a `body` that raises.
         idle_timeout_s: iteration ends when nothing came for so long.

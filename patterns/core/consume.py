@@ -91,7 +91,8 @@ class ConsumerEngine(ClientEngine):
 
     Args:
         mode: "slices": credit starts at 1 and grows with the pace; "batches": the ceiling at once.
-        credit: the ceiling, messages taken from the broker and not yet by the caller.
+        credit: the ceiling, messages taken from the broker and not yet by the caller. A group's member with a ceiling of
+            1 gets nothing more before what it has is settled.
         processing_max_us: how long the caller may compute; then TakesLong.
         published_at: with a start of "time": of the first message, or after it; ms since 1970.
 
@@ -128,7 +129,7 @@ class ConsumerEngine(ClientEngine):
         self._handling = Handling(processing_max_us)
         self._leases: dict[int, _Lease] = {}
         self._taken_at = 0
-        self._taken = 0
+        self._taken = self._in_hand = 0
         self._waiting = 0  # messages that came in this session and the caller has not begun with
         self._waiting_bytes = 0
         self._settle_ids = 0
@@ -258,25 +259,40 @@ class ConsumerEngine(ClientEngine):
         """The caller begins with `count` messages more; its pace so far sets how many it may hold."""
         if self.mode == "batches":
             self._window = self._ceiling
-        else:
-            if self._taken and now > self._taken_at:
-                each_us = (now - self._taken_at) / self._taken
-                self._window = int(max(1, min(_HELD_US / each_us, 2 * self._window, self._ceiling)))
-            else:
-                self._window = min(2 * self._window, self._ceiling)
+        elif self._taken:
+            each_us = max(1, now - self._taken_at) / self._taken
+            self._window = int(max(1, min(_HELD_US / each_us, 2 * self._window, self._ceiling)))
         self._taken, self._taken_at = count, now
+        self._in_hand = count
         self._waiting = max(0, self._waiting - count)
         self._waiting_bytes = max(0, self._waiting_bytes - size)
         self._handling.progress(now)
+        self._grant_now(now)
+
+    def wanted(self, now: int) -> None:
+        """The caller has done what it began with, and waits for more."""
+        self.come_back(now)
+        self._in_hand = 0
+        self._grant_now(now)
+
+    def _grant_now(self, now: int) -> None:
         session = self.sessions[0]
         if session.is_ready and self.joined:
             self._grant(session, now)
+
+    def _held(self) -> int:
+        """What counts against the window: what waits for the caller. Where that is one message, what it has in hand too: a
+        member that is free shall have the next.
+        """
+        if self._ceiling == 1 and self.group:
+            return 1 if self._leases.keys() - self._claimed else 0
+        return self._waiting + (self._in_hand if self.mode == "slices" and self._window == 1 else 0)
 
     def _grant(self, session: ClientSession, now: int) -> None:
         """The window counts from what the caller has begun with, so what waits for it is bounded too."""
         into = session.into
         window = self._ceiling if self.mode == "batches" else self._window
-        messages_max = into.messages_used - self._waiting + window
+        messages_max = into.messages_used - self._held() + window
         bytes_max = into.bytes_used - self._waiting_bytes + _BYTES_WINDOW
         if messages_max > into.messages_max or bytes_max > into.bytes_max + _BYTES_WINDOW // 2:
             session.grant(messages_max, bytes_max, now)
@@ -314,6 +330,12 @@ class ConsumerEngine(ClientEngine):
                 self._tell_lease(session, number, lease, 0, now)
         self._dirty.clear()
         self._handling.progress(now)
+        self._grant_settled(now)
+
+    def _grant_settled(self, now: int) -> None:
+        """Leases have ended; where they are what counts, something else may come."""
+        if self._ceiling == 1:
+            self._grant_now(now)
 
     def _tell_lease(self, session: ClientSession, number: int, lease: _Lease, about: int, now: int) -> None:
         for (action, delay_ms, reason), ranges in lease.ranges.items():
@@ -362,6 +384,7 @@ class ConsumerEngine(ClientEngine):
         self._told[number] = first
         self._dirty.pop(lease, None)
         self._tell_lease(session, lease, held, number, now)
+        self._grant_settled(now)
         return number
 
     def _not_told(self, place: str, *, is_ours: bool) -> ZbrokerError:
@@ -413,6 +436,7 @@ class ConsumerEngine(ClientEngine):
             self._claimed.clear()
             self._dirty.clear()
             self._waiting = self._waiting_bytes = 0
+        self._grant_settled(now)
 
     def come_back(self, now: int) -> None:
         """The caller is there again, and wants more."""

@@ -159,7 +159,7 @@ class ConsumerRole(Role[D]):
                     return None
                 with driver.lock:  # where it is decided whether somebody computes for too long
                     self._asking += 1
-                    engine.come_back(clock())
+                    engine.wanted(clock())
                 try:
                     found = yield Wait(self._has_news, deadline_of(timeout_s))
                 finally:

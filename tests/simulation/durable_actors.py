@@ -140,8 +140,8 @@ class MemberActor(Client):
             self._work_off(delivered, now)
         if engine.has_news:
             engine.tell(now)
-        if engine.is_out and not self.held:
-            engine.come_back(now)
+        if not self.held:
+            engine.wanted(now)
         return self.random.randint(1_000, 60_000)
 
     def take(self, event: Any, now: int) -> None:

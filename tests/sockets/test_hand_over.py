@@ -137,3 +137,21 @@ def test_how_a_message_is_given_back_or_put_aside_says_what_is_wrong(broker: Bro
         with pytest.raises(BadArgument, match="seconds=-1"):
             delivery.extend(-1)
         delivery.reject()
+
+
+def test_with_a_credit_of_one_a_member_has_one_message_until_it_is_settled(broker: Broker) -> None:
+    with Producer(broker.url, "work") as out, _consumer(broker, credit=1) as slow:
+        out.send_many(range(4))
+        messages = iter(slow)
+        held = next(messages)
+        assert _attempts(broker, 3) == [(1, 1), (2, 1), (3, 1)]
+        out.send("next")
+        held.ack()
+        assert next(messages).body == "next"
+
+
+def test_a_default_member_has_nothing_beside_its_first_message(broker: Broker) -> None:
+    with Producer(broker.url, "work") as out, _consumer(broker) as slow:
+        out.send_many(range(4))
+        next(iter(slow))
+        assert _attempts(broker, 3) == [(1, 1), (2, 1), (3, 1)]

@@ -79,8 +79,45 @@ def test_credit_grows_with_the_pace_up_to_a_quarter_second_of_work(wire):
     for offset in range(8):
         deliver(wire, LEASE + offset, offset)
         take(wire, 1, 10)
+        want(wire)
         windows.append(wire.sent(Credit)[-1].messages - (offset + 1))
-    assert windows == [2, 4, 8, 16, 25, 25, 25, 25]
+    assert windows == [1, 2, 4, 8, 16, 25, 25, 25]
+
+
+def want(wire):
+    wire.engine.wanted(wire.now)
+    wire.settle()
+
+
+def test_a_slow_handler_has_nothing_beside_what_it_has_begun_with(wire):
+    wire.sent(Credit)
+    for offset in range(3):
+        deliver(wire, LEASE + offset, offset)
+        take(wire, 1, 300)
+        assert wire.sent(Credit) == []
+        want(wire)
+        assert [credit.messages for credit in wire.sent(Credit)] == [offset + 2]
+
+
+@pytest.mark.parametrize("mode", ["slices", "batches"])
+def test_with_a_ceiling_of_one_the_next_comes_when_the_last_is_settled(mode):
+    wire = wired(credit=1)
+    wire.engine.use(mode, wire.now)
+    wire.greet()
+    wire.say(Joined(1, 0))
+    wire.sent(Credit)
+    deliver(wire, count=1)
+    take(wire, 1, 1)
+    want(wire)
+    assert wire.sent(Credit) == []
+    settle(wire, 0, 0)
+    told(wire)
+    assert [credit.messages for credit in wire.sent(Credit)] == [2]
+    deliver(wire, LEASE + 1, 1)
+    take(wire, 1, 1)
+    wire.engine.settle_surely(LEASE + 1, 1, 1, wire.now)
+    wire.settle()
+    assert [credit.messages for credit in wire.sent(Credit)] == [3]
 
 
 def test_credit_never_exceeds_the_ceiling():
