@@ -19,6 +19,7 @@ from zbroker.store.segment import FORMAT, READER_MIN_GIVEN_BACK, SegmentHeader, 
 
 CHECKPOINT_BYTES: Final = 64 << 20  # of log since the last one: 0.1 to 1 s of replay
 CHECKPOINT_RECORDS: Final = 200_000  # the same, if records are small
+SCANNED_BYTES: Final = 512 << 20  # of segments that a start reads to their ends, be they empty: each life begins one
 KEPT: Final = 2  # one may rot
 STATE: Final = 0  # tag of chunks that are no segment's
 DRAFT: Final = "checkpoint.tmp"
@@ -118,6 +119,7 @@ class Checkpoints:
         self._meta: Meta | None = None  # once all is written
         self._dead: set[int] = set()  # segments that the draft leaves out
         self._counted_from = (0, 0)  # records and bytes of log at the last one
+        self._counted_segment = 0  # the newest then
         self.indexed: set[int] = set()  # segments whose index is whole
         self.newest: Meta | None = None
         self.older_index = 0  # first index of the one before the newest; 0: not known to be there
@@ -139,9 +141,14 @@ class Checkpoints:
         records, size = index - self._counted_from[0], log_bytes - self._counted_from[1]
         return self._writer is None and (size >= CHECKPOINT_BYTES or records >= CHECKPOINT_RECORDS)
 
-    def count_from(self, index: int, log_bytes: int) -> None:
+    def is_far_behind(self, segment: int, segment_bytes: int) -> bool:
+        """Whether lives that ended soon have begun so many segments that to look where each ends would take long."""
+        return self._writer is None and (segment - self._counted_segment) * segment_bytes >= SCANNED_BYTES
+
+    def count_from(self, index: int, log_bytes: int, segment: int) -> None:
         """The next one is due so much later than this."""
         self._counted_from = (index, log_bytes)
+        self._counted_segment = segment
 
     def begin(self, anchor: Anchor, headers: Mapping[int, SegmentHeader]) -> None:
         """Everything before the anchor is durable, and will be in the chunks.

@@ -122,7 +122,9 @@ class FileJournal:
             for report in scan.reports:
                 self._liveness.begin(report.number)
             self._begin_life(files, scan, restored, note)
-            self._checkpoints.count_from(self._writer.last_index - scan.records, self._writer.log_bytes - scan.bytes)
+            first = min((report.number for report in scan.reports), default=self._writer.number)
+            log_bytes = self._writer.log_bytes - scan.bytes
+            self._checkpoints.count_from(self._writer.last_index - scan.records, log_bytes, first)
             known, fresh = known_and_fresh(scan, restored)
             lost_records, lost_bytes = self._write_lost(fresh, visit)
             self._remove_empty(files, scan)
@@ -263,10 +265,15 @@ class FileJournal:
 
     @property
     def checkpoint_due(self) -> bool:
-        """Whether 64 MiB or 200,000 records were written since the last one, and none waits to be written now."""
-        writer = self._writer
+        """Whether 64 MiB or 200,000 records were written since the last one, or 512 MiB of segments begun, and none waits
+        to be written now.
+        """
+        writer, checkpoints = self._writer, self._checkpoints
         is_quiet = not writer.is_waiting and self._failed is None and not self._compactor.is_moving
-        return is_quiet and self._checkpoints.is_due(writer.last_index, writer.log_bytes)
+        return is_quiet and (
+            checkpoints.is_due(writer.last_index, writer.log_bytes)
+            or checkpoints.is_far_behind(writer.number, self._segment_bytes)
+        )
 
     def begin_checkpoint(self) -> tuple[list[int], int]:
         """Begin one at the end of the log, which is durable; see the protocol.
@@ -277,7 +284,7 @@ class FileJournal:
         writer = self._writer
         assert not writer.is_waiting
         anchor = Anchor(writer.durable_index + 1, writer.number, writer.tail, self._headers[writer.number].crc)
-        self._checkpoints.count_from(writer.last_index, writer.log_bytes)
+        self._checkpoints.count_from(writer.last_index, writer.log_bytes, writer.number)
         self._try_checkpoint(lambda: self._checkpoints.begin(anchor, self._headers))
         return sorted(self._headers.keys() - self._checkpoints.indexed - {writer.number}), writer.number
 

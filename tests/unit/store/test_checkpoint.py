@@ -48,12 +48,19 @@ def test_names_say_the_index_and_others_are_none() -> None:
 
 def test_it_is_due_after_so_many_bytes_or_records() -> None:
     checkpoints = made(VirtualDisk())
-    checkpoints.count_from(100, 1000)
+    checkpoints.count_from(100, 1000, 3)
     assert not checkpoints.is_due(100 + CHECKPOINT_RECORDS - 1, 1000 + CHECKPOINT_BYTES - 1)
     assert checkpoints.is_due(100 + CHECKPOINT_RECORDS, 1000)
     assert checkpoints.is_due(100, 1000 + CHECKPOINT_BYTES)
     checkpoints.begin(Anchor(100, 3, 4096, 3), HEADERS)
     assert not checkpoints.is_due(1 << 40, 1 << 40), "one is being written"
+
+
+def test_it_is_due_after_so_many_segments_however_little_is_in_them() -> None:
+    checkpoints = made(VirtualDisk())
+    checkpoints.count_from(100, 1000, 3)
+    assert not checkpoints.is_far_behind(10, 64 << 20)
+    assert checkpoints.is_far_behind(11, 64 << 20)
 
 
 def test_it_waits_for_what_it_may_reflect() -> None:

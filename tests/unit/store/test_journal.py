@@ -1,17 +1,18 @@
 """What FileJournal promises call by call; crashes by the hundred are in tests/property."""
 
 import errno
+from collections.abc import Iterable
 from random import Random
 
-import pytest
 import msgspec
+import pytest
 
 from patterns.io.journal import Journal
 from patterns.wire.records import Opened, Position, Record, RecordKind
 from zbroker.store.disk import FileSystem
 from zbroker.store.faults import (
-    FolderLocked,
     EpochsSpent,
+    FolderLocked,
     JournalFailed,
     JournalFull,
     NetworkFileSystem,
@@ -166,7 +167,6 @@ def test_a_newer_format_is_refused() -> None:
         opened(disk)
 
 
-def test_a_network_file_system_is_refused_unless_allowed() -> None:
 @pytest.mark.parametrize("epoch", [EPOCH_MAX - 1, EPOCH_MAX])
 def test_an_epoch_of_which_no_ids_can_be_made_is_refused_before_anything_is_written(epoch: int) -> None:
     disk = VirtualDisk()
@@ -185,6 +185,7 @@ def test_an_epoch_of_which_no_ids_can_be_made_is_refused_before_anything_is_writ
         assert disk.listdir(FOLDER) == before
 
 
+def test_a_network_file_system_is_refused_unless_allowed() -> None:
     disk = VirtualDisk()
     disk.kind = FileSystem("nfs4", True, [])
     with pytest.raises(NetworkFileSystem, match="nfs4"):
@@ -394,6 +395,41 @@ def test_restarts_without_records_leave_no_files_behind() -> None:
         journal.close()
     assert epochs == [1, 2, 3, 4, 5]
     assert sum(name.endswith(".seg") for name in disk.live) == 1
+
+
+def test_lives_that_end_soon_bring_a_checkpoint_from_which_the_next_start_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else each start reads one more segment to its end: 7 s and 4 GB after sixty kills, for 1,500 records."""
+    monkeypatch.setattr("zbroker.store.checkpoint.SCANNED_BYTES", 4 * (64 << 10))
+    disk, due = VirtualDisk(), []
+    for life in range(1, 8):
+        journal = make(disk)
+        opened = journal.open(lambda record, position: None, _Trusting())
+        append(journal, opened.next_index, 1)
+        journal.commit(0)
+        due.append(journal.checkpoint_due)
+        if due[-1]:
+            journal.begin_checkpoint()
+            journal.end_checkpoint(life)
+            while journal._checkpoints.is_writing:
+                journal.handle_timeout(0)
+        disk.crash()
+    assert due == [False] * 4 + [True] + [False] * 2
+    assert opened.records == 1, "what is behind the checkpoint"
+
+
+class _Trusting:
+    """An engine that takes what it is given."""
+
+    def restore(self, chunks: Iterable[bytes]) -> bool:
+        return True
+
+    def index(self, chunk: bytes) -> bool:
+        return True
+
+    def reindex(self, record: Record, position: Position) -> None:
+        pass
 
 
 def test_status_tells_size_syncs_and_warnings() -> None:
