@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from patterns.wire.errors import BadArgument, ProtocolError, StaleLease, StorageFailed, ZbrokerError
-from patterns.wire.limits import GRACE_MS
+from patterns.wire.limits import GRACE_MS, INTEGER_MAX
 from patterns.wire.messages import Header, Hello, Join, Joined, Leave, Ready, Settle, Settled
 from patterns.wire.names import check_name
 from patterns.wire.server import Session, Sessions
@@ -254,7 +254,7 @@ class Consumers:
             self._sessions.refuse(session, error, "lease", header.lease)
             return
         if header.id:
-            self._promise(session, Settled(header.id, stale), None, None)
+            self._promise(session, Settled(header.id, min(stale, INTEGER_MAX)), None, None)
         elif stale:
             places = ", ".join(f"{first} to {last}" for first, last in header.ranges[:_RANGES_TOLD])
             why = StaleLease(

@@ -15,6 +15,7 @@ from patterns.wire.messages import Append, Codec, Header, Hello, Join, Leave, Re
 from patterns.wire.messages import Credit as CreditHeader
 from patterns.wire.records import Move, Position, Record, RecordKind, decode_lost
 from patterns.wire.server import Session, Sessions
+from patterns.wire.session import ServerState
 from zbroker.core import checkpoint
 from zbroker.core.catalog import Catalog, Recorder, decode_operations, encode_operations
 from zbroker.core.consumers import Consumers
@@ -331,10 +332,10 @@ class Streams:
             self._promises.append((index, session, header, call))
 
     def _tell(self, session: Session, header: Header, call: Callable[[], None] | None) -> None:
-        if session in self._consumers:
+        if session.state is not ServerState.CLOSED:  # whether it has joined or not: who asks is answered
             self._sessions.answer(session, header)
-            if call is not None:
-                call()
+        if call is not None and session in self._consumers:
+            call()
 
     # -- the journal's news ---------------------------------------------------------------------------------------
 

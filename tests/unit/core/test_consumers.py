@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from patterns.wire.messages import Codec, Goodbye, Join, Leave, Resume, Role
+from patterns.wire.messages import Codec, Goodbye, Join, Leave, Resume, Role, Settle
 from tests.unit.core.durable import SECOND, Delivery, Durable
 
 
@@ -30,6 +30,21 @@ def test_an_acked_message_never_comes_back() -> None:
     again.pass_time(3 * SECOND)
     assert again.deliveries(b"c") == []
     assert again.group()["acked"] == 4
+
+
+@pytest.mark.parametrize("joined", [True, False])
+@pytest.mark.parametrize(
+    ("ranges", "stale"), [([], 1), ([(0, 5)], 6), ([(0, 2**53 - 1)], 2**53 - 1)], ids=["all", "six", "too-many"]
+)
+def test_who_settles_what_it_never_had_is_answered(joined: bool, ranges: list[tuple[int, int]], stale: int) -> None:
+    rig = Durable()
+    if joined:
+        rig.consumer()
+    else:
+        rig.hello(b"c", Role.CONSUMER)
+    rig.send(b"c", Settle(id=7, lease=99, action="ack", ranges=ranges))
+    rig.turn()
+    assert rig.settled(b"c") == [(7, stale)]
 
 
 def test_settled_comes_when_the_operation_is_on_disk() -> None:
