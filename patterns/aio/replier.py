@@ -29,6 +29,7 @@ class IncomingRequest(IncomingRequestRole):
 
         Raises:
             Cancelled: nobody waits any more.
+            Overloaded: the requester has let no part come for 60 s.
             BadArgument: one reply was asked for; see `takes_parts`.
             BadBody, TooLarge.
         """

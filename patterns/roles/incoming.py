@@ -9,7 +9,9 @@ from patterns.core.reply import Requested
 from patterns.io.clock import clock
 from patterns.io.waiting import Steps, Wait
 from patterns.roles.arguments import check_text
-from patterns.wire.errors import ApplicationError, BadArgument, Cancelled, Untranslatable
+from patterns.wire.errors import ApplicationError, BadArgument, Cancelled, Overloaded, Untranslatable
+
+ROOM_US = 60_000_000  # without credit for a part; a reader that pauses for longer holds a handler that others wait for
 
 if TYPE_CHECKING:
     from patterns.roles.replier import ReplierRole
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 
 class OneReplyWanted(BadArgument):
     """Parts for a requester that takes none: its mistake, and it is told so."""
+
+
+class NotTaken(Overloaded):
+    """Parts that the requester does not let come: nobody shall hold a handler for as long as it likes."""
 
 
 class Untranslated(Untranslatable):
@@ -88,12 +94,18 @@ class IncomingRequestRole:
         self._must_take_parts()
         replier, token, engine = self._replier, self._token, self._replier._engine
         gone, driver = replier._cancelled, replier._driver
+        limit = clock() + ROOM_US
         done = yield Wait(
             lambda: token in gone or engine.has_room(token) or driver.is_closed or engine.error is not None,
-            self._deadline,
+            min(self._deadline, limit),
             fresh=replier._looks_again(),
         )
         driver.check()
+        if not done and limit < self._deadline:
+            held = (
+                f"the requester has let no part of this reply of service {self.service!r} come for {ROOM_US / 1e6:g} s"
+            )
+            raise NotTaken(f"{held}: it ends here; take parts sooner, or ask for less at a time")
         return done and token not in gone and engine.has_room(token)
 
     def _send_part(self, body: Any, headers: dict[str, str] | None) -> Steps[None]:

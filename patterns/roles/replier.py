@@ -17,7 +17,7 @@ from patterns.io.clock import clock
 from patterns.io.links import SocketKind
 from patterns.io.waiting import Steps, Wait
 from patterns.roles.arguments import check_limits, services_of
-from patterns.roles.incoming import Given, IncomingRequestRole, OneReplyWanted, Untranslated
+from patterns.roles.incoming import Given, IncomingRequestRole, NotTaken, OneReplyWanted, Untranslated
 from patterns.roles.role import (
     LINGER_MS,
     D,
@@ -308,7 +308,7 @@ class ReplierRole(Role[D]):
         if request._token in self._cancelled:
             self._settled(request._token)  # what a handler says of being stopped, it says to nobody
             return
-        if isinstance(error, (ApplicationError, Closed, OneReplyWanted, Untranslated)):
+        if isinstance(error, (ApplicationError, Closed, NotTaken, OneReplyWanted, Untranslated)):
             self._fail(request._token, error)  # others of ours, of a nested request maybe, say nothing here
             return
         _log.error("the handler of service %r failed", request.service, exc_info=error)

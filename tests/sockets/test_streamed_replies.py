@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from patterns.roles import incoming
 from patterns.sync import Replier, Requester
 from patterns.wire.errors import (
     ApplicationError,
@@ -20,6 +21,7 @@ from patterns.wire.errors import (
     HandlerFailed,
     NoReplier,
     OutcomeUnknown,
+    Overloaded,
     ReplierLost,
     TimedOut,
     Unavailable,
@@ -147,6 +149,27 @@ def test_whoever_does_not_take_stops_the_generator_a_window_ahead(place: Place) 
             assert asker.stream("rows", 0) is not None  # others are asked beside it
         assert rows.closed.wait(30)
         assert rows.made <= taken + PARTS_WINDOW + 1
+
+
+def test_who_takes_nothing_for_long_loses_the_rest_and_holds_nobody_up(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incoming, "ROOM_US", 200_000)
+    closed = threading.Event()
+
+    def parts(count: int) -> Iterator[int]:
+        try:
+            yield from range(count)
+        finally:
+            closed.set()
+
+    with serving(place.bind, "parts", parts) as replier, Requester(place.of(replier)) as asker:
+        held = asker.stream("parts", 1_000, timeout_s=600, part_timeout_s=600)
+        assert next(held) == 0
+        assert closed.wait(30)
+        assert list(asker.stream("parts", 3, timeout_s=60)) == [0, 1, 2]
+        with pytest.raises(Overloaded, match="no part"):
+            list(held)
 
 
 def test_large_parts_stop_it_sooner(place: Place) -> None:
