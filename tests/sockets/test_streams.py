@@ -270,7 +270,7 @@ def test_a_computing_consumer_keeps_its_message(broker: Broker, tmp_path: Path) 
 def test_posts_without_room_are_refused(tmp_path: Path) -> None:
     with Broker(tmp_path) as broker:
         out = Producer(broker.url, "work", timeout_s=0.5, unconfirmed_bytes_max=100_000)
-        out.post(0).result(30)
+        out.post("x" * 1_000).result(30)
         broker.pause()
         taken = 0
         with pytest.raises(BufferFull):  # noqa: PT012  one of them has no room
