@@ -89,3 +89,12 @@ def test_a_bad_line_is_named_and_those_before_it_are_stored(tmp_path: Path) -> N
     assert "line 3" in text
     assert "1 message before it" in text
     assert store("export", tmp_path / "data").stdout.count(b'"n"') == 1
+
+
+def test_what_the_door_refuses_an_import_refuses_and_large_columns_are_of_several_batches(tmp_path: Path) -> None:
+    many = b"".join(b'{"stream": "s", "body": %d, "key": "%s"}\n' % (n, b"k" * 60_000) for n in range(30))
+    done = store("import", tmp_path / "data", stdin=many + b'{"stream": "s", "body": 1, "key": "%s"}' % (b"k" * 70_000))
+    assert done.returncode == 1
+    assert "line 31: key, headers, message_id of 70005 bytes" in done.stderr.decode()
+    with Broker(tmp_path) as broker:
+        assert [body for _, body, _, _ in everything(broker.url, "s", 30)] == list(range(30))

@@ -7,7 +7,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from patterns.wire.errors import BadBody
 from patterns.wire.frames import MSGPACK, pack, pack_columns, reform
+from patterns.wire.limits import COLUMNS_BYTES_MAX
 from patterns.wire.messages import Deliver, Lost
 from patterns.wire.records import Position, Record
 from patterns.wire.server import Session, Sessions
@@ -292,6 +294,8 @@ class Deliveries:
         else:
             parts, payload = self._tail.split(key, batch).cut(begin - taken_out, end - taken_out)
             columns = pack_columns(parts, session.form)
+        if len(columns) > COLUMNS_BYTES_MAX:  # the door refuses such; a peer would end the session, again and again
+            raise BadBody(f"columns of {len(columns)} bytes, at most {COLUMNS_BYTES_MAX}")
         return _Part(batch, end - begin, columns, payload)
 
     def _send(self, feed: Feed, member: Member, piece: Piece, part: _Part, now: int) -> int:

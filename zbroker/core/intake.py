@@ -22,15 +22,16 @@ from patterns.wire.errors import (
     TooLarge,
     ZbrokerError,
 )
-from patterns.wire.frames import MSGPACK, Message, columns_of, reform
+from patterns.wire.frames import JSON, MSGPACK, Message, columns_of, pack_columns, reform
 from patterns.wire.limits import (
     BATCH_BYTES_MAX,
     BODY_BYTES_MAX,
+    COLUMNS_BYTES_MAX,
     CREDIT_BYTES,
     CREDIT_MESSAGES,
     REPLIES_UNREAD_CUT,
 )
-from patterns.wire.messages import Append, Codec, Confirm, Hello, Ready
+from patterns.wire.messages import Append, Codec, Columns, Confirm, Hello, Ready
 from patterns.wire.names import check_topic
 from patterns.wire.records import RecordKind
 from patterns.wire.server import Session, Sessions
@@ -42,6 +43,9 @@ from zbroker.core.tail import Batch, Stored, Tail
 CONFIRMS: Final = ("durable", "written", "received")
 FULL_RETRY_MS: Final = 1_000  # a compaction takes about that long to make room
 
+_JSON_GROWTH_MAX: Final = (
+    6  # of columns: U+0000 is six bytes there; what is below a sixth of the limit fits in any form
+)
 _ARRAY_BYTES: Final = 2  # what makes one body an array: "[]" in JSON, one byte in msgpack
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -177,6 +181,8 @@ class Intake:
         if header.count == 1 and len(message.payload) > BODY_BYTES_MAX + _ARRAY_BYTES:
             raise TooLarge(f"body of {len(message.payload)} bytes, at most {BODY_BYTES_MAX}")
         columns = columns_of(message, header.count)
+        if len(message.columns) > COLUMNS_BYTES_MAX // _JSON_GROWTH_MAX:
+            _check_columns_in_json(columns)
         sizes = None if columns.sizes is msgspec.UNSET else columns.sizes
         check(header.codec, message.payload, header.count, sizes)
         if header.topic is not None:
@@ -358,6 +364,15 @@ class Intake:
         """The window less what is not safe yet: so unsynced bytes stay within it, however the client sends."""
         self._sessions.regrant(
             feeder.session, max(CREDIT_MESSAGES - feeder.messages, 0), max(CREDIT_BYTES - feeder.bytes, 0)
+        )
+
+
+def _check_columns_in_json(columns: Columns) -> None:
+    """Else a peer that speaks JSON could never be given them. Raises TooLarge."""
+    size = len(pack_columns(columns, JSON))
+    if size > COLUMNS_BYTES_MAX:
+        raise TooLarge(
+            f"columns of {size} bytes when written as JSON, at most {COLUMNS_BYTES_MAX}; send fewer messages a batch"
         )
 
 

@@ -10,9 +10,10 @@ from typing import Annotated, Any, Final, Self
 import msgspec
 
 from patterns.wire import codec
+from patterns.wire.attributes import check_attributes
 from patterns.wire.errors import BadBody, NoSuchStream, ShuttingDown
 from patterns.wire.frames import MSGPACK, pack_columns
-from patterns.wire.limits import BATCH_BYTES_TARGET, BATCH_MESSAGES_MAX, BODY_BYTES_MAX, INTEGER_MAX
+from patterns.wire.limits import BATCH_BYTES_TARGET, BATCH_MESSAGES_MAX, BODY_BYTES_MAX, COLUMNS_BYTES_TARGET
 from patterns.wire.messages import Codec, Columns, Hello, Ready
 from patterns.wire.names import check_name, check_topic
 from patterns.wire.records import Position, Record, RecordKind
@@ -33,6 +34,9 @@ from zbroker.store.restore import given_back, restore_newest
 
 _COMMIT_EACH: Final = 16  # batches: about what one sync covers
 _TOLD: Final = 20  # names of streams in an error
+_PUBLISHED_MAX: Final = (
+    253_402_300_799_999  # the year 9999, where clients' calendars end; later messages are no earlier
+)
 _ABSENT: Final = msgspec.UNSET
 
 
@@ -156,7 +160,7 @@ class _Line(msgspec.Struct):
     key: str | None = None
     headers: dict[str, str] | None = None
     topic: str | None = None
-    published_at: Annotated[int, msgspec.Meta(ge=0, le=INTEGER_MAX)] | None = None
+    published_at: Annotated[int, msgspec.Meta(ge=0, le=_PUBLISHED_MAX)] | None = None
 
 
 _line = msgspec.json.Decoder(_Line).decode
@@ -208,6 +212,7 @@ class Importer:
         self._streams.opened(opened.epoch, opened.next_index, 0)
         self._batch: list[Exported] = []
         self._bytes = 0
+        self._columns_bytes = 0
         self._batches = 0
         self.stored = 0  # messages on the disk
 
@@ -215,21 +220,25 @@ class Importer:
         """Take a message; it is on disk after close() at the latest.
 
         Raises:
-            BadName, BadBody, TooLarge: this message cannot be stored; the ones before it are.
+            BadName, BadBody, BadArgument, TooLarge: this message cannot be stored; the ones before it are.
         """
         check_name(message.stream, "stream")
         if message.topic is not None:
             check_topic(message.topic)
         if len(message.body) > BODY_BYTES_MAX:
             raise codec.too_large(len(message.body), message.codec, BODY_BYTES_MAX)
+        check_attributes(message.key, message.headers, None)
+        columns_bytes = _columns_bytes(message)
         is_full = self._bytes + len(message.body) > BATCH_BYTES_TARGET or len(self._batch) == BATCH_MESSAGES_MAX
+        is_full |= self._columns_bytes + columns_bytes > COLUMNS_BYTES_TARGET
         if self._batch and (is_full or _batch_of(self._batch[0]) != _batch_of(message)):
             self._flush()
         self._batch.append(message)
         self._bytes += len(message.body)
+        self._columns_bytes += columns_bytes
 
     def _flush(self) -> None:
-        batch, self._batch, self._bytes = self._batch, [], 0
+        batch, self._batch, self._bytes, self._columns_bytes = self._batch, [], 0, 0
         if not batch:
             return
         kind = batch[0].codec
@@ -266,6 +275,13 @@ class Importer:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _columns_bytes(message: Exported) -> int:
+    """About what key and headers take in the columns."""
+    if message.key is None and message.headers is None:
+        return 1
+    return len(msgspec.msgpack.encode((message.key, message.headers)))
 
 
 def _batch_of(message: Exported) -> tuple[object, ...]:

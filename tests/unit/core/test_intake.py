@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from patterns.wire.messages import Columns
 from tests.unit.core.durable import Durable
 
 
@@ -28,3 +31,11 @@ def test_what_follows_a_batch_refused_for_good_is_taken() -> None:
     rig.turn()
     assert rig.errors(b"p") == ["BAD_NAME"]
     assert rig.confirms(b"p") == [(2, [0], [])]
+
+
+@pytest.mark.parametrize(("size", "errors"), [(100_000, []), (200_000, ["TOO_LARGE"])])
+def test_columns_that_no_json_peer_could_be_given_are_refused(size: int, errors: list[str]) -> None:
+    rig = Durable()
+    rig.producer().append("a", columns=Columns(headers=[{"a": "\0" * size}]))
+    rig.turn()
+    assert rig.errors(b"p") == errors

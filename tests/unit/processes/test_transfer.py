@@ -21,6 +21,7 @@ from zbroker.processes.transfer import Exported, imported
             "utf-8",
         ),  # what is kept as it is written is not looked into by decoding
         (b'{"stream": "s", "body": 1, "published_at": -1}', "published_at"),
+        (b'{"stream": "s", "body": 1, "published_at": 253402300800000}', "published_at"),  # the year 10000
         (b'{"stream": "s", "body": 1, "headers": {"a": 1}}', "headers"),
         (b'{"stream": "s", "body": 1, "codec": "xml"}', "codec"),
     ],
