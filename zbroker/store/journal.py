@@ -111,12 +111,11 @@ class FileJournal:
         try:
             settle_tail(self._disk, self._folder)
             files = list_segments(self._disk, self._folder)
-            restored = Restored()
+            restored, note = Restored(), read_note(self._disk, self._lock)
             if restorer is not None:
-                restored = restore_newest(self._disk, self._folder, files, restorer, self._liveness)
+                restored = restore_newest(self._disk, self._folder, files, restorer, self._liveness, note)
             self._notes = cut_short(files) + restored.refused
             scan = LogScan(self._disk, files, noting(visit, self._liveness), start=start_of(restored.meta)).run()
-            note = read_note(self._disk, self._lock)
             if (gone := missing_newest(note, files, scan.end_index)) is not None:
                 scan.lose(gone)
             for report in scan.reports:
@@ -149,10 +148,10 @@ class FileJournal:
 
     def _begin_life(self, files: list[SegmentFile], scan: LogScan, restored: Restored, note: Note | None) -> None:
         number, epoch, uuid, self._writer.oldest_needed = next_life(files, restored.meta, note)
-        if restored.meta is not None:
-            self._checkpoints.newest, self._checkpoints.indexed = restored.meta, restored.indexed
         if epoch > EPOCH_MAX or number > NUMBER_MAX:
             raise EpochsSpent(self._folder, number, epoch, EPOCH_MAX)
+        if restored.meta is not None:
+            self._checkpoints.newest, self._checkpoints.indexed = restored.meta, restored.indexed
             self._writer.checkpoint_index = restored.meta.first_index
             if not restored.refused:
                 self._checkpoints.find_older()

@@ -160,7 +160,7 @@ class LogScan:
                     self._segment(place, file.path, file.size, file.header, report)
         if not self._ended:
             self._trailing(headless)
-        if self._start is not None and not any(file.header for file in self._files):
+        if self._start is not None and not any(file.header or self._record_bytes(file) for file in self._files):
             self._all_gone(self._start)
         self.reports += [_report(file, "dead") for file in self._dead]
         self.reports.sort(key=lambda report: report.number)
@@ -355,6 +355,7 @@ class LogScan:
         extent += self.torn_bytes
         self.torn_bytes = 0
         last = self.end_index + max(1, extent // HEADER_BYTES) - 1
+        last = max(last, 0 if self._start is None else self._start.durable)
         first = next(file for file in headless if not file.is_blank)
         self.lose(Damage(self.end_index, last, first.number, 0, extent, [], "segment header"))
 

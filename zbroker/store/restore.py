@@ -39,7 +39,14 @@ class Restored(msgspec.Struct):
     missing: list[Damage] = []
 
 
-def restore_newest(disk: Disk, folder: str, files: list[SegmentFile], engine: Restorer, liveness: Liveness) -> Restored:
+def restore_newest(
+    disk: Disk,
+    folder: str,
+    files: list[SegmentFile],
+    engine: Restorer,
+    liveness: Liveness,
+    note: Note | None = None,
+) -> Restored:
     """Show the newest usable checkpoint to the engine, with the places of all records before it."""
     result = Restored(refused=[], indexed=set())
     found = (parse_checkpoint_name(name) for name in disk.listdir(folder))
@@ -51,7 +58,7 @@ def restore_newest(disk: Disk, folder: str, files: list[SegmentFile], engine: Re
         except NotWhole as error:
             result.refused.append(f"{path} {error}; an older one, or the whole log, was read instead")
             continue
-        why = objection(meta, files)
+        why = objection(meta, files, note)
         if why is None and not engine.restore(body for tag, body in chunks if tag == STATE):
             why = "is of another version of the broker"
         if why is not None:
@@ -85,13 +92,21 @@ def _meta_of(chunks: Iterable[tuple[int, bytes]]) -> Meta:
         raise NotWhole(f"cannot be understood ({error})") from error
 
 
-def objection(meta: Meta, files: list[SegmentFile]) -> str | None:
-    """Why a checkpoint does not belong to these segments; None when it does."""
+def objection(meta: Meta, files: list[SegmentFile], note: Note | None = None) -> str | None:
+    """Why a checkpoint does not belong to these segments; None when it does.
+
+    Where no segment has its header any more, a checkpoint is all that there is: it alone knows the streams' names and which
+    offsets were given.
+
+    Args:
+        note: what LOCK says, if anything.
+    """
     headers = {file.number: file.header for file in files if file.header is not None}
     if meta.reader_min > FORMAT:
         return f"needs a reader of format {meta.reader_min}, this one reads {FORMAT}"
     if not headers:
-        return "stands in a folder without a segment whose header is whole"
+        others = {file.uuid for file in files if file.uuid is not None} | ({note.uuid} if note is not None else set())
+        return "belongs to another journal" if others - {meta.uuid} else None
     newest = headers[max(headers)]
     if meta.uuid != newest.folder_uuid:
         return "belongs to another journal"
@@ -107,7 +122,7 @@ def objection(meta: Meta, files: list[SegmentFile]) -> str | None:
     return None
 
 
-def given_back(disk: Disk, folder: str, files: list[SegmentFile]) -> GivenBack:
+def given_back(disk: Disk, folder: str, files: list[SegmentFile], note: Note | None = None) -> GivenBack:
     """Numbers of segments that the newest usable checkpoint needs no more, whether they are there or not."""
     found = (parse_checkpoint_name(name) for name in disk.listdir(folder))
     for index in sorted((index for index in found if index is not None), reverse=True):
@@ -115,7 +130,7 @@ def given_back(disk: Disk, folder: str, files: list[SegmentFile]) -> GivenBack:
             meta = read_meta(disk, f"{folder}/{checkpoint_name(index)}")
         except NotWhole:
             continue
-        if objection(meta, files) is None:
+        if objection(meta, files, note) is None:
             return GivenBack(meta.number, frozenset(number for number, _ in meta.segments), meta.first_index, meta.ends)
     return NONE_GIVEN_BACK
 
@@ -165,7 +180,8 @@ def next_life(files: list[SegmentFile], meta: Meta | None, note: Note | None = N
         life = Life(number, epoch, newest.folder_uuid, newest.oldest_needed)
     if meta is not None:  # its newest segments may be gone, and nothing of theirs may come twice
         number = max(number, meta.last_number + 1)
-        life = life._replace(number=number, epoch=max(life.epoch, meta.epoch + number - meta.number))
+        epoch = max(life.epoch, meta.epoch + number - meta.number)
+        life = life._replace(number=number, epoch=epoch, uuid=life.uuid or meta.uuid)
     if note is not None and note.uuid == (life.uuid or note.uuid):
         number = max(life.number, note.number + 1)
         epoch = max(life.epoch, note.epoch + number - note.number)

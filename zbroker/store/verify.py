@@ -2,15 +2,15 @@
 
 import msgspec
 
-from patterns.wire.records import Damage
+from patterns.wire.records import Damage, Position, Record
 from zbroker.store.checkpoint import KEPT, Meta, parse_checkpoint_name
 from zbroker.store.chunks import NotWhole
 from zbroker.store.disk import Disk
 from zbroker.store.folder import hold_for_reading
 from zbroker.store.listing import SegmentFile, cut_short, list_segments
-from zbroker.store.note import missing_newest, read_note
-from zbroker.store.recovery import LogScan, Progress, SegmentReport, silent
-from zbroker.store.restore import given_back, missing_segments, objection, read_meta
+from zbroker.store.note import Note, missing_newest, read_note
+from zbroker.store.recovery import GivenBack, LogScan, Progress, SegmentReport, silent
+from zbroker.store.restore import given_back, missing_segments, objection, read_meta, start_of
 
 
 class CheckpointReport(msgspec.Struct, frozen=True):
@@ -72,16 +72,14 @@ def verify_folder(disk: Disk, folder: str, progress: Progress = silent) -> Folde
     lock = hold_for_reading(disk, folder)
     try:
         files = list_segments(disk, folder)
-        dead = given_back(disk, folder, files)
-        scan = LogScan(disk, files, lambda record, position: None, progress, given_back=dead).run()
         note = None if lock is None else read_note(disk, lock)
-        checkpoints, newest = _checkpoints(disk, folder, files)
+        checkpoints, newest = _checkpoints(disk, folder, files, note)
+        scan, beyond = _scanned(disk, files, progress, given_back(disk, folder, files, note), newest)
         superseded = sum(_size(disk, path) for file in files for path in file.superseded)
     finally:
         if lock is not None:
             disk.close(lock)
-    beyond = _beyond_the_end(scan, newest)
-    end_index = beyond[0].last_index + 1 if beyond else scan.end_index
+    end_index = beyond[-1].last_index + 1 if beyond else scan.end_index
     if (gone := missing_newest(note, files, end_index)) is not None:
         beyond.append(gone)
     damage = scan.found + beyond
@@ -100,7 +98,36 @@ def verify_folder(disk: Disk, folder: str, progress: Progress = silent) -> Folde
     )
 
 
-def _checkpoints(disk: Disk, folder: str, files: list[SegmentFile]) -> tuple[list[CheckpointReport], Meta | None]:
+def _scanned(
+    disk: Disk, files: list[SegmentFile], progress: Progress, dead: GivenBack, newest: Meta | None
+) -> tuple[LogScan, list[Damage]]:
+    """A scan of all, and what is lost behind its end. Where the segment in which the newest checkpoint begins has no header
+    any more, nor one after it, an open scans no other: then this is done with those behind as well, so both find the same.
+    """
+    if newest is None or any(file.header for file in files if file.number >= newest.number):
+        scan = LogScan(disk, files, _nothing, progress, given_back=dead).run()
+        return scan, _beyond_the_end(scan, newest)
+    before = [file for file in files if file.number < newest.number]
+    scan = LogScan(disk, before, _nothing, progress, given_back=dead).run()
+    scan.end_index = min(scan.end_index, newest.first_index)
+    scan.found = [
+        msgspec.structs.replace(hole, last_index=min(hole.last_index, newest.first_index - 1))
+        for hole in scan.found
+        if hole.first_index < newest.first_index
+    ]
+    tail = LogScan(disk, files, _nothing, progress, start=start_of(newest)).run()
+    scan.reports += tail.reports
+    last = newest.first_index - 1
+    missing = Damage(scan.end_index, last, newest.number, 0, 0, [], "segment missing")
+    return scan, ([missing] if scan.end_index <= last else []) + tail.found
+
+
+def _nothing(record: Record, position: Position) -> None: ...
+
+
+def _checkpoints(
+    disk: Disk, folder: str, files: list[SegmentFile], note: Note | None
+) -> tuple[list[CheckpointReport], Meta | None]:
     """All of them, and the newest that can be used."""
     reports, newest = [], None
     for name in sorted(disk.listdir(folder)):
@@ -109,7 +136,7 @@ def _checkpoints(disk: Disk, folder: str, files: list[SegmentFile]) -> tuple[lis
             continue
         try:
             meta = read_meta(disk, f"{folder}/{name}")
-            why = objection(meta, files)
+            why = objection(meta, files, note)
             newest = meta if why is None else newest
         except NotWhole as error:
             why = str(error)

@@ -11,6 +11,7 @@ from zbroker.store.chunks import ChunkWriter
 from zbroker.store.journal import FileJournal
 from zbroker.store.listing import SegmentFile
 from zbroker.store.liveness import Liveness
+from zbroker.store.note import Note
 from zbroker.store.restore import missing_segments, objection, restore_newest, start_of
 from zbroker.store.segment import SegmentHeader, segment_name
 from zbroker.testing.disk import VirtualDisk
@@ -43,10 +44,17 @@ def test_each_reason_to_refuse_one_is_said() -> None:
         "another life": (replace(META, header_crc=77), FILES),
         "was given back": (META, [file(1), file(2), file(3, oldest_needed=26)]),
         "another time": (replace(META, first_index=99), [file(1), file(3)]),
-        "header is whole": (META, [SegmentFile(1, 0, "/j/1", 1 << 16)]),
     }
     for text, (meta, files) in cases.items():
         assert text in str(objection(meta, files)), text
+
+
+def test_without_any_header_one_is_taken_unless_something_says_that_it_is_of_another_journal() -> None:
+    files = [SegmentFile(1, 0, "/j/1", 1 << 16)]
+    assert objection(META, files) is None
+    assert objection(META, files, Note(UUID, 1, 1, 1, 1)) is None
+    assert "another journal" in str(objection(META, files, Note(b"v" * 16, 1, 1, 1, 1)))
+    assert "another journal" in str(objection(META, [SegmentFile(1, 0, "/j/1", 1 << 16, uuid=b"v" * 16)]))
 
 
 def test_a_segment_that_it_lists_and_that_is_gone_is_damage_with_its_range() -> None:

@@ -1,10 +1,11 @@
 """Verify tells what an open would find, and changes nothing."""
 
+from collections.abc import Iterable
 from random import Random
 
 import pytest
 
-from patterns.wire.records import Record, RecordKind
+from patterns.wire.records import Position, Record, RecordKind
 from tests.unit.store.halved import Halved
 from zbroker.store.journal import FileJournal
 from zbroker.store.segment import segment_name
@@ -106,13 +107,47 @@ def test_newest_segments_that_are_gone_are_missed_by_the_checkpoint() -> None:
     report = verify_folder(disk, "/j")
     reason = "segment missing"
     told = [(hole.first_index, hole.last_index, hole.reason) for hole in report.damage]
-    assert told == [
-        (6, 10, reason),
-        (11, 5 + (64 << 10) // 64, reason),
-    ]  # what came after the checkpoint, LOCK knows of
-    disk.remove("/j/LOCK")
+    assert told == [(6, 10, reason), (11, 10 + (256 << 20) // 64, reason)]  # as much as comes before another checkpoint
+
+
+class Trusting:
+    """An engine that takes what it is given."""
+
+    def restore(self, chunks: Iterable[bytes]) -> bool:
+        return True
+
+    def index(self, chunk: bytes) -> bool:
+        return True
+
+    def reindex(self, record: Record, position: Position) -> None: ...
+
+
+def _headless(disk: VirtualDisk, *numbers: int) -> None:
+    for number in numbers:
+        path = f"/j/{segment_name(number)}"
+        disk.zero(path, 0, 4096)
+        disk.zero(path, len(disk.content(path)) - 4096, 4096)
+
+
+@pytest.mark.parametrize("numbers", [(2,), (1, 2)])
+def test_headers_that_are_gone_are_the_same_to_verify_and_to_an_open_which_keeps_to_the_checkpoint(
+    numbers: tuple[int, ...],
+) -> None:
+    disk, _ = written(5)
+    with_checkpoint(disk)
+    _headless(disk, *numbers)
     report = verify_folder(disk, "/j")
-    assert [(hole.first_index, hole.last_index, hole.reason) for hole in report.damage] == [(6, 10, reason)]
+    journal = FileJournal(disk, "/j", segment_bytes=64 << 10, random_bytes=Random(3).randbytes, wall_ms=lambda: 0)
+    opened = journal.open(lambda record, position: None, Trusting())
+    journal.close()
+    found = {index for hole in opened.damage for index in range(hole.first_index, hole.last_index + 1)}
+    assert found == {index for hole in report.damage for index in range(hole.first_index, hole.last_index + 1)}
+    assert report.next_index == opened.next_index - 1  # LOST
+    assert opened.epoch > 2
+    assert min(found) == (6 if numbers == (2,) else 1)
+    assert max(found) < 10 + (64 << 10) // 64
+    again = verify_folder(disk, "/j")
+    assert [one.why_not for one in again.checkpoints] == [None], "the new segment is of the same journal"
 
 
 def test_zeros_at_the_end_of_a_segment_whose_successor_was_given_back_are_no_end(
