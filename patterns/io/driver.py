@@ -327,7 +327,7 @@ class Driver:
         due = self.engine.next_timeout()
         if self._keeper.leads or (due is not None and due < self._sleeps_until):
             self._wake.ring()  # the leader sleeps longer than what we have just asked for
-        timeout_s = _FOREVER_S if deadline is None else max(0.0, (deadline - now) / 1e6)
+        timeout_s = _FOREVER_S if deadline is None else min(_FOREVER_S, max(0.0, (deadline - now) / 1e6))
         try:
             self.lock.release()
             opened = False

@@ -294,6 +294,18 @@ def test_a_session_is_there_at_once_each_time(place: Place) -> None:
                 assert asker.request("echo", number, timeout_s=3) == number
 
 
+def test_who_waits_beside_a_leader_may_have_a_deadline_in_ages() -> None:
+    with Publisher("tcp://127.0.0.1:0") as publisher:
+        driver, done = publisher._driver, threading.Event()
+        crowd = Crowd()
+        crowd.run(driver.wait, done.is_set, clock() + (1 << 53) * 1_000)
+        crowd.run(driver.wait, done.is_set, clock() + (1 << 53) * 1_000)
+        until(lambda: driver.has_followers)
+        done.set()
+        publisher.flush(30)
+        crowd.join()
+
+
 def test_forked_is_raised_for_what_a_parent_made() -> None:
     """In this process, without a fork: the mark is what counts."""
     with Publisher("tcp://127.0.0.1:0") as publisher:
