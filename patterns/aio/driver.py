@@ -270,6 +270,8 @@ class AioDriver:
 
     def kick(self) -> None:
         """Something was posted: it leaves when the loop comes round."""
+        if self.forked:
+            self.check()
         self._check_loop()
         self.kicked = True
         self._turn_soon()

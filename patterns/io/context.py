@@ -15,6 +15,7 @@ class User(Protocol):
     """A driver: something with sockets."""
 
     forked: bool
+    kicked: bool
 
     def at_exit(self) -> None:
         """Close what the program left open; never waits long."""
@@ -57,6 +58,7 @@ def _after_fork_in_child() -> None:
     """Sockets and context are the parent's; the child makes its own."""
     for user in list(_users):
         user.forked = True
+        user.kicked = False  # else what is posted asks nobody, and nobody says that it goes nowhere
     global _context, _lock
     _context = None
     _lock = threading.Lock()

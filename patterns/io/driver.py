@@ -256,11 +256,8 @@ class Driver:
             self.kick()
 
     def run_deferred(self) -> None:
-        """Call what was deferred; under the lock, which is let go meanwhile.
-
-        What is called calls here again, by way of run(): a thread's outermost call goes on with all, since a requester that leaves
-        defers a thousand, and so many calls in each other are more than Python allows.
-        """
+        """Call what was deferred; under the lock, which is let go meanwhile. What is called may come here again: the outermost goes on
+        with all, for a requester that leaves defers a thousand, and so many calls in each other are more than Python allows."""
         me = threading.get_ident()
         if me in self._deferring:
             return
@@ -410,6 +407,8 @@ class Driver:
 
     def kick(self) -> None:
         """Something was posted: whoever drives shall take it. Cheap, without the lock or the shield, once per turn."""
+        if self.forked:
+            self.check()
         self.kicked = True
         if self._keeper.naps:
             return

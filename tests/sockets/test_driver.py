@@ -40,10 +40,15 @@ from patterns.wire.errors import Forked
 url = sys.argv[1]
 requester, producer, publisher = Requester(url), Producer(url, "w"), Publisher(url)
 consumer = Consumer(url, "w", group="g")
+bound = Publisher("tcp://127.0.0.1:0")
 producer.send(0)
+for one in (publisher, bound):
+    one.publish("a", 0)
+    one._driver.kicked = True  # as it is for a moment after each publish
+producer._driver.kicked = True
 calls = [lambda: requester.request("s", 1), lambda: producer.send(1), lambda: publisher.publish("a", 1),
          lambda: next(iter(consumer)), lambda: producer.flush(), lambda: publisher.flush(), lambda: consumer.ready(),
-         lambda: producer.post(1)]
+         lambda: producer.post(1), lambda: bound.publish("a", 1), lambda: bound.publish("a", 2)]
 child = os.fork()
 if child == 0:
     wrong = []
@@ -55,7 +60,7 @@ if child == 0:
             pass
         except BaseException as error:
             wrong.append((number, repr(error)))
-    for role in (requester, producer, publisher, consumer):
+    for role in (requester, producer, publisher, consumer, bound):
         role.close()
     fresh = Producer(url, "w")
     offset = fresh.send("from the child").offset
@@ -63,6 +68,7 @@ if child == 0:
     print("child", wrong, offset, flush=True)
     os._exit(0)
 os.waitpid(child, 0)
+bound._driver.kicked = publisher._driver.kicked = producer._driver.kicked = False
 print("parent", producer.send(1).offset, [next(iter(consumer)).offset for _ in range(1)], flush=True)
 for role in (requester, producer, publisher, consumer):
     role.close()
