@@ -18,7 +18,7 @@ from patterns.wire.settled import CHUNK, Settled, runs
 from zbroker.processes import dialogue
 from zbroker.processes.dialogue import Message, Order, Welcome
 from zbroker.processes.line import Line
-from zbroker.store.faults import FolderLocked, JournalFailed, JournalFull
+from zbroker.store.faults import AFTER_A_REFUSAL, AFTER_DEATHS, FolderLocked, JournalFailed, JournalFull
 
 UNCONFIRMED_BYTES_MAX: Final = 256 << 20  # a quarter of memory_bytes; sessions' credit stops most loads long before
 LOCK_WAIT_US: Final = 10_000_000  # a sidecar whose broker died is gone within a second, unless its disk is slow
@@ -303,7 +303,9 @@ class SidecarJournal:
             return
         self._is_closing = False
         if len(self._deaths) == _DEATHS_MAX and now - self._deaths[0] < _DEATHS_WITHIN_US:
-            self._fault = self._failed(f"its sidecar process died {_DEATHS_MAX} times in a row (last: {ending})")
+            self._fault = self._failed(
+                f"its sidecar process died {_DEATHS_MAX} times in a row (last: {ending})", AFTER_DEATHS
+            )
             return
         self._begun, self._is_checkpointing, self._is_status_asked = None, False, False
         self._found.clear()
@@ -334,9 +336,9 @@ class SidecarJournal:
             self._line.close()
             self._line = None
 
-    def _failed(self, cause: str) -> JournalFailed:
+    def _failed(self, cause: str, advice: str = AFTER_A_REFUSAL) -> JournalFailed:
         self._state = State.FAILED
-        return JournalFailed(self._order.folder, cause)
+        return JournalFailed(self._order.folder, cause, advice)
 
     # -- time -----------------------------------------------------------------------------------------------------
 

@@ -100,6 +100,12 @@ AFTER_A_CHANGE: Final = (
 )
 
 
+AFTER_DEATHS: Final = (
+    "The disk has refused nothing: look for what ends the process (signal 9: the kernel for want of memory, or a limit of its "
+    "container), then restart; what was confirmed is there"
+)
+
+
 class JournalFailed(JournalError):
     """The disk refused a write or a sync, or the files were taken away; what there is, is unknown until the next open."""
 
