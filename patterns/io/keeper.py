@@ -96,13 +96,13 @@ class Keeper:
             self._watches = False
 
     def _nap(self, poll: select.poll) -> None:
-        """Callers fill batches faster than we could wake: stay out of their way, and send what is left once none was full in a nap."""
+        """Callers fill batches faster than we could wake: stay out of their way, and send what is left once they do not any more."""
         self.naps = True
         for nap_ms in _NAPS_MS:
             self._bursts = self._driver.bursts
             poll.poll(nap_ms)
-            if self._driver.bursts == self._bursts or self._stopped:
-                break
+            if self._driver.bursts - self._bursts < nap_ms or self._stopped:
+                break  # fewer than one a millisecond: what is left, and what has come, would wait longer for the next one
         self.naps = False
         with self._driver.lock:
             if not self._driver.is_led and not self._driver.is_closed:
