@@ -117,6 +117,11 @@ class SubscriberRole(Role[D]):
         """Breaks of unknown size."""
         return self._engine.loss.interruptions
 
+    @property
+    def unreadable(self) -> int:
+        """Batches, and what else came, that were dropped because nobody can read them: no ZB1, or not the bodies that they say."""
+        return self._engine.counters["malformed"]
+
     def _ready(self, timeout_s: float) -> Steps[None]:
         self._driver.check()
         engine = self._engine
