@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from patterns.io import context
 from patterns.io.clock import clock
 from patterns.io.links import DrivenEngine, Links, SocketKind
-from patterns.io.waiting import Steps
+from patterns.io.waiting import Steps, no_steps
 from patterns.wire.errors import Closed, Forked, LocalProtocolError, ZbrokerError
 
 _T = TypeVar("_T")
@@ -91,8 +91,8 @@ class AioDriver:
         """Connections to a bound socket that the guard has cut, by reason."""
         return self._links.cuts
 
-    def start(self) -> None:
-        """Make the sockets and begin to connect. Raises BadAddress, Unavailable."""
+    def start(self, last: Callable[[float], Steps[None]] = no_steps) -> None:
+        """Make the sockets and begin to connect; at exit the loop is gone, and nobody runs `last`. Raises BadAddress, Unavailable."""
         try:
             self.engine.start(clock())
             self._links.perform()

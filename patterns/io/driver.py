@@ -21,7 +21,7 @@ from patterns.io.clock import clock
 from patterns.io.keeper import Keeper
 from patterns.io.links import DrivenEngine, Links, SocketKind
 from patterns.io.shield import shield
-from patterns.io.waiting import Steps
+from patterns.io.waiting import Steps, no_steps
 from patterns.io.wake import Follower, Wake
 from patterns.wire.errors import Closed, Forked, ZbrokerError
 
@@ -35,10 +35,6 @@ _log = logging.getLogger("zbroker")
 _EXIT_TIMEOUT_S: Final = 1.0
 _TURNS_MAX: Final = 64  # in a row, with the lock
 _IN_FD: Final = select.POLLIN
-
-
-def _never() -> bool:
-    return False
 
 
 class Driver:
@@ -60,7 +56,7 @@ class Driver:
         *,
         binds: bool = False,
         before_turn: Callable[[int], None] | None = None,
-        in_background: Callable[[], bool] = _never,
+        in_background: Callable[[], bool] = lambda: False,
         linger_ms: int = 0,
     ) -> None:
         self.engine = engine
@@ -88,9 +84,10 @@ class Driver:
         self._arriving: list[None] = []  # an item for each thread that waits for the lock to begin a call
         self._deferring: set[int] = set()  # threads that are in run_deferred()
         self._has_complained = False
-        self.kicked = False
+        self._last: Callable[[float], Steps[None]] = no_steps  # what a role waits for before the goodbye
         self.bursts = 0  # full batches that callers sent by themselves
         self.entries = 0  # calls of wait(); the keeper sees by it whether a caller is about
+        self.kicked = False
         self.forked = self.is_closed = False
         self._keeper = Keeper(self)
         context.enter(self)
@@ -105,8 +102,9 @@ class Driver:
         """Connections to a bound socket that the guard has cut, by reason."""
         return self._links.cuts
 
-    def start(self) -> None:
+    def start(self, last: Callable[[float], Steps[None]] = no_steps) -> None:
         """Make the sockets and begin to connect. Raises BadAddress, Unavailable."""
+        self._last = last
         shield.look_around()
         raised = shield.raise_()
         try:
@@ -440,7 +438,9 @@ class Driver:
                 shield.lower(raised)
 
     def at_exit(self) -> None:
-        """The interpreter ends and the program has not closed us."""
+        """The interpreter ends and the program has not closed us: what it has posted is not given up without a word."""
+        if not self.forked:
+            self.drive(self._last(_EXIT_TIMEOUT_S))
         self.close(_EXIT_TIMEOUT_S)
 
     def drive(self, steps: Steps[_T], keep: Callable[[_T], object] | None = None) -> _T:

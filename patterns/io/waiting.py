@@ -22,3 +22,9 @@ class Wait(msgspec.Struct, gc=False):
 
 
 Steps = Generator[Wait, bool, _T]
+
+
+def no_steps(timeout_s: float) -> Steps[None]:
+    """Waits for nothing."""
+    return
+    yield

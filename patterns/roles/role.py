@@ -46,8 +46,8 @@ class RoleDriver(Protocol):
     def cuts(self) -> Counter[str]:
         """Connections to a bound socket that the guard has cut, by reason."""
 
-    def start(self) -> None:
-        """Make the sockets and begin to connect. Raises BadAddress, Unavailable."""
+    def start(self, last: Callable[[float], Steps[None]]) -> None:
+        """Make the sockets and begin to connect; `last` are the steps before a goodbye at exit. Raises BadAddress, Unavailable."""
 
     def check(self) -> None:
         """Raises Forked, Closed, or what the session was refused for."""
@@ -102,7 +102,7 @@ class Role(Generic[D]):
     def _start(self) -> None:
         """Make the sockets and begin to connect; errors name the class of who drives. Raises BadAddress, Unavailable."""
         self._driver.owner = type(self).__name__
-        self._driver.start()
+        self._driver.start(self._last)
 
     @property
     def closed(self) -> bool:

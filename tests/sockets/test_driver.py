@@ -90,6 +90,23 @@ def test_a_program_that_leaves_all_open_ends(broker: Broker, tmp_path: Path, whe
         assert "Traceback" not in ending.errors
 
 
+POSTS_AND_ENDS = """
+import sys
+from patterns.sync import Producer
+producer = Producer(sys.argv[1], "posted")
+for number in range(500):
+    producer.post(number)
+"""
+
+
+def test_what_a_program_has_posted_when_it_ends_is_stored_or_told(broker: Broker, tmp_path: Path) -> None:
+    with program(POSTS_AND_ENDS, tmp_path, broker.url) as ending:
+        assert ending.wait() == 0
+        is_told = "had no confirm" in ending.errors
+    with Consumer(broker.url, "posted", idle_timeout_s=1.0) as consumer:
+        assert is_told or [delivery.body for delivery in consumer] == list(range(500))
+
+
 def test_an_idle_role_costs_no_cpu(broker: Broker) -> None:
     """A keeper or leader that spins would take all of it."""
     with Producer(broker.url, "w") as out, Consumer(broker.url, "w", group="g") as consumer, Publisher(broker.url) as p:
