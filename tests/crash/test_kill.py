@@ -21,7 +21,7 @@ from tests.processes import LONG, Broker, until
 from zbroker.store.os_disk import OsDisk
 from zbroker.store.verify import verify_folder
 
-KILLS = 200 if LONG else 25
+KILLS = 200 if LONG else 50
 DRAIN_S = 60
 READY_S_MAX = 15.0  # on a machine that does twenty other things; one that reads all that sixty lives left took longer
 
