@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from patterns.wire.identity import publisher_of
 from patterns.wire.messages import Credit, ErrorHeader, Lost, Overflow, Publish, Unsubscribe
 from patterns.wire.names import channel_of, channels_of, matcher
 from tests.unit.core.serving import JSON, MSGPACK, Bench, Client
@@ -60,7 +61,7 @@ class Model:
         listened = {channels_of(pattern) for pattern in self.held.values()}
         self.gaps += gap if {channel, None} & listened else 0
         matched = sum(map(matcher(self.held.values()), topics))
-        self.batches.append((publisher.nonce, channel, sequence, matched, self.gaps))
+        self.batches.append((publisher_of(publisher.nonce), channel, sequence, matched, self.gaps))
         publisher.publish(topics, sequence=sequence, body=b"x" * size)
 
     def told(self) -> tuple[int, int, int]:
