@@ -270,7 +270,7 @@ class LogScan:
         if bound == UNBOUNDED:
             window.nonzero_end(offset, end)  # an end like any other: nothing but zeros, and no look-ahead
         limit = self._island_limit(place, window, header, offset, bound)
-        island = find_header(window, offset, header, expected, limit)
+        island = _island(window, offset, header, expected, limit)
         upto = UNBOUNDED
         if island is not None:
             upto = island[1].record_index - (island[1].kind not in WITHOUT_INDEX)
@@ -458,6 +458,19 @@ def _leading_losses(window: Window, header: SegmentHeader, bound: int) -> list[D
         index += 1
         offset += padded(HEADER_BYTES + found.body_bytes)
     return losses
+
+
+def _island(window: Window, offset: int, header: SegmentHeader, expected: int, limit: int) -> tuple[int, Header] | None:
+    """The next record that may stand where it is found: each one before it took a header's bytes at least.
+
+    What a misdirected write has brought here says otherwise, and would take all records up to it along.
+    """
+    at = offset
+    while (found := find_header(window, at, header, expected, limit)) is not None:
+        if found[1].record_index - expected <= (found[0] - offset) // HEADER_BYTES:
+            break
+        at = found[0] + HEADER_BYTES
+    return found
 
 
 def durable_in(window: Window, header: SegmentHeader, offset: int) -> int:

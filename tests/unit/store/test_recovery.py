@@ -88,6 +88,19 @@ def test_a_rotten_header_tells_the_bytes_that_a_stream_must_jump() -> None:
     assert opened.damage[0].lost_bytes >= log.places[3].size
 
 
+def test_a_record_that_a_misdirected_write_has_brought_takes_none_between_along() -> None:
+    log = Log()
+    log.life(12)
+    here, there = log.places[3], log.places[9]
+    assert here.segment == there.segment == 1  # another one has another salt
+    handle = log.disk.open(log.path(1))
+    log.disk.pwrite(handle, log.disk.pread(handle, there.size, there.offset), here.offset)
+    log.disk.fdatasync(handle)
+    opened = log.reopen()
+    assert ranges(opened) == [(3, 3, "header")]
+    assert sorted(log.seen) == [1, 2, *range(4, 14)]
+
+
 def test_a_loss_is_told_once_and_shown_at_every_open() -> None:
     log = Log()
     log.life(5)
