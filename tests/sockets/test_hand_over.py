@@ -10,23 +10,9 @@ from patterns import aio
 from patterns.sync import Consumer, Producer
 from patterns.wire.errors import BadArgument, StaleLease
 from tests.processes import Broker
+from tests.sockets.members import IDLE_S, member, take
 
-IDLE_S = 20.0  # less than a lease: whoever gets a message that another one holds got it for its sake
 SHORT_S = 0.4
-
-
-def _consumer(broker: Broker, **more: object) -> Consumer:
-    return Consumer(broker.url, "work", **{"group": "g", "idle_timeout_s": IDLE_S, **more})
-
-
-def _take(consumer: Consumer, count: int) -> list[int]:
-    messages = iter(consumer)
-    found = []
-    for _ in range(count):
-        delivery = next(messages)
-        found.append(delivery.offset)
-        delivery.ack()
-    return found
 
 
 def test_a_group_keeps_the_order_while_its_members_change(broker: Broker) -> None:
@@ -34,14 +20,14 @@ def test_a_group_keeps_the_order_while_its_members_change(broker: Broker) -> Non
         out.send_many(range(40))
     found = []
     for count in (3, 6, 9, 22):
-        with _consumer(broker) as consumer:
-            found += _take(consumer, count)
+        with member(broker) as consumer:
+            found += take(consumer, count)
     assert found == list(range(40))
 
 
 def _attempts(broker: Broker, count: int) -> list[tuple[int, int]]:
     """What another member is given now, and which attempt it is."""
-    with _consumer(broker) as other:
+    with member(broker) as other:
         messages = iter(other)
         found = [next(messages) for _ in range(count)]
         for delivery in found:
@@ -52,7 +38,7 @@ def _attempts(broker: Broker, count: int) -> list[tuple[int, int]]:
 def test_who_computes_for_too_long_loses_its_messages_and_only_the_one_it_was_given_counts_an_attempt(
     broker: Broker,
 ) -> None:
-    with Producer(broker.url, "work") as out, _consumer(broker, processing_max_s=SHORT_S) as slow:
+    with Producer(broker.url, "work") as out, member(broker, processing_max_s=SHORT_S) as slow:
         out.send_many(range(4))
         messages = iter(slow)
         held = next(messages)
@@ -67,7 +53,7 @@ def test_who_computes_for_too_long_loses_its_messages_and_only_the_one_it_was_gi
 
 
 def test_all_of_a_batch_counts_an_attempt_when_it_takes_too_long(broker: Broker) -> None:
-    with Producer(broker.url, "work") as out, _consumer(broker, processing_max_s=SHORT_S) as slow:
+    with Producer(broker.url, "work") as out, member(broker, processing_max_s=SHORT_S) as slow:
         out.send_many(range(4))
         batch = next(slow.batches())
         assert _attempts(broker, 4) == [(offset, 2) for offset in range(4)]
@@ -76,7 +62,7 @@ def test_all_of_a_batch_counts_an_attempt_when_it_takes_too_long(broker: Broker)
 
 
 def test_who_waits_for_more_is_given_again_what_nobody_has_settled_for_too_long(broker: Broker) -> None:
-    with Producer(broker.url, "work") as out, _consumer(broker, processing_max_s=SHORT_S) as slow:
+    with Producer(broker.url, "work") as out, member(broker, processing_max_s=SHORT_S) as slow:
         out.send("a")
         messages = iter(slow)
         first = next(messages)
@@ -85,7 +71,7 @@ def test_who_waits_for_more_is_given_again_what_nobody_has_settled_for_too_long(
 
 
 def test_what_waits_for_a_member_that_never_began_counts_no_attempt(broker: Broker) -> None:
-    with Producer(broker.url, "work") as out, _consumer(broker, processing_max_s=SHORT_S) as idle:
+    with Producer(broker.url, "work") as out, member(broker, processing_max_s=SHORT_S) as idle:
         idle.ready()
         out.send("a")
         assert _attempts(broker, 1) == [(0, 1)]
@@ -126,7 +112,7 @@ def test_a_time_that_cannot_be_kept_is_refused(seconds: object) -> None:
 
 
 def test_how_a_message_is_given_back_or_put_aside_says_what_is_wrong(broker: Broker) -> None:
-    with Producer(broker.url, "work") as out, _consumer(broker) as consumer:
+    with Producer(broker.url, "work") as out, member(broker) as consumer:
         out.send("a")
         delivery = next(iter(consumer))
         with pytest.raises(BadArgument, match="delay_s=-1"):
@@ -137,7 +123,7 @@ def test_how_a_message_is_given_back_or_put_aside_says_what_is_wrong(broker: Bro
 
 
 def test_with_a_credit_of_one_a_member_has_one_message_until_it_is_settled(broker: Broker) -> None:
-    with Producer(broker.url, "work") as out, _consumer(broker, credit=1) as slow:
+    with Producer(broker.url, "work") as out, member(broker, credit=1) as slow:
         out.send_many(range(4))
         messages = iter(slow)
         held = next(messages)
@@ -148,7 +134,7 @@ def test_with_a_credit_of_one_a_member_has_one_message_until_it_is_settled(broke
 
 
 def test_a_default_member_has_nothing_beside_its_first_message(broker: Broker) -> None:
-    with Producer(broker.url, "work") as out, _consumer(broker) as slow:
+    with Producer(broker.url, "work") as out, member(broker) as slow:
         out.send_many(range(4))
         next(iter(slow))
         assert _attempts(broker, 3) == [(1, 1), (2, 1), (3, 1)]

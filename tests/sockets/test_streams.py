@@ -29,9 +29,8 @@ from patterns.wire.errors import (
     ValidationFailed,
 )
 from tests.processes import Broker, only_long, program, until
+from tests.sockets.members import member, take
 from tests.sockets.places import Crowd
-
-IDLE_S = 20.0
 
 HOG = """
 import sys, time
@@ -57,32 +56,18 @@ sys.stdin.readline()
 """
 
 
-def _consumer(broker: Broker, **more: object) -> Consumer:
-    return Consumer(broker.url, "work", **{"group": "g", "idle_timeout_s": IDLE_S, **more})
-
-
-def _take(consumer: Consumer, count: int) -> list[object]:
-    messages = iter(consumer)
-    found = []
-    for _ in range(count):
-        d = next(messages)
-        found.append(d.body)
-        d.ack()
-    return found
-
-
 def test_each_way_to_send_is_confirmed_and_consumed_in_order(broker: Broker) -> None:
-    with Producer(broker.url, "work") as out, _consumer(broker) as consumer:
+    with Producer(broker.url, "work") as out, member(broker) as consumer:
         assert out.send(0).offset == 0
         assert [receipt.offset for receipt in out.send_many(range(1, 1_000))] == list(range(1, 1_000))
         posted = [out.post(number) for number in range(1_000, 2_000)]
         out.flush()
         assert [one.result(0).offset for one in posted] == list(range(1_000, 2_000))
-        assert _take(consumer, 2_000) == list(range(2_000))
+        assert take(consumer, 2_000) == list(range(2_000))
 
 
 def test_batches_are_acked_as_a_whole_or_in_part(broker: Broker) -> None:
-    with Producer(broker.url, "work") as out, _consumer(broker) as consumer:
+    with Producer(broker.url, "work") as out, member(broker) as consumer:
         out.send_many(range(100))
         batch = next(consumer.batches())
         assert batch.bodies == list(range(len(batch)))
@@ -102,7 +87,7 @@ def test_batches_are_acked_as_a_whole_or_in_part(broker: Broker) -> None:
 
 def test_what_travels_with_a_message_arrives(broker: Broker) -> None:
     before = datetime.now(UTC) - timedelta(seconds=2)
-    with Producer(broker.url, "work") as out, _consumer(broker) as consumer:
+    with Producer(broker.url, "work") as out, member(broker) as consumer:
         out.send({"sku": 7}, key="k", headers={"from": "here"}, message_id="m1")
         d = next(iter(consumer))
         assert (d.body, d.key, d.headers, d.attempt) == ({"sku": 7}, "k", {"from": "here"}, 1)
@@ -111,7 +96,7 @@ def test_what_travels_with_a_message_arrives(broker: Broker) -> None:
 
 
 def test_nack_brings_a_message_again_and_reject_does_not(broker: Broker) -> None:
-    with Producer(broker.url, "work") as out, _consumer(broker, idle_timeout_s=2) as consumer:
+    with Producer(broker.url, "work") as out, member(broker, idle_timeout_s=2) as consumer:
         out.send_many(["again", "never"])
         seen: list[tuple[object, int]] = []
         for d in consumer:
@@ -128,9 +113,9 @@ def test_nack_brings_a_message_again_and_reject_does_not(broker: Broker) -> None
 def test_leaving_gives_back_without_an_attempt(broker: Broker) -> None:
     with Producer(broker.url, "work") as out:
         out.send_many(range(10))
-    with _consumer(broker) as consumer:
+    with member(broker) as consumer:
         next(iter(consumer))
-    with _consumer(broker) as consumer:
+    with member(broker) as consumer:
         messages = iter(consumer)
         found = [next(messages) for _ in range(10)]
         assert sorted((d.offset, d.attempt) for d in found) == [(offset, 1) for offset in range(10)]
@@ -155,7 +140,7 @@ def _fail_in_a_batch(consumer: Consumer) -> None:
 
 def _attempts(broker: Broker, count: int) -> dict[int, int]:
     """By offset, what the next member sees."""
-    with _consumer(broker, credit=1_000) as consumer:
+    with member(broker, credit=1_000) as consumer:
         messages = iter(consumer)
         return {d.offset: d.attempt for d in (next(messages) for _ in range(count))}
 
@@ -163,7 +148,7 @@ def _attempts(broker: Broker, count: int) -> dict[int, int]:
 def test_leaving_by_an_exception_counts_an_attempt_for_what_was_given_and_not_settled(broker: Broker) -> None:
     with Producer(broker.url, "work") as out:
         out.send_many(range(100))
-    with pytest.raises(_HandlerFailed), _consumer(broker) as consumer:
+    with pytest.raises(_HandlerFailed), member(broker) as consumer:
         _ack_until_it_fails(consumer, 20)  # in a slice, with more behind it, here and on their way
     assert _attempts(broker, 80) == {20: 2, **dict.fromkeys(range(21, 100), 1)}
 
@@ -172,7 +157,7 @@ def test_leaving_by_an_exception_counts_an_attempt_for_the_rest_of_a_batch(broke
     with Producer(broker.url, "work") as out:
         out.send_many(range(10))
         out.send_many(range(10))  # another batch, which may be here and was not given
-    with pytest.raises(_HandlerFailed), _consumer(broker) as consumer:
+    with pytest.raises(_HandlerFailed), member(broker) as consumer:
         _fail_in_a_batch(consumer)
     assert _attempts(broker, 16) == {**dict.fromkeys(range(4, 10), 2), **dict.fromkeys(range(10, 20), 1)}
 
@@ -180,7 +165,7 @@ def test_leaving_by_an_exception_counts_an_attempt_for_the_rest_of_a_batch(broke
 def test_leaving_by_ctrl_c_counts_no_attempt(broker: Broker) -> None:
     with Producer(broker.url, "work") as out:
         out.send_many(range(10))
-    with pytest.raises(KeyboardInterrupt), _consumer(broker) as consumer:
+    with pytest.raises(KeyboardInterrupt), member(broker) as consumer:
         _ack_until_it_fails(consumer, 0, KeyboardInterrupt)
     assert _attempts(broker, 10) == dict.fromkeys(range(10), 1)
 
@@ -191,7 +176,7 @@ def test_two_members_share_and_two_groups_do_not(broker: Broker) -> None:
     seen: dict[str, list[int]] = {"a1": [], "a2": [], "b": []}
 
     def work(who: str, group: str) -> None:
-        with _consumer(broker, group=group, idle_timeout_s=2) as consumer:
+        with member(broker, group=group, idle_timeout_s=2) as consumer:
             for d in consumer:
                 seen[who].append(d.offset)
                 d.ack(confirm=d.offset % 20 == 0)
@@ -230,7 +215,7 @@ def test_threads_share_a_producer(broker: Broker) -> None:
 
 
 def test_another_thread_acks_and_it_leaves_at_once(broker: Broker) -> None:
-    with Producer(broker.url, "work") as out, _consumer(broker, credit=1) as consumer:
+    with Producer(broker.url, "work") as out, member(broker, credit=1) as consumer:
         out.send_many(range(50))
         crowd = Crowd()
         offsets = []
@@ -241,14 +226,14 @@ def test_another_thread_acks_and_it_leaves_at_once(broker: Broker) -> None:
                 break
         crowd.join()
         assert offsets == list(range(50))
-    with _consumer(broker, idle_timeout_s=1) as other:
+    with member(broker, idle_timeout_s=1) as other:
         assert [d.offset for d in other] == []
 
 
 def test_a_posted_message_leaves_though_the_program_never_calls_again(broker: Broker, tmp_path: Path) -> None:
-    with program(NEVER_CALLS_AGAIN, tmp_path, broker.url) as poster, _consumer(broker) as consumer:
+    with program(NEVER_CALLS_AGAIN, tmp_path, broker.url) as poster, member(broker) as consumer:
         assert poster.line() == "posted"
-        assert _take(consumer, 100) == list(range(100))
+        assert take(consumer, 100) == list(range(100))
 
 
 def test_a_posts_callback_runs_though_nobody_waits(broker: Broker) -> None:
@@ -262,7 +247,7 @@ def test_a_computing_consumer_keeps_its_message(broker: Broker, tmp_path: Path) 
     with Producer(broker.url, "work") as out, program(HOG, tmp_path, broker.url) as hog:
         out.send(10.0)
         assert hog.line() == "got 0"
-        with _consumer(broker, idle_timeout_s=9) as other:
+        with member(broker, idle_timeout_s=9) as other:
             assert [d.offset for d in other] == []
         assert hog.line() == "0 1"
 
@@ -307,7 +292,7 @@ def test_send_many_tells_how_far_it_came(broker: Broker) -> None:
 
 
 def test_a_body_of_another_type_raises_where_it_is_looked_at(broker: Broker) -> None:
-    with Producer(broker.url, "work") as out, _consumer(broker, type=int) as consumer:
+    with Producer(broker.url, "work") as out, member(broker, type=int) as consumer:
         out.send_many([1, "two", 3])
         messages = iter(consumer)
         assert next(messages).body == 1
@@ -358,7 +343,7 @@ def test_a_reader_goes_on_where_it_was_after_a_restart(broker: Broker) -> None:
 
 
 def test_an_old_token_is_refused(broker: Broker) -> None:
-    with Producer(broker.url, "work") as out, _consumer(broker) as consumer:
+    with Producer(broker.url, "work") as out, member(broker) as consumer:
         out.send(1)
         messages = iter(consumer)
         first = next(messages)
@@ -371,7 +356,7 @@ def test_an_old_token_is_refused(broker: Broker) -> None:
 
 
 def test_ctrl_c_leaves_producer_and_consumer_usable(broker: Broker) -> None:
-    with Producer(broker.url, "work") as out, _consumer(broker) as consumer:
+    with Producer(broker.url, "work") as out, member(broker) as consumer:
         consumer.ready()
         crowd = Crowd()
 
@@ -384,12 +369,12 @@ def test_ctrl_c_leaves_producer_and_consumer_usable(broker: Broker) -> None:
             next(iter(consumer))
         crowd.join()
         out.send(1)
-        assert _take(consumer, 1) == [1]
+        assert take(consumer, 1) == [1]
 
 
 def test_close_from_another_thread_ends_iteration(broker: Broker) -> None:
     for way in (iter, Consumer.batches):
-        consumer = _consumer(broker)
+        consumer = member(broker)
         consumer.ready()
         crowd = Crowd()
         crowd.run(lambda way=way, consumer=consumer: list(way(consumer)))
@@ -440,7 +425,7 @@ def test_nobody_there_is_unavailable_and_the_text_names_the_address() -> None:
 
 @only_long
 def test_a_million_messages_by_all_ways(broker: Broker) -> None:
-    with Producer(broker.url, "work") as out, _consumer(broker) as consumer:
+    with Producer(broker.url, "work") as out, member(broker) as consumer:
         crowd = Crowd()
         crowd.run(lambda: [out.send_many(range(100_000)) for _ in range(10)])
         seen = 0
