@@ -28,3 +28,12 @@ def test_whoever_reads_passes_over_nothing_of_a_stream_whose_name_is_lost() -> N
     truth = LogTruth(FaultyDisk(Random(1)))
     assert truth.are_forgotten("gone", 3, 2)
     assert not truth.are_forgotten("gone", 3, 3)
+
+
+def test_whoever_reads_passes_over_what_a_broker_has_given_up_and_not_over_more() -> None:
+    truth = LogTruth(FaultyDisk(Random(1)))
+    truth.decided("orders", 5)
+    truth.decided("orders", 3)  # another life, whose acks were not on disk
+    assert truth.are_forgotten("orders", 0, 4)
+    assert not truth.are_forgotten("orders", 0, 5)
+    assert not truth.are_forgotten("others", 0, 4)

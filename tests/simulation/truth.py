@@ -65,6 +65,7 @@ class LogTruth:
         self._epochs: list[int] = []
         self._given: dict[int, Entry] = {}
         self._forgotten: dict[int, Settled] = {}
+        self._decided: dict[str, int] = {}  # below which offset a broker has given up all, by the stream's name
         self._stored: dict[tuple[int, int], int] = {}  # index of the record that a message is in
         self._told_ever: set[int] = set()
         self._hits: list[tuple[int, int, int, int]] = []  # since the last open, which writes records of its own
@@ -135,8 +136,13 @@ class LogTruth:
             if not self.is_damaged:
                 self._judge_forgotten(stream, gone, is_settled)
 
+    def decided(self, stream: str, floor: int) -> None:
+        """A broker has given up what is below. It says so once the acks that allow it are on disk; readers need not wait for that."""
+        self._decided[stream] = max(floor, self._decided.get(stream, 0))
+
     def are_forgotten(self, stream: str, first: int, last: int) -> bool:
         """Whether whoever reads may pass over them."""
+        first = max(first, self._decided.get(stream, 0))
         known = self._forgotten.get(self.names.get(stream, 0), Settled())  # damage may have taken the name
         return all(offset in known for offset in range(first, last + 1))
 

@@ -381,6 +381,8 @@ class World:
         """After each turn of the broker."""
         self._turns += 1
         self.model.turned()
+        for log in broker.streams._catalog.by_id.values():
+            self.truth.decided(log.name, log.given_up.floor)
         if self._turns % CHECK_TURNS == 0:
             self.check_books(broker)
         assert broker.carrier is not None
