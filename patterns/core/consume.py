@@ -33,6 +33,7 @@ from patterns.wire.messages import (
 
 _HELD_US: Final = 250_000  # work that a consumer may hold ahead of what it does: a quarter second of its own pace
 _BYTES_WINDOW: Final = 2 * 1024 * 1024
+_GRANTS_A_WINDOW: Final = 4  # so three quarters of it are open at the least, and a word for each batch is spared
 _LEASE_MS: Final = 30_000
 _RANGES_A_SETTLE: Final = 3_000  # of 19 bytes at most, so that they fit into a header of 64 KiB
 _LEASES_RESUMED_MAX: Final = 7_000  # of 9 bytes at most, likewise; the rest is given back and delivered again
@@ -294,7 +295,10 @@ class ConsumerEngine(ClientEngine):
         window = self._ceiling if self.mode == "batches" else self._window
         messages_max = into.messages_used - self._held() + window
         bytes_max = into.bytes_used - self._waiting_bytes + _BYTES_WINDOW
-        if messages_max > into.messages_max or bytes_max > into.bytes_max + _BYTES_WINDOW // 2:
+        if (
+            messages_max >= into.messages_max + max(1, window // _GRANTS_A_WINDOW)
+            or bytes_max > into.bytes_max + _BYTES_WINDOW // 2
+        ):
             session.grant(messages_max, bytes_max, now)
 
     # -- settling ------------------------------------------------------------------------------------------------

@@ -224,9 +224,11 @@ class Links:
         """Read what the monitors tell. One that was never read until it was empty does not wake anybody."""
         self.has_new = False
         for plug in list(self._plugs.values()):
-            if plug.monitor is None:
-                continue
-            while plug.monitor is not None and (found := sockets.read_event(plug.monitor)) is not None:
+            while (
+                plug.monitor is not None
+                and turn.is_readable(plug.monitor)  # mostly nothing is there, and an exception that says so costs more
+                and (found := sockets.read_event(plug.monitor)) is not None
+            ):
                 self._tell(plug, found.event, now)
 
     def _tell(self, plug: Plug, event: sockets.Event, now: int) -> None:

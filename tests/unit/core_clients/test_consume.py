@@ -74,14 +74,34 @@ def test_nothing_may_come_before_joined():
 
 
 def test_credit_grows_with_the_pace_up_to_a_quarter_second_of_work(wire):
-    wire.sent(Credit)
+    granted = [credit.messages for credit in wire.sent(Credit)]
     windows = []
-    for offset in range(8):
+    for offset in range(12):
         deliver(wire, LEASE + offset, offset)
         take(wire, 1, 10)
         want(wire)
-        windows.append(wire.sent(Credit)[-1].messages - (offset + 1))
-    assert windows == [1, 2, 4, 8, 16, 25, 25, 25]
+        granted += [credit.messages for credit in wire.sent(Credit)]
+        windows.append(granted[-1] - (offset + 1))
+    assert windows == [1, 2, 4, 8, 16, 25, 24, 23, 22, 21, 20, 25]  # three quarters of it, and then the whole
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 4, 7, 8, 1_000])
+def test_a_word_about_credit_is_spared_until_a_quarter_of_the_window_was_taken(window):
+    wire = wired(credit=window)
+    wire.engine.use("batches", wire.now)
+    wire.greet()
+    wire.say(Joined(1, 0))
+    granted = [credit.messages for credit in wire.sent(Credit)]
+    words = 0
+    for offset in range(4 * window):
+        assert granted[-1] - offset >= window - window // 4, "it never has less than three quarters"
+        deliver(wire, 0, offset)
+        take(wire, 1, 1)
+        want(wire)
+        heard = [credit.messages for credit in wire.sent(Credit)]
+        granted += heard
+        words += len(heard)
+    assert words <= 4 * window // max(1, window // 4) + 1
 
 
 def want(wire):
