@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import itertools
 import json
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -145,6 +147,13 @@ class Program:
     def line_or_end(self) -> str | None:
         return self._lines.get(timeout=DEADLINE_S)
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether it has said nothing that nobody has taken; a line on its way out of the pipe is in neither place for a moment."""
+        assert self.process.stdout is not None
+        waiting = fcntl.ioctl(self.process.stdout, termios.FIONREAD, bytes(4))
+        return waiting == bytes(4) and self._lines.empty()
+
     def tell(self, line: str) -> None:
         """A line into its standard input."""
         assert self.process.stdin is not None
@@ -234,6 +243,7 @@ class Broker:
         self._durable = durable
         self._program: Program | None = None
         self._address = f"tcp://127.0.0.1:{_ports().next()}"
+        self._began = 0.0
         self.epochs: list[int] = []
         self.ready_s: list[float] = []
 
@@ -244,26 +254,35 @@ class Broker:
 
     def start(self) -> Self:
         """Start, on the port it had before, and return when it is ready."""
+        self.spawn()
+        try:
+            said = self.process.line(self._ready_s)
+        except AssertionError:
+            if self.process.process.poll() is None:
+                self.kill()  # it hangs, and whoever started it has nothing to close yet
+            raise
+        self.take_ready(said)
+        return self
+
+    def spawn(self) -> None:
+        """Start and return at once; what it says is for take_ready()."""
         where = ["--data", str(self.data)] if self._durable else ["--no-data"]
-        began = time.monotonic()
+        self._began = time.monotonic()
         self._program = Program(
             ["-m", "zbroker", "run", "--bind", self._address, "--json", *where, *self._arguments],
             self._folder / "broker.err",
             self.environment,
             interpreter=self._interpreter,
         )
-        try:
-            ready: dict[str, Any] = json.loads(self._program.line(self._ready_s))
-        except AssertionError:
-            if self._program.process.poll() is None:
-                self.kill()  # it hangs, and whoever started it has nothing to close yet
-            raise
-        self.ready_s.append(time.monotonic() - began)
+
+    def take_ready(self, said: str) -> None:
+        """Its ready line."""
+        ready: dict[str, Any] = json.loads(said)
+        self.ready_s.append(time.monotonic() - self._began)
         assert ready["ready"] is True
         self.addresses = ready["addresses"]
         self._address = self.addresses["native"]
         self.epochs.append(ready["epoch"])
-        return self
 
     @property
     def process(self) -> Program:

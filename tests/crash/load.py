@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count, islice
 
-from patterns.sync import Consumer, Producer, SendManyError
+from patterns.sync import Consumer, Delivery, Producer, SendManyError
 from patterns.wire.errors import BufferFull, OutcomeUnknown, StaleLease, TimedOut, Unavailable
 
 Value = tuple[str, int]
+FILLER = bytes(1_024)  # behind the value of a body in bulk
+CALL_OF_BULK = 32
+HELD = 2_000  # messages of odd numbers that are not acked yet: more is dead than alive in a journal of some MiB
 PASSING = (OutcomeUnknown, TimedOut, Unavailable, BufferFull)  # the broker is away; nothing else may be raised
 
 
@@ -50,18 +53,30 @@ class Account:
 
 
 class Load:
-    """The threads of a test; each life of the broker permits them some work, so that the backlog stays small."""
+    """The threads of a test; each strike permits them some work, so that the backlog stays small.
+
+    Attributes:
+        account: of the stream `work`, all of which a reader gets: its group `archive` settles nothing.
+        bulk: of the stream `bulk`, of which every second message is acked long before the others, so that segments are
+            compacted by a broker that keeps nothing beyond that.
+    """
 
     def __init__(self, url: str) -> None:
-        self.account = Account()
+        self.account, self.bulk = Account(), Account()
         self._url = url
-        self._permits = [threading.Semaphore(0) for _ in range(4)]
-        self._ended = threading.Event()
-        producers = (self._sends, self._sends_many, self._posts, self._sends_named)
+        with Consumer(url, "work", group="archive", credit=1) as idle:
+            idle.ready(30)
+        self._ended, self._stopped = threading.Event(), threading.Event()
+        producers = (self._sends, self._sends_many, self._posts, self._sends_named, self._sends_bulk)
+        self._permits = [threading.Semaphore(0) for _ in producers]
+        self._calls: set[int] = set()  # producers whose call is under way
         self._producers = [self._thread(work, permit) for work, permit in zip(producers, self._permits, strict=True)]
         self._consumers = [Consumer(url, "work", group="workers") for _ in range(2)]
-        self._consumers.append(Consumer(url, "work"))
-        consumes = (self._acks_each, self._acks_batches, self._reads)
+        self._consumers += [
+            Consumer(url, "work"),
+            Consumer(url, "bulk", group="halves", credit=2 * HELD, idle_timeout_s=0.2),
+        ]
+        consumes = (self._acks_each, self._acks_batches, self._reads, self._acks_every_second)
         self._takers = [self._thread(work, one) for work, one in zip(consumes, self._consumers, strict=True)]
 
     def _thread(self, work, argument) -> threading.Thread:
@@ -75,10 +90,25 @@ class Load:
         thread.start()
         return thread
 
-    def permit(self, amounts: tuple[int, int, int, int] = (200, 8, 8, 20)) -> None:
-        """Let each producer do so much more."""
+    @property
+    def progress(self) -> int:
+        return self.account.progress + self.bulk.progress
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether something was sent that is not confirmed."""
+        return bool(self._calls)
+
+    def permit(self, work: int, bulk: int) -> None:
+        """Let producers send about so many more messages, and so many MiB in bulk."""
+        amounts = (work // 10, work * 2 // 500, work * 2 // 500, work // 100, bulk * 1_024 // CALL_OF_BULK)
         for permit, amount in zip(self._permits, amounts, strict=True):
-            permit.release(amount)
+            permit.release(max(1, amount))
+
+    def permit_bulk(self) -> None:
+        """Let bulk go on for a call or two, if it has come to an end."""
+        if id(self._permits[-1]) not in self._calls:
+            self._permits[-1].release(2)
 
     def stop_producing(self, timeout_s: float) -> None:
         """What is under way ends first."""
@@ -91,6 +121,7 @@ class Load:
             assert not thread.is_alive(), f"{thread.name} does not end"
 
     def stop(self) -> None:
+        self._stopped.set()
         for consumer in self._consumers:
             consumer.close()
         for thread in self._takers:
@@ -102,7 +133,9 @@ class Load:
             permit.acquire()
             if self._ended.is_set():
                 return
+            self._calls.add(id(permit))
             yield
+            self._calls.discard(id(permit))
 
     # -- producers -----------------------------------------------------------------------------------------------
 
@@ -117,25 +150,29 @@ class Load:
 
     def _sends_many(self, permit: threading.Semaphore) -> None:
         with Producer(self._url, "work") as out:
-            self._in_bulk(out, "many", 100, permit)
+            self._in_calls(self.account, out, "many", 100, permit)
 
     def _sends_named(self, permit: threading.Semaphore) -> None:
         with Producer(self._url, "work", name="bookkeeper") as out:
-            self._in_bulk(out, "named", 10, permit)
+            self._in_calls(self.account, out, "named", 10, permit)
 
-    def _in_bulk(self, out: Producer, who: str, size: int, permit: threading.Semaphore) -> None:
+    def _sends_bulk(self, permit: threading.Semaphore) -> None:
+        with Producer(self._url, "bulk") as out:
+            self._in_calls(self.bulk, out, "bulk", CALL_OF_BULK, permit, FILLER)
+
+    def _in_calls(
+        self, account: Account, out: Producer, who: str, size: int, permit: threading.Semaphore, *filler: bytes
+    ) -> None:
         numbers = count()
         for _ in self._work(permit):
             values = [(who, number) for number in islice(numbers, size)]
             try:
-                receipts = out.send_many(values)
+                receipts = out.send_many([(*value, *filler) for value in values])
             except SendManyError as error:
                 receipts = error.receipts
             except PASSING:
                 continue
-            self.account.confirmed.extend(
-                (receipt.offset, value) for receipt, value in zip(receipts, values, strict=False)
-            )
+            account.confirmed.extend((receipt.offset, value) for receipt, value in zip(receipts, values, strict=False))
 
     def _posts(self, permit: threading.Semaphore) -> None:
         numbers = count()
@@ -175,3 +212,19 @@ class Load:
     def _reads(self, consumer: Consumer) -> None:
         for d in consumer:
             self.account.read.append((d.offset, tuple(d.body)))
+
+    def _acks_every_second(self, consumer: Consumer) -> None:
+        held: dict[int, Delivery] = {}
+        while not self._stopped.is_set():  # a loop ends when nothing came for a while
+            for d in consumer:
+                value = (d.body[0], d.body[1])
+                self.bulk.seen.append(Seen(d.offset, value, d.attempt, d.token, time.monotonic(), "every second"))
+                held[d.offset] = d  # it may have come before, and then that lease is over
+                if d.offset % 2 == 0:
+                    held.pop(d.offset).ack()
+                self._ack_oldest(held)
+            self._ack_oldest(held)
+
+    def _ack_oldest(self, held: dict[int, Delivery]) -> None:
+        while len(held) > (0 if self._ended.is_set() else HELD):
+            held.pop(next(iter(held))).ack()

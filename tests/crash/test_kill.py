@@ -1,90 +1,152 @@
-"""The broker, killed again and again under load: what it had confirmed is there, once, in order, and reaches the group."""
+"""The broker, its sidecar or both are killed and stopped in each phase of their lives, under load: what was confirmed is there, once, in
+order, and reaches the group.
+
+One broker, one folder, one load: what an earlier strike leaves is what the next one meets. Settings make short phases long and rare
+ones frequent: small segments, pieces of a checkpoint and steps of a compaction, and nothing is kept that the groups have settled.
+"""
 
 from __future__ import annotations
 
 import os
 import random
-import threading
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 
-from patterns.sync import Consumer
+from patterns.sync import Admin, Consumer
+from tests.crash.audit import SMALL, status_of, verify
 from tests.crash.load import Account, Load, Value
+from tests.crash.phases import ALL, Phase, Strike, Striker
 from tests.processes import LONG, Broker, until
-from zbroker.store.os_disk import OsDisk
-from zbroker.store.verify import verify_folder
 
-KILLS = 200 if LONG else 50
+HITS_MIN = 20 if LONG else 2  # in each phase
+ROUNDS = 9  # of all 36 strikes: two of three of them kill
 DRAIN_S = 60
-READY_S_MAX = 15.0  # on a machine that does twenty other things; one that reads all that sixty lives left took longer
+READY_S = 60  # each start, whatever the machine does beside
+READY_S_MEDIAN = 15.0
+SWITCHES = {
+    **SMALL,
+    "CRASH_SEGMENT_BYTES": str(256 << 10),
+    "CRASH_CHECKPOINT_RECORDS": "60",
+    "CRASH_PIECE_BYTES": "200",
+    "CRASH_COMPACTION_BYTES": str(16 << 10),
+}
 
 
 @dataclass
 class Outcome:
-    """What is left of a run."""
+    """What is left of a run.
+
+    Attributes:
+        stored: by offset of `work`, as a reader gets it.
+        status: of the broker, after the drain.
+        verify: exit status and report on the folder, after a clean end.
+        older: status of a broker that begins with the older of the two checkpoints, because the newest is rotten.
+    """
 
     account: Account
+    bulk: Account
     stored: dict[int, Value]
     broker: Broker
-    kills: list[float]
-    damaged: list[int] = field(default_factory=list)
+    striker: Striker
+    status: dict[str, Any]
+    verify: tuple[int, dict[str, Any], str]
+    older: dict[str, Any]
 
 
-def _kill_once(broker: Broker, load: Load, dice: random.Random) -> None:
-    """Blind, some time after it is ready; or, two times of three, in the middle of work."""
-    load.permit()
-    if dice.random() < 1 / 3:
-        threading.Event().wait(dice.uniform(0.05, 0.4))
-    else:
-        before = load.account.progress
-        wanted = dice.randint(1, 500)
-        until(lambda: load.account.progress > before + wanted or load.account.errors, 15, "any progress")
-        threading.Event().wait(dice.uniform(0, 0.03))
-    broker.kill()
+def _plan(dice: random.Random) -> list[Strike]:
+    """All strikes some times over; or a sample, in which each phase meets each of the victims and each of the signals once."""
+    if LONG:
+        return [strike for _ in range(ROUNDS) for strike in dice.sample(ALL, len(ALL))]
+    plan: list[Strike] = []
+    for phase in Phase:
+        of_phase = [strike for strike in ALL if strike.phase is phase]
+        first = dice.randrange(3)
+        plan += [of_phase[3 * victims + (victims + first) % 3] for victims in range(3)]
+    return dice.sample(plan, len(plan))
 
 
 def _stored(url: str) -> dict[int, Value]:
-    with Consumer(url, "work", idle_timeout_s=3) as reader:
-        return {offset: tuple(body) for b in reader.batches() for offset, body in zip(b.offsets, b.bodies, strict=True)}
+    end = status_of(url)["streams"]["work"]["next_offset"]
+    found: dict[int, Value] = {}
+    with Consumer(url, "work", idle_timeout_s=10) as reader:
+        for batch in reader.batches():
+            found.update((offset, tuple(body)) for offset, body in zip(batch.offsets, batch.bodies, strict=True))
+            if len(found) >= end:
+                break
+    return found
+
+
+def _drain(load: Load, url: str) -> None:
+    """Until both groups have settled everything and the reader has read it."""
+    ends = {name: held["next_offset"] for name, held in status_of(url)["streams"].items()}
+    with Admin(url, timeout_s=30) as admin:
+
+        def is_settled() -> bool:
+            groups = admin.status()["groups"]
+            return not (groups["work/workers"]["pending"] or groups["bulk/halves"]["pending"])
+
+        try:
+            until(is_settled, DRAIN_S, "the drain")
+            until(lambda: len({offset for offset, _ in load.account.read}) >= ends["work"], DRAIN_S, "the reading")
+        except AssertionError as error:
+            load.account.errors.append(error)
+
+
+def _status_from_the_older_checkpoint(broker: Broker) -> dict[str, Any]:
+    newest = max(broker.data.glob("checkpoint-*"))
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    broker.start()
+    return status_of(broker.url)
 
 
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
     """One run; each test looks at another side of it."""
     seed = int(os.environ.get("ZBROKER_TEST_SEED", random.randrange(1 << 32)))
-    print(f"seed {seed}: ZBROKER_TEST_SEED={seed} repeats the choice of instants")
+    print(f"seed {seed}: ZBROKER_TEST_SEED={seed} repeats the choice of strikes and instants")
     dice = random.Random(seed)
     folder: Path = tmp_path_factory.mktemp("kill")
-    with Broker(folder) as broker:
+    with Broker(folder, "--stream-bytes", "0", environment=SWITCHES, ready_s=READY_S) as broker:
         load = Load(broker.url)
-        result = Outcome(load.account, {}, broker, [])
-        for number in range(KILLS):
-            _kill_once(broker, load, dice)
-            result.kills.append(time.monotonic())
-            if not verify_folder(OsDisk(), str(broker.data)).is_whole:
-                result.damaged.append(number)
-            broker.start()
+        striker = Striker(broker, load, dice)
+        for strike in _plan(dice):
+            striker.strike(strike)
+        striker.revive()
         load.stop_producing(DRAIN_S)
-        result.stored = _stored(broker.url)
-        try:
-            until(lambda: len({seen.offset for seen in load.account.seen}) >= len(result.stored), DRAIN_S, "the drain")
-            until(
-                lambda: len({offset for offset, _ in load.account.read}) >= len(result.stored), DRAIN_S, "the reading"
-            )
-        except AssertionError as error:
-            load.account.errors.append(error)
+        _drain(load, broker.url)
+        stored, status = _stored(broker.url), status_of(broker.url)
         load.stop()
-        yield result
+        assert broker.terminate() == 0
+        verified = verify(broker.data)
+        older = _status_from_the_older_checkpoint(broker)
+        yield Outcome(load.account, load.bulk, stored, broker, striker, status, verified, older)
 
 
-pytestmark = pytest.mark.timeout(900 if LONG else 240)
+pytestmark = pytest.mark.timeout(2400 if LONG else 240)
+
+
+def test_each_phase_was_met_often_enough(outcome: Outcome, capsys: pytest.CaptureFixture[str]) -> None:
+    """Counted while both processes stood still, in the middle of it."""
+    striker = outcome.striker
+    found = Counter(strike.phase for strike in striker.hits)
+    kills = sum(strike.kills("broker") or strike.kills("sidecar") for strike in striker.hits)
+    with capsys.disabled():
+        print()
+        for strike, times in sorted(Counter(map(str, striker.hits)).items()):
+            print(f"{times:4}  {strike}")
+        print(*(f"{phase.value}: {found[phase]} met, {striker.misses[phase]} missed;" for phase in Phase))
+        print(f"{kills} kills, {striker.refusals} refused starts, {striker.verified} folders verified")
+    assert all(found[phase] >= HITS_MIN for phase in Phase)
+    assert kills >= 200 or not LONG
 
 
 def test_nobody_is_told_anything_unforeseen(outcome: Outcome) -> None:
@@ -93,15 +155,39 @@ def test_nobody_is_told_anything_unforeseen(outcome: Outcome) -> None:
     assert set(kinds) == {"one", "many", "post", "named"}, "each kind of producer took part"
 
 
-def test_each_kill_leaves_a_whole_folder(outcome: Outcome) -> None:
-    assert outcome.damaged == []
+def test_nothing_is_lost_and_all_is_accounted_for(outcome: Outcome) -> None:
+    status = outcome.status
+    assert status["anomalies"] == 0
+    assert status["journal"]["damage"] == []
+    assert all(group["balanced"] for group in status["groups"].values())
+    assert [name for name, group in status["groups"].items() if group["lost"]] == []
+    exit_status, report, words = outcome.verify
+    assert exit_status == 0, (report, words)
+
+
+def test_the_older_checkpoint_tells_the_same(outcome: Outcome) -> None:
+    """It was written amid strikes as well."""
+    older, status = outcome.older, outcome.status
+    assert any("an older one, or the whole log, was read instead" in text for text in older["journal"]["warnings"])
+    for name, stream in status["streams"].items():
+        assert older["streams"][name]["next_offset"] == stream["next_offset"]
+    for name, group in status["groups"].items():
+        assert [older["groups"][name][key] for key in ("acked", "pending")] == [
+            group[key] for key in ("acked", "pending")
+        ]
+    assert older["anomalies"] == 0
+
+
+def test_what_the_folder_holds_is_what_was_compacted(outcome: Outcome) -> None:
+    """Or the strikes in that phase would have had no consequence."""
+    names = [path.name for path in outcome.broker.data.glob("*.seg")]
+    assert [name for name in names if not name.endswith("-0000.seg")], names
 
 
 def test_epochs_grow_and_each_start_is_quick(outcome: Outcome) -> None:
     epochs = outcome.broker.epochs
-    assert len(epochs) == KILLS + 1
     assert all(before < after for before, after in pairwise(epochs))
-    assert median(outcome.broker.ready_s) < READY_S_MAX, "one start among many may have had to wait for its turn"
+    assert median(outcome.broker.ready_s) < READY_S_MEDIAN, "one start among many may have had to wait for its turn"
 
 
 def test_what_was_confirmed_is_stored_where_it_was_confirmed(outcome: Outcome) -> None:
@@ -110,13 +196,17 @@ def test_what_was_confirmed_is_stored_where_it_was_confirmed(outcome: Outcome) -
 
 
 def test_what_was_confirmed_was_consumed_by_the_group(outcome: Outcome) -> None:
-    consumed = {(seen.offset, seen.value) for seen in outcome.account.seen}
-    assert set(outcome.account.confirmed) - consumed == set()
+    for account in (outcome.account, outcome.bulk):
+        consumed = {(seen.offset, seen.value) for seen in account.seen}
+        assert set(account.confirmed) - consumed == set()
 
 
 def test_an_offset_never_has_two_values(outcome: Outcome) -> None:
-    seen = [(one.offset, one.value) for one in outcome.account.seen] + outcome.account.read
-    assert [(offset, value) for offset, value in seen if outcome.stored[offset] != value] == []
+    for account in (outcome.account, outcome.bulk):
+        told = {*account.confirmed, *account.read, *((one.offset, one.value) for one in account.seen)}
+        assert len({offset for offset, _ in told}) == len(told)
+        assert len({value for _, value in told}) == len(told), "a retried batch is stored once"
+    assert [one for one in outcome.account.read if outcome.stored[one[0]] != one[1]] == []
 
 
 def test_offsets_leave_no_gap(outcome: Outcome) -> None:

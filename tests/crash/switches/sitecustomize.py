@@ -3,6 +3,8 @@ wrong clocks for crash tests. What is not set is left alone.
 
     CRASH_SEGMENT_BYTES       of a segment, so that a short run has many
     CRASH_CHECKPOINT_RECORDS  after so many records a checkpoint is due
+    CRASH_PIECE_BYTES         of a checkpoint's state that are cut in one turn, so that a small state takes many
+    CRASH_COMPACTION_BYTES    a step's budget, so that a small segment takes many; it is looked for one twenty times a second
     CRASH_CLOCK               what time.time_ns says instead: seconds since 1970, or `a,b,..`: another one every 100 ms
 """
 
@@ -28,3 +30,14 @@ if "CRASH_CHECKPOINT_RECORDS" in os.environ:
     from zbroker.store import checkpoint
 
     checkpoint.CHECKPOINT_RECORDS = int(os.environ["CRASH_CHECKPOINT_RECORDS"])
+
+if "CRASH_PIECE_BYTES" in os.environ:
+    from zbroker.core import checkpoint as state
+
+    state.CHUNK_BYTES = int(os.environ["CRASH_PIECE_BYTES"])
+
+if "CRASH_COMPACTION_BYTES" in os.environ:
+    from zbroker.store import compactor
+
+    compactor.STEP_BYTES = int(os.environ["CRASH_COMPACTION_BYTES"])
+    compactor.LOOK_US = 50_000
