@@ -46,6 +46,7 @@ _SAMPLED = (
     "store-lmdb",
     "store-sqlite-one",
     "checkpoint-during",
+    "compaction-request-none",
     "ready-0",
     "backlog-half",
 )

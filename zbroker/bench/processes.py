@@ -162,17 +162,30 @@ class Broker(Process):
 
     Args:
         bind: an endpoint; port 0 picks a free one.
+        flags: more of `zbroker run`.
 
     Attributes:
         bound: where it is.
         folder: of its journal.
     """
 
-    def __init__(self, bind: str, folder: str | None) -> None:
+    def __init__(self, bind: str, folder: str | None, *flags: str) -> None:
         where = ["--no-data"] if folder is None else ["--data", folder]
         super().__init__(
             "zbroker run",
-            ["zbroker", "run", "--config", os.devnull, "--bind", bind, "--json", "--log-level", "warning", *where],
+            [
+                "zbroker",
+                "run",
+                "--config",
+                os.devnull,
+                "--bind",
+                bind,
+                "--json",
+                "--log-level",
+                "warning",
+                *where,
+                *flags,
+            ],
         )
         self.bound = bind
         self.folder = folder

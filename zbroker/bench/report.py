@@ -21,6 +21,7 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
         messages: how many the figures rest on.
         lost: sent and never received.
         damaged: received with another body than was sent.
+        timed: operations that the percentiles rest on, where that is not `messages`.
         per_batch: messages in a batch, on average, where the row knows.
         offered: the fixed rate that was asked for, messages per second.
         cpu_us: of the broker, a message.
@@ -32,6 +33,7 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
         space_factor: bytes of disk taken up, for each byte of bodies that is still there to be delivered.
         held_bytes: memory of the broker, at its most.
         ready_s: from the start of a broker until it serves.
+        ready_cpu_s: CPU time of the broker and its children until then: what others on the machine cannot change.
     """
 
     rate: float | None = None
@@ -43,6 +45,7 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
     messages: int = 0
     lost: int = 0
     damaged: int = 0
+    timed: float | None = None
     per_batch: float | None = None
     offered: float | None = None
     cpu_us: float | None = None
@@ -54,6 +57,7 @@ class Sample(msgspec.Struct, kw_only=True, omit_defaults=True):
     space_factor: float | None = None
     held_bytes: float | None = None
     ready_s: float | None = None
+    ready_cpu_s: float | None = None
 
 
 # What a row can be asked for, and whether more of it is better.
@@ -72,6 +76,7 @@ FIGURES: Final[dict[str, bool]] = {
     "space_factor": False,
     "held_bytes": False,
     "ready_s": False,
+    "ready_cpu_s": False,
 }
 
 
@@ -163,11 +168,7 @@ def held_against(bar: Bar, rows: dict[str, Row]) -> Ratio | None:
     """The ratio round by round; None when one of its rows was not run or measured nothing."""
     if any(name not in rows for name in (bar.row, *bar.against)):
         return None
-    values = rows[bar.row].values(bar.field)
-    if bar.against:
-        base = [sum(parts) for parts in zip(*(rows[name].values(bar.field) for name in bar.against), strict=False)]
-        values = ratios(values, base)
-    found = figure(values)
+    found = figure(_ratios_by_round(bar, rows) if bar.against else rows[bar.row].values(bar.field))
     if found is None:
         return None
     met = None
@@ -186,11 +187,19 @@ def held_against(bar: Bar, rows: dict[str, Row]) -> Ratio | None:
     )
 
 
+def _ratios_by_round(bar: Bar, rows: dict[str, Row]) -> list[float]:
+    """Of rounds in which all rows have the figure: what a row looks for need not happen in each."""
+    rounds = zip(*(rows[name].samples for name in (bar.row, *bar.against)), strict=False)
+    figures = [[getattr(sample, bar.field) for sample in samples] for samples in rounds]
+    whole = [found for found in figures if None not in found]
+    return ratios([found[0] for found in whole], [sum(found[1:]) for found in whole])
+
+
 def summary(report: Report) -> dict[str, Any]:
     """The report as plain data, each row with the medians of its samples beside them."""
     plain: dict[str, Any] = msgspec.to_builtins(report)
     for row, data in zip(report.rows, plain["rows"], strict=True):
-        found = {field: row.figure(field) for field in (*FIGURES, "per_batch", "per_commit", "offered")}
+        found = {field: row.figure(field) for field in (*FIGURES, "timed", "per_batch", "per_commit", "offered")}
         data["figures"] = {field: msgspec.to_builtins(value) for field, value in found.items() if value is not None}
         data["lost"], data["damaged"] = row.lost, row.damaged
     return plain

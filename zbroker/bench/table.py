@@ -32,6 +32,7 @@ _COLUMNS: Final[tuple[tuple[str, str, Callable[[Row], str]], ...]] = (
     ("p99 us", "p99_us", lambda row: _number(row.figure("p99_us"))),
     ("p99.9 us", "p999_us", lambda row: _number(row.figure("p999_us"))),
     ("max us", "max_us", lambda row: _number(row.figure("max_us"))),
+    ("timed", "timed", lambda row: _number(row.figure("timed"))),
     ("asked for/s", "offered", lambda row: _number(row.figure("offered"))),
     ("per batch", "per_batch", lambda row: _number(row.figure("per_batch"))),
     ("CPU us/msg", "cpu_us", lambda row: _number(row.figure("cpu_us"), 1, 1)),
@@ -43,6 +44,7 @@ _COLUMNS: Final[tuple[tuple[str, str, Callable[[Row], str]], ...]] = (
     ("on disk x", "space_factor", lambda row: _number(row.figure("space_factor"), 1, 2)),
     ("MiB held", "held_bytes", lambda row: _number(row.figure("held_bytes"), 1 << 20, 1)),
     ("ready s", "ready_s", lambda row: _number(row.figure("ready_s"), 1, 2)),
+    ("ready CPU s", "ready_cpu_s", lambda row: _number(row.figure("ready_cpu_s"), 1, 2)),
     ("lost", "", lambda row: _lost(row)),
 )
 

@@ -73,7 +73,7 @@ def compare(rows: str | None, sizes: tuple[int, ...], output: Path | None, as_js
 
     Groups: live, device, request, durable, confirm; aio (asyncio beside threads), fan (1 to 8, 8 to 1), translate, nats, latency
     (at fixed rates, from the intended time), connections, stalled, streams, stores (LMDB, SQLite, the bare disk), checkpoint,
-    ready, backlog.
+    compaction, ready, backlog.
 
     \b
     zbroker bench compare --rows live,request --repeat 5 --output before.json

@@ -23,6 +23,14 @@ def test_a_ratio_is_the_median_of_the_rounds() -> None:
     assert (ratio.value.median, ratio.value.low, ratio.value.high, ratio.met) == (2.5, 2.0, 3.0, True)
 
 
+def test_a_round_in_which_a_row_found_nothing_is_left_out() -> None:
+    found = rows(theirs=[1.0, 2.0, 4.0])
+    found["ours"] = row("ours", Sample(rate=3.0), Sample(), Sample(rate=8.0))
+    ratio = held_against(bar("theirs"), found)
+    assert ratio is not None
+    assert (ratio.value.low, ratio.value.high) == (2.0, 3.0)
+
+
 def test_rows_that_are_compared_together_are_added_up() -> None:
     ratio = held_against(bar("one", "two"), rows(ours=[6.0], one=[1.0], two=[2.0]))
     assert ratio is not None

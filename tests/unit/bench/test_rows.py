@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from zbroker.bench.ends.bodies import body_of, number_of, raw_bodies, sender_of
 from zbroker.bench.rows import PLANS
-from zbroker.bench.rows.checkpoint import kept
 from zbroker.bench.rows.connections import crowds
+from zbroker.bench.rows.upkeep import kept, within
 
 
 def test_operations_are_told_apart_by_whether_they_overlap() -> None:
@@ -14,6 +14,17 @@ def test_operations_are_told_apart_by_whether_they_overlap() -> None:
     assert kept(operations, spans, during=True) == [9, 9, 9]
     assert kept(operations, spans, during=False) == [9, 9]
     assert kept(operations, [], during=True) == []
+
+
+def test_an_operation_without_upkeep_overlaps_with_none_of_several_kinds() -> None:
+    operations = [(0, 9), (10, 19), (20, 29), (30, 39), (40, 49)]
+    checkpoints, compactions = [(12, 14)], [(5, 13), (33, 34)]
+    assert kept(operations, sorted([*checkpoints, *compactions]), during=False) == [9, 9]
+    assert kept(operations, compactions, during=True) == [9, 9, 9]
+
+
+def test_operations_that_began_before_the_bulk_or_ended_after_it_are_left_out() -> None:
+    assert within([[0, 9], [10, 19], [20, 29]], [5, 25]) == [(10, 19)]
 
 
 def test_a_crowd_is_shared_by_processes_without_a_gap() -> None:

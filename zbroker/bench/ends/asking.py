@@ -20,12 +20,14 @@ class Asking(msgspec.Struct, kw_only=True):
         seconds: how long.
         warm_up_s: what is not measured at the beginning.
         rate: operations a second, each timed from when it should have begun; None: each after the one before.
+        spans: whether the parent hears when each began and ended, on the machine's monotonic clock, ns.
     """
 
     size: int
     seconds: float
     warm_up_s: float
     rate: float | None = None
+    spans: bool = False
 
     def each(self, ask: Callable[[bytes], Any]) -> dict[str, Any]:
         """Do them; what the parent hears."""
@@ -43,12 +45,13 @@ class Series:
 
     def __init__(self, asking: Asking) -> None:
         self._pool = raw_bodies(asking.size)
-        self._clock = time.perf_counter_ns
+        self._clock = time.monotonic_ns  # processes agree on it
         self._period_ns = 1e9 / asking.rate if asking.rate else 0.0
         self._started = self._clock()
         self._warm = self._started + int(asking.warm_up_s * 1e9)
         self._until = self._started + int(asking.seconds * 1e9)
         self._times: list[int] = []
+        self._spans: list[tuple[int, int]] | None = [] if asking.spans else None
         self._asked = self._damaged = 0
         self._begun = self._end = self._started
 
@@ -80,6 +83,8 @@ class Series:
         self._end = self._clock()
         self._asked += 1
         self._damaged += not is_right
+        if self._spans is not None:
+            self._spans.append((self._begun, self._end))
         if self._begun >= self._warm or self._end >= self._until:
             self._times.append(self._end - self._begun)
 
@@ -88,7 +93,8 @@ class Series:
         rate = None
         if self._period_ns:
             rate = self._asked * 1e9 / (self._end - self._started)
-        return latency(self._times, self._asked, self._damaged, rate)
+        said = latency(self._times, self._asked, self._damaged, rate)
+        return said if self._spans is None else {**said, "spans": self._spans}
 
 
 def latency(times_ns: list[int], messages: int, damaged: int, rate: float | None = None) -> dict[str, Any]:

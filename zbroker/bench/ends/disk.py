@@ -24,19 +24,19 @@ def _sync(fd: int) -> None:
         os.fdatasync(fd)
 
 
-def watch_for(say: Say, *, folder: str, name: str) -> None:
-    """When a file of this name is in the folder: [first seen, last seen] on the machine's monotonic clock, ns; told on demand."""
-    path = Path(folder) / name
-    found: list[list[int]] = []
-    is_there = False
-    say({"watching": name})
+def watch_for(say: Say, *, folder: str, names: list[str]) -> None:
+    """When a file of each name is in the folder: [first seen, last seen] on the machine's monotonic clock, ns; told on demand."""
+    found: dict[str, list[list[int]]] = {name: [] for name in names}
+    were_there: set[str] = set()
+    say({"watching": names})
     while not starting.go.wait(_LOOK_S):
-        was_there, is_there = is_there, path.exists()
+        are_there = {name for name in names if (Path(folder) / name).exists()}
         now = time.monotonic_ns()
-        if is_there and not was_there:
-            found.append([now, now])
-        elif is_there:
-            found[-1][1] = now
+        for name in are_there - were_there:
+            found[name].append([now, now])
+        for name in are_there:
+            found[name][-1][1] = now
+        were_there = are_there
     say({"times": found})
 
 

@@ -28,6 +28,7 @@ CREDIT: Final = 65_536  # about 100 batches of 64 KiB at 100 B: the consumer nev
 TIMEOUT_S: Final = 10.0
 _LAST_S: Final = 60.0  # for the last confirm: a slow disk still has to write what was posted at full speed
 _PART: Final = 1_024
+_HELD_OF: Final = 3  # one message in so many is held: of a half, segments would be at the edge of being compacted
 
 
 def produce(
@@ -84,9 +85,15 @@ def _sent(count: int, begin: int, end: int) -> dict[str, Any]:
     return {"sent": count, "confirmed_rate": count * 1e9 / (end - begin), "span": [begin, end]}
 
 
-def consume(say: Say, *, address: str, codec: str, body: str, size: int, warm_up_s: float, api: str = "sync") -> None:
-    """Consumer.batches(), each acked whole after all its bodies were compared."""
-    taking = _Taking(body, size, warm_up_s)
+def consume(
+    say: Say, *, address: str, codec: str, body: str, size: int, warm_up_s: float, held: int = 0, api: str = "sync"
+) -> None:
+    """Consumer.batches(), each acked whole after all its bodies were compared.
+
+    Args:
+        held: messages that it does not ack: the last third of each batch, until it has so many.
+    """
+    taking = _Taking(body, size, warm_up_s, held)
     if api == "aio":
         asyncio.run(_consume_awaited(say, address, codec, taking))
     else:
@@ -115,12 +122,13 @@ async def _consume_awaited(say: Say, address: str, codec: str, taking: _Taking) 
 class _Taking:
     """The account of a consumer: an end, bodies of the pool over and over, an end."""
 
-    def __init__(self, body: str, size: int, warm_up_s: float) -> None:
+    def __init__(self, body: str, size: int, warm_up_s: float, held: int) -> None:
         self._pool, self._end, self._wire_size = pool_of(body, size)
         # a batch may begin anywhere in the pool
         self._twice = self._pool * (1 + -(-DISTINCT // len(self._pool)))
         self._differing = differing_records if body == "dict" else differing_bytes
         self._warm_up_ns = int(warm_up_s * 1e9)
+        self._to_hold = held
         self._points: list[tuple[int, int]] = []
         self._received = self._damaged = self._batches = self._ends = 0
 
@@ -135,11 +143,17 @@ class _Taking:
             return self._ends == 2
         at = self._received % len(self._pool)
         self._damaged += self._differing(bodies, self._twice[at : at + len(bodies)])
-        batch.ack()
+        self._settle(batch)
         self._received += len(bodies)
         self._batches += 1
         self._points.append((time.monotonic_ns(), self._received))
         return False
+
+    def _settle(self, batch: Batch) -> None:
+        """Ack all of it, or what is not to be held."""
+        held = min(len(batch) // _HELD_OF, self._to_hold)
+        self._to_hold -= held
+        batch.ack(upto=len(batch) - held if held else None)
 
     def said(self) -> dict[str, Any]:
         rate = steady_rate(self._points, self._warm_up_ns)
@@ -153,11 +167,8 @@ class _Taking:
         }
 
 
-def send_each(say: Say, *, address: str, stream: str = STREAM, is_beside: bool = False, **told: Any) -> None:
-    """Producer.send() for each: it returns when the message is on disk.
-
-    Beside something else, it begins when it is told to, and says when each one began and ended.
-    """
+def send_each(say: Say, *, address: str, stream: str = STREAM, waits: bool = False, **told: Any) -> None:
+    """Producer.send() for each: it returns when the message is on disk; with `waits`, it begins when it is told to."""
     with Producer(address, stream, codec="raw", timeout_s=TIMEOUT_S) as producer:
         offset = producer.send(END).offset
 
@@ -166,21 +177,10 @@ def send_each(say: Say, *, address: str, stream: str = STREAM, is_beside: bool =
             offset += 1
             return body if producer.send(body).offset == offset else None
 
-        asking = msgspec.convert(told, Asking)
-        if not is_beside:
-            say(asking.each(send))
-            return
-        say({"ready": True})
-        go.wait()
-        spans: list[tuple[int, int]] = []
-
-        def send_and_note(body: bytes) -> bytes | None:
-            begin = time.monotonic_ns()
-            answer = send(body)
-            spans.append((begin, time.monotonic_ns()))
-            return answer
-
-        say({**asking.each(send_and_note), "spans": spans})
+        if waits:
+            say({"ready": True})
+            go.wait()
+        say(msgspec.convert(told, Asking).each(send))
 
 
 def post_paced(say: Say, *, address: str, size: int, seconds: float, warm_up_s: float, rate: float | None) -> None:

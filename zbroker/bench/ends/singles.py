@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from itertools import count
 from typing import Any, Final
@@ -40,7 +40,8 @@ class Sends(msgspec.Struct, frozen=True, kw_only=True):
         size: of a body, bytes.
         seconds: how long, unless `messages` says how many.
         messages: of all producers together; None: as many as fit into the time.
-        rate: of all together, a second; None: each sends when its last one is confirmed.
+        under_way: sends of each producer that wait for their confirms at the same time, each a batch of its own.
+        rate: of all together, a second; None: each sends when one of its last is confirmed.
         warm_up_s: what is not measured at the beginning.
         waits: until it is told to begin.
     """
@@ -51,13 +52,14 @@ class Sends(msgspec.Struct, frozen=True, kw_only=True):
     first: int = 0
     streams: int = 1
     messages: int | None = None
+    under_way: int = 1
     rate: float | None = None
     warm_up_s: float = 0.0
     waits: bool = False
 
 
 def send_together(say: Say, *, address: str, **told: Any) -> None:
-    """Producers of patterns.aio, each a task that awaits send() after send()."""
+    """Producers of patterns.aio, each of one task or several that await send() after send()."""
     asyncio.run(_Senders(msgspec.convert(told, Sends)).run(say, address))
 
 
@@ -88,7 +90,8 @@ class _Senders:
                 await asyncio.to_thread(go.wait)
             begin = clock()
             telling = asyncio.ensure_future(self._tell(say)) if sends.messages is not None else None
-            await asyncio.gather(*(self._one(*each, begin) for each in zip(made, numbers, streams, strict=True)))
+            each = zip(made, numbers, streams, (count() for _ in numbers), strict=True)
+            await asyncio.gather(*(self._one(*one, begin) for one in each for _ in range(sends.under_way)))
             elapsed_s = (clock() - begin) / 1e9
             if telling is not None:
                 telling.cancel()
@@ -116,14 +119,14 @@ class _Senders:
             await asyncio.sleep(_TELL_S)
             say({"done": self._confirmed})
 
-    async def _one(self, producer: Producer, number: int, stream: str, begin: int) -> None:
-        """One producer. At a fixed rate a message counts from its intended time."""
+    async def _one(self, producer: Producer, number: int, stream: str, turns: Iterator[int], begin: int) -> None:
+        """A task of one producer, whose tasks take turns. At a fixed rate a message counts from its intended time."""
         sends, clock = self._sends, self._clock
         warm, until = begin + int(sends.warm_up_s * 1e9), begin + int(sends.seconds * 1e9)
         warm = begin if sends.messages is not None else warm
         each_ns = 1e9 * sends.count / sends.rate if sends.rate else 0.0
         end = clock()
-        for done in count():
+        for done in turns:
             meant = begin + int((number - sends.first + sends.count * done) * each_ns / sends.count)
             if each_ns and meant > end:
                 await asyncio.sleep((meant - end) / 1e9)

@@ -8,7 +8,6 @@ from zbroker.bench.report import Bar
 from zbroker.bench.rows import (
     awaited,
     backlog,
-    checkpoint,
     connections,
     durable,
     fan,
@@ -21,6 +20,7 @@ from zbroker.bench.rows import (
     stores,
     streams,
     translate,
+    upkeep,
 )
 from zbroker.bench.rows.plan import Plan, Settings
 
@@ -39,7 +39,7 @@ _FILES: Final = (
     stalled,
     streams,
     stores,
-    checkpoint,
+    upkeep,
     ready,
     backlog,
 )

@@ -24,19 +24,23 @@ def bulk(
     *,
     body: str = RAW,
     codecs: tuple[str, str] = ("raw", "raw"),
+    held: int = 0,
+    flags: tuple[str, ...] = (),
     beside: Callable[[Broker, ExitStack], Callable[[dict[str, Any]], None]] | None = None,
 ) -> Sample:
     """One producer, one consumer, at the same time.
 
     Args:
+        held: messages that the consumer does not ack, the last third of each batch until it has so many.
+        flags: of `zbroker run`.
         beside: starts what else runs, before the producer; what it returns is called with the producer's words at its end.
     """
     told = {"body": body, "size": 0 if body == DICT else settings.size, "api": settings.api}
     with ExitStack() as stack:
-        running = stack.enter_context(running_broker(settings, durable=True))
+        running = stack.enter_context(running_broker(settings, *flags, durable=True))
         address = running.address()
         consumer = stack.enter_context(
-            Worker("consume", address=address, codec=codecs[1], warm_up_s=settings.warm_up_s, **told)
+            Worker("consume", address=address, codec=codecs[1], warm_up_s=settings.warm_up_s, held=held, **told)
         )
         consumer.said()
         account = DiskAccount(running, address)

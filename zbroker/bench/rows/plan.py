@@ -115,11 +115,11 @@ def data_folder(parent: Path) -> Iterator[str]:
 
 
 @contextmanager
-def running_broker(settings: Settings, *, durable: bool = False) -> Iterator[Broker]:
+def running_broker(settings: Settings, *flags: str, durable: bool = False) -> Iterator[Broker]:
     """A broker of its own, without a journal or with a new one. Not ready yet: ask for its address."""
     with ExitStack() as stack:
         folder = stack.enter_context(data_folder(settings.folder)) if durable else None
-        yield stack.enter_context(Broker(settings.endpoint(), folder))
+        yield stack.enter_context(Broker(settings.endpoint(), folder, *flags))
 
 
 @contextmanager
