@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor
 from functools import partial
@@ -15,9 +16,10 @@ from patterns.aio.role import AioRole, Arrivals
 from patterns.roles.arguments import check_count, check_executor
 from patterns.roles.incoming import IncomingRequestRole
 from patterns.roles.replier import Handler, ReplierRole
-from patterns.wire.errors import BadArgument, Cancelled, Closed, ReplierLost
+from patterns.wire.errors import BadArgument, Cancelled, Closed, HandlerFailed, ReplierLost
 
 __all__ = ["Handler", "IncomingRequest", "Replier"]
+_log = logging.getLogger("zbroker.replier")
 _END: Final = object()  # instead of a part; None is one
 
 
@@ -178,7 +180,10 @@ class Replier(ReplierRole[AioDriver], AioRole):
         self._serving[token] = task
         try:
             await self._answer(request, handler)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
+            if task.cancelling() == cancelling:  # nobody has cancelled us, but somebody what the handler awaited
+                self._answer_cancellation(request, error)
+                return
             if token not in self._stopped or task.cancelling() > cancelling + 1:  # by whoever owns the task
                 if not self.closed:
                     self._fail(
@@ -218,6 +223,13 @@ class Replier(ReplierRole[AioDriver], AioRole):
         except BaseException as error:
             self._answer_end(request, error)
             raise
+
+    def _answer_cancellation(self, request: IncomingRequest, error: asyncio.CancelledError) -> None:
+        """A fault of the handler as any other; handed on, it would end serve_forever() in silence."""
+        _log.error("the handler of service %r failed: what it awaited was cancelled", request.service, exc_info=error)
+        self._refuse(
+            request._token, HandlerFailed("CancelledError: what the handler awaited was cancelled by somebody")
+        )
 
     async def _call(self, handler: Handler, request: IncomingRequest) -> Any:
         arguments = (request.body, request) if self._wants_request else (request.body,)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import threading
 from typing import TYPE_CHECKING, Final
 
 from patterns.io.clock import clock
+from patterns.wire.words import described
 
 if TYPE_CHECKING:
     from patterns.io.driver import Driver
 
+_log = logging.getLogger("zbroker")
 _WATCH_US: Final = 5_000  # a caller that comes back within it finds the sockets free
 _NAPS_MS: Final = (1, 2, 4)  # while callers send full batches by themselves; then timers and monitors are looked at
 _LEAST_US: Final = 1_000
@@ -68,6 +71,8 @@ class Keeper:
                 with self._driver.lock:
                     self._driver.fail(error)
                 self._park(poll, _CALM_US)
+            except BaseException as error:  # noqa: BLE001  a callback that calls exit: in a thread that ends no program
+                _log.error("a callback has raised %s in a thread of ours, where it ends nothing", described(error))
         os.close(self._read_fd)
         os.close(self._write_fd)
 

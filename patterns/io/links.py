@@ -18,6 +18,7 @@ from patterns.io.clock import clock
 from patterns.wire.engine import Close, Effect, Link, Listen, Open, PeerId, Send, Unreachable
 from patterns.wire.errors import LocalProtocolError, ZbrokerError
 from patterns.wire.frames import Frames
+from patterns.wire.words import described
 
 if TYPE_CHECKING:
     from patterns.io.watched import Watch
@@ -141,7 +142,7 @@ class Links:
             return
         _log.error("a %s has failed, and nothing leaves it any more", owner, exc_info=error)
         failure = LocalProtocolError(
-            f"this {owner} has failed, and nothing leaves it any more: {type(error).__name__}: {error}; "
+            f"this {owner} has failed, and nothing leaves it any more: {described(error)}; "
             "the log has the traceback; make another one"
         )
         failure.__cause__ = error

@@ -51,7 +51,7 @@ from patterns.wire.errors import (
 from patterns.wire.frames import MSGPACK, pack_columns
 from patterns.wire.messages import Codec, Columns
 from patterns.wire.names import check_name
-from patterns.wire.words import counted
+from patterns.wire.words import counted, described
 
 _log = logging.getLogger("zbroker.replier")
 Handler = Callable[..., Any]
@@ -301,7 +301,7 @@ class ReplierRole(Role[D]):
         """The handler has raised what ends more than itself, such as SystemExit: its request is answered first."""
         if isinstance(error, SystemExit):  # Python says nothing of it when it ends a thread
             _log.error("the handler of service %r has called exit: serve_forever() ends by it", request.service)
-        self._refuse(request._token, HandlerFailed(f"{type(error).__name__}: {error}"))
+        self._refuse(request._token, HandlerFailed(described(error)))
 
     def _answer_failure(self, request: IncomingRequestRole, error: Exception) -> None:
         """What the handler, or the encoding of what it returned, has raised: an error reply."""
@@ -312,7 +312,7 @@ class ReplierRole(Role[D]):
             self._fail(request._token, error)  # others of ours, of a nested request maybe, say nothing here
             return
         _log.error("the handler of service %r failed", request.service, exc_info=error)
-        self._fail(request._token, HandlerFailed(f"{type(error).__name__}: {error}"))
+        self._fail(request._token, HandlerFailed(described(error)))
 
     def _written(self, token: int, body: Any, headers: dict[str, str] | None) -> tuple[Codec, bytes, bytes]:
         """Codec, payload and columns of a reply or a part."""

@@ -13,7 +13,7 @@ from patterns.wire.errors import BadArgument, BadBody, TooLarge, ValidationFaile
 from patterns.wire.limits import BATCH_BYTES_TARGET, BATCH_MESSAGES_MAX, BODY_BYTES_MAX
 from patterns.wire.messages import Codec
 from patterns.wire.portable import json_of
-from patterns.wire.words import counted
+from patterns.wire.words import counted, described
 
 _msgpack_encode = msgspec.msgpack.Encoder().encode
 _json_encode = msgspec.json.Encoder().encode
@@ -249,17 +249,25 @@ class BodyDecoder:
                 return self._msgpack_only.decode(payload)[0]
             if codec is Codec.JSON:
                 return self._json_only.decode(payload)[0]
-        except _DECODE_ERRORS:
-            pass  # decode() finds the words
+        except Exception:  # noqa: BLE001  see decode(), which finds the words
+            pass
         return self.decode(codec, items_of(codec, payload, 1, None)[0])
 
     def decode(self, codec: Codec, item: Any) -> Any:
-        """Raises: ValidationFailed with the path in the body; BadBody when it is not of the codec at all."""
+        """Raises: ValidationFailed with the path in the body, or with what the program's own type raises while it is made;
+        BadBody when it is not of the codec at all.
+        """
         try:
             if codec is Codec.RAW:
                 return item if self._passes_raw else msgspec.convert(item, self._type)
             return self._msgpack.decode(item) if codec is Codec.MSGPACK else self._json.decode(item)
         except msgspec.ValidationError as error:
-            raise ValidationFailed(f"body is no {getattr(self._type, '__name__', self._type)}: {error}") from error
+            raise ValidationFailed(f"body is no {self._name}: {error}") from error
         except _DECODE_ERRORS as error:
             raise BadBody(f"body is not valid {codec}: {error}") from error
+        except Exception as error:  # a __post_init__ may raise anything, and msgspec hands on all but two kinds
+            raise ValidationFailed(f"body is no {self._name}: its own code raises {described(error)}") from error
+
+    @property
+    def _name(self) -> object:
+        return getattr(self._type, "__name__", self._type)

@@ -44,6 +44,32 @@ async def test_what_ends_the_server_is_told_to_the_requester_and_ends_the_offer(
         await server
 
 
+@pytest.mark.parametrize("concurrency", [1, 3])
+@in_a_loop
+async def test_a_handler_that_awaits_what_somebody_cancels_has_failed_and_the_service_goes_on(
+    concurrency: int, place: Place
+) -> None:
+    async def handler(body: Any) -> Any:
+        if body == "cancelled":
+            waiting = asyncio.get_running_loop().create_future()
+            waiting.cancel()
+            await waiting
+        return body
+
+    async with (
+        Replier(place.bind, "waits", handler, concurrency=concurrency) as replier,
+        Requester(place.of(replier)) as asker,
+    ):
+        await replier.ready(30)
+        server = asyncio.create_task(replier.serve_forever())
+        with pytest.raises(HandlerFailed, match="what the handler awaited was cancelled"):
+            await asker.request("waits", "cancelled", timeout_s=30)
+        assert await asker.request("waits", 1, timeout_s=30) == 1
+        server.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await server
+
+
 def test_system_exit_ends_the_program_and_the_request_is_answered_first(place: Place) -> None:
     def leave(body: Any) -> Any:
         raise SystemExit(3)

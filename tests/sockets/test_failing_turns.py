@@ -37,6 +37,20 @@ def test_a_producer_whose_keeper_fails_says_so_in_every_call(
     assert said[0].exc_info is not None
 
 
+def test_a_callback_that_calls_exit_ends_nothing_in_a_thread_of_ours(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    def leave(_: object) -> None:
+        raise SystemExit(3)
+
+    with Producer(broker.url, "s") as producer:
+        producer.post(1).add_done_callback(leave)
+        until(lambda: "a callback has raised SystemExit: 3" in caplog.text, 30, "the callback")
+        posted = producer.post(2)
+        until(posted.done, 30, "a confirm, though nobody waits")
+        assert posted.result(30).offset == 1
+
+
 def test_a_publisher_whose_keeper_fails_says_so_in_every_call(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     with Publisher(place.bind) as publisher, Subscriber(place.of(publisher), ">") as subscriber:
         subscriber.ready(30)

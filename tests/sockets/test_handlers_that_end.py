@@ -84,6 +84,22 @@ def test_a_reply_that_the_requesters_codec_cannot_express_is_refused_the_same_wa
     assert "failed" not in caplog.text  # the handler has not
 
 
+def test_a_handler_whose_exception_has_no_words_ends_nothing(place: Place) -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise LookupError("no words")
+
+    def handler(body: Any) -> Any:
+        if body == FATAL:
+            raise Mute
+        return body
+
+    with serving(place.bind, "mute", handler) as replier, Requester(place.of(replier)) as asker:
+        with pytest.raises(HandlerFailed, match="Mute, which cannot say"):
+            asker.request("mute", FATAL, timeout_s=30)
+        assert asker.request("mute", 1, timeout_s=30) == 1
+
+
 def test_others_answer_when_one_server_ends(place: Place) -> None:
     with Replier(place.bind, "shared", _fragile(Fatal)) as replier:
         replier.ready(30)

@@ -40,6 +40,19 @@ def test_a_body_that_is_not_of_the_type_raises_where_it_is_looked_at():
         _ = bad.body
 
 
+def test_a_body_whose_type_raises_by_itself_stands_for_no_other():
+    class Known(msgspec.Struct):
+        sku: int
+
+        def __post_init__(self):
+            {7: "seven"}[self.sku]
+
+    good, bad = messages_of(batch({"sku": 7}, {"sku": 8}), Bodies(Known))
+    assert good.body.sku == 7
+    with pytest.raises(ValidationFailed, match="KeyError: 8"):
+        _ = bad.body
+
+
 def test_a_payload_of_another_count_is_refused_whole():
     with pytest.raises(BadBody):
         messages_of(batch(1, 2, count=3), Bodies())

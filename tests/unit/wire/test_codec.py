@@ -134,6 +134,19 @@ def test_a_typed_body_that_does_not_fit_says_where():
         decoder.decode(Codec.MSGPACK, b"\xc1")
 
 
+def test_what_the_code_of_a_type_raises_is_that_the_body_is_not_of_it():
+    class Known(msgspec.Struct):
+        sku: int
+
+        def __post_init__(self):
+            {7: "seven"}[self.sku]
+
+    decoder, (bad,) = BodyDecoder(Known), encode(Codec.JSON, [{"sku": 8}])
+    assert decoder.only(Codec.JSON, b'[{"sku":7}]').sku == 7
+    with pytest.raises(ValidationFailed, match="body is no Known: its own code raises KeyError: 8"):
+        decoder.only(Codec.JSON, bad.payload)
+
+
 def test_a_raw_body_is_itself():
     assert BodyDecoder().decode(Codec.RAW, b"\xff") == b"\xff"
     with pytest.raises(ValidationFailed):
