@@ -135,6 +135,7 @@ class ConsumerEngine(ClientEngine):
         self._waiting_bytes = 0
         self._settle_ids = 0
         self._epoch = 0
+        self._cluster = ""
         self._claimed: set[int] = set()  # leases of the broker's life before this one; they can be acked, not extended
         self._dirty: dict[int, None] = {}  # leases with something settled but not told, in order
         self._told: dict[int, int] = {}  # settle ids that wait for SETTLED, and the first offset of each
@@ -167,6 +168,9 @@ class ConsumerEngine(ClientEngine):
 
     def _begin_anew(self, ready: Ready) -> None:
         """The session is another one. A broker that was started again takes acks of what was held before it, for a while."""
+        if ready.cluster != self._cluster:
+            self._forsake()
+            self._cluster = ready.cluster
         kept = (
             {} if ready.epoch == self._epoch else {n: one for n, one in self._leases.items() if n not in self._claimed}
         )
@@ -174,6 +178,12 @@ class ConsumerEngine(ClientEngine):
         self._claimed = set(kept)
         self._dirty = {number: None for number in self._dirty if number in kept}
         self._epoch = ready.epoch
+
+    def _forsake(self) -> None:
+        """This is another cluster: its streams and leases have numbers of their own, which may be lower."""
+        self._leases.clear()
+        self._next = None
+        self.given_back_to = 0
 
     def _join(self, session: ClientSession, now: int) -> None:
         join = Join(id=1, stream=self.stream, group=self.group, start=self._start, mode=self.mode)

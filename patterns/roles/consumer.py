@@ -153,6 +153,8 @@ class ConsumerRole(Role[D]):
     def _next_batch(self, mode: str, timeout_s: float | None) -> Steps[Batch | None]:
         """The next one; None when none came in time, or after close()."""
         driver, delivered, engine = self._driver, self._delivered, self._engine
+        if driver.forked:  # what waits here is the parent's, as is the lock
+            driver.check()
         while True:
             if not delivered:
                 if driver.is_over():
@@ -211,12 +213,13 @@ class ConsumerRole(Role[D]):
 
     def _settle(self, lease: int, first: int, last: int, action: str, *, delay_ms: int = 0, reason: str = "") -> None:
         """Note it; the next turn tells. The iterating thread makes that turn itself when it asks for more."""
-        if self._driver.is_closed or lease <= self._engine.given_back_to:  # without a group both are 0
+        driver = self._driver
+        if driver.forked or driver.is_closed or lease <= self._engine.given_back_to:  # without a group both are 0
             self._check_settles(lease, first, last)
         self._settled.append((lease, first, last, action, delay_ms, reason))
-        if threading.get_ident() != self._thread and not self._driver.kicked:
-            self._driver.check()
-            self._driver.kick()
+        if threading.get_ident() != self._thread and not driver.kicked:
+            driver.check()
+            driver.kick()
 
     def _release(self, lease: int, first: int, last: int) -> None:
         """Note that nobody was given it; who calls drains what is noted."""

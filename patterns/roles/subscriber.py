@@ -133,6 +133,8 @@ class SubscriberRole(Role[D]):
     def _next_messages(self, timeout_s: float | None) -> Steps[Iterable[Message] | None]:
         """The next batch's messages; None when none came in time, or after close()."""
         driver, batches = self._driver, self._batches
+        if driver.forked:
+            driver.check()
         while True:
             while batches:
                 try:

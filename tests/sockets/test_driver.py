@@ -75,6 +75,38 @@ for role in (requester, producer, publisher, consumer):
 """
 
 
+FORKS_A_HANDLER = """
+import os, sys
+from patterns.sync import Consumer, Producer
+from patterns.wire.errors import Forked
+with Producer(sys.argv[1], "w") as producer:
+    producer.send_many(range(3))
+with Consumer(sys.argv[1], "w", group="g") as consumer:
+    for delivery in consumer:
+        child = os.fork()
+        if child == 0:
+            wrong = 0
+            for call in (delivery.ack, delivery.nack, lambda: next(consumer.batches())):
+                try:
+                    call()
+                    wrong += 1
+                except Forked:
+                    pass
+            os._exit(wrong)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        delivery.ack(confirm=True)
+        break
+"""
+
+
+def test_an_ack_in_the_child_of_a_fork_is_refused_in_the_thread_that_iterates_too(
+    broker: Broker, tmp_path: Path
+) -> None:
+    with program(FORKS_A_HANDLER, tmp_path, broker.url) as forks:
+        assert forks.line() == "0"
+        assert forks.wait() == 0
+
+
 def test_after_a_fork_the_child_is_told_and_the_parent_goes_on(broker: Broker, tmp_path: Path) -> None:
     with program(FORKS, tmp_path, broker.url) as forks:
         assert forks.line() == "child [] 1"

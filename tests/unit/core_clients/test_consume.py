@@ -417,6 +417,32 @@ def test_a_lease_outlives_one_restart_of_the_broker_and_not_two(wire):
     assert wire.engine.stale == 1
 
 
+def test_leases_of_another_cluster_have_numbers_of_their_own(wire):
+    deliver(wire, lease=LEASE + 9)
+    wire.engine.give_back(wire.now, leaves=False)
+    deliver(wire, lease=LEASE + 10)
+    assert wire.engine.given_back_to == LEASE + 9
+    wire.back(epoch=3, cluster="elsewhere")
+    wire.say(Joined(1, 0))
+    assert wire.engine.given_back_to == 0
+    settle(wire, 0, 0, lease=LEASE + 10)
+    assert told(wire)[1:] == []  # the nack of what was given back
+    deliver(wire, lease=LEASE)
+    settle(wire, 0, 0)
+    assert [(one.lease, one.action) for one in told(wire)] == [(LEASE, "ack")]
+
+
+def test_a_reader_begins_anew_at_another_cluster():
+    engine = ConsumerEngine(BROKER, "orders", "", 3, NONCE, Codec.MSGPACK, calm, credit=10, processing_max_us=S)
+    wire = Wire(engine)
+    wire.greet(cluster="here")
+    wire.say(Joined(1, 3))
+    deliver(wire, lease=0, offset=3)
+    wire.back(cluster="here")
+    wire.back(cluster="elsewhere")
+    assert [join.start for join in wire.sent(Join)] == [3, 4, 3]
+
+
 def test_what_was_held_before_a_restart_is_not_given_back_for_it_can_only_be_acked(wire):
     deliver(wire)
     wire.back(epoch=8)
