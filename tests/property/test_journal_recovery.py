@@ -193,7 +193,7 @@ def test_the_checker_catches_a_journal_that(defect: type[LogWriter], monkeypatch
 
 
 def test_the_checker_catches_a_scan_that_forgets_the_void_rule(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zbroker.store.journal.LogScan", ForgetsTheVoidRule)
+    monkeypatch.setattr("zbroker.store.replay.LogScan", ForgetsTheVoidRule)
     assert run_seeds(range(SEEDS)) is not None
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -27,8 +28,8 @@ from zbroker.processes.dialogue import Order
 from zbroker.processes.sidecar_journal import SidecarJournal
 from zbroker.store.listing import list_segments
 from zbroker.store.reader import RecordReader
-from zbroker.store.recovery import GivenBack, LogScan
-from zbroker.store.restore import given_back
+from zbroker.store.replay import read_whole
+from zbroker.store.restore import is_given_back, judge_all, newest_usable
 from zbroker.store.segment import parse_name
 from zbroker.store.verify import FolderReport, verify_folder
 from zbroker.testing.disk import PowerCut
@@ -157,7 +158,7 @@ class BrokerProcess:
     def _make_engine(self, now: int) -> BrokerEngine:
         return BrokerEngine("", now, make_streams=self._make_streams, nonce=self.world.salts.randbytes(16))
 
-    def whole_log(self) -> tuple[list[tuple[Record, Position]], list[Damage], GivenBack]:
+    def whole_log(self) -> tuple[list[tuple[Record, Position]], list[Damage], Callable[[int], bool]]:
         """Every record that the folder holds now, whatever a checkpoint spares; the holes; segments that are given back.
 
         No fault hits this look.
@@ -166,12 +167,11 @@ class BrokerProcess:
         faults, disk.faults = disk.faults, []
         try:
             files = list_segments(disk, FOLDER)
-            gone = given_back(disk, FOLDER, files)
-            scan = LogScan(disk, files, lambda record, position: log.append((record, position)), given_back=gone).run()
+            newest = newest_usable(judge_all(disk, FOLDER, files))
+            whole = read_whole(disk, files, lambda record, position: log.append((record, position)), newest, None)
         finally:
             disk.faults = faults
-        holes = scan.known + scan.fresh
-        return log, holes, gone
+        return log, whole.known + whole.fresh, partial(is_given_back, newest)
 
     def compacted(self) -> set[int]:
         """Numbers of segments of which records may be gone, or shorter."""

@@ -156,30 +156,23 @@ class TimersBeforeAcks(Defects):
     patches = ((Carrier, "expire", _expire_unheard),)
 
 
-_believed: list[int] = []
-_make_start = journal.start_of
+_replay = journal.replay
 
 
-def _start_believing(meta: Any) -> Any:
-    _believed[:] = [meta.last_index if meta is not None else 0]
-    return _make_start(meta)
+def _replay_behind_the_index(disk: Any, files: Any, visit: Any, meta: Any, note: Any) -> Any:
+    upto = 0 if meta is None else meta.last_index
 
+    def visit_the_rest(record: Any, position: Any) -> None:
+        if record.index > upto:
+            visit(record, position)
 
-class _ScanBehindTheIndex(LogScan):
-    def __init__(self, disk: Any, files: Any, visit: Any, **more: Any) -> None:
-        upto = _believed[0] if _believed else 0
-
-        def visit_the_rest(record: Any, position: Any) -> None:
-            if record.index > upto:
-                visit(record, position)
-
-        super().__init__(disk, files, visit_the_rest, **more)
+    return _replay(disk, files, visit_the_rest, meta, note)
 
 
 class IndexTrustedOverLog(Defects):
     """A checkpoint was cut over many turns, and what stands in the log meanwhile is not read, for it "has it all"."""
 
-    patches = ((journal, "start_of", _start_believing), (journal, "LogScan", _ScanBehindTheIndex))
+    patches = ((journal, "replay", _replay_behind_the_index),)
 
 
 _wanted = Liveness.wanted

@@ -18,7 +18,6 @@ from patterns.wire.settled import Settled
 from tests.simulation.disks import FaultyDisk
 from tests.simulation.violation import Violation, require
 from zbroker.core.tail import Split, batch_of, stored_of
-from zbroker.store.recovery import GivenBack
 from zbroker.store.segment import parse_name, segment_name
 
 FOLDER = "/journal"
@@ -234,7 +233,7 @@ class LogTruth:
         opened: Opened,
         log: list[tuple[Record, Position]],
         found: list[Damage],
-        gone: GivenBack,
+        gone: Callable[[int], bool],
         compacted: set[int],
     ) -> None:
         """What a life begins with, against all that is known; `gone` are segments that were given back."""
@@ -253,9 +252,9 @@ class LogTruth:
         for damage in opened.damage:
             self.coverage[f"damage_{damage.reason}".replace(" ", "_")] += 1
 
-    def _give_back(self, shown: dict[int, tuple[Record, Position]], gone: GivenBack) -> None:
+    def _give_back(self, shown: dict[int, tuple[Record, Position]], gone: Callable[[int], bool]) -> None:
         """A segment may go when nobody wants anything of it; a message is wanted as long as nothing deletes it."""
-        for index in [index for index, entry in self.entries.items() if gone.has(entry.position.segment)]:
+        for index in [index for index, entry in self.entries.items() if gone(entry.position.segment)]:
             if index in shown:
                 continue
             entry = self._given[index] = self.entries.pop(index)

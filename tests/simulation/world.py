@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -27,7 +27,6 @@ from zbroker.core.slices import sliced
 from zbroker.store.disk import Disk, FileSystem
 from zbroker.store.faults import FolderLocked, JournalError
 from zbroker.store.journal import FileJournal
-from zbroker.store.recovery import GivenBack
 from zbroker.store.verify import FolderReport
 from zbroker.testing.disk import PowerCut
 from zbroker.testing.network import Connection, Network
@@ -357,7 +356,7 @@ class World:
         opened: Opened,
         log: list[tuple[Record, Position]],
         found: list[Damage],
-        gone: GivenBack,
+        gone: Callable[[int], bool],
         report: FolderReport | None,
         compacted: set[int],
     ) -> None:

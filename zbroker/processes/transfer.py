@@ -29,8 +29,10 @@ from zbroker.store.folder import hold_for_reading
 from zbroker.store.journal import FileJournal
 from zbroker.store.listing import list_segments
 from zbroker.store.liveness import Liveness
-from zbroker.store.recovery import LogScan, Progress
-from zbroker.store.restore import given_back, restore_newest
+from zbroker.store.note import read_note
+from zbroker.store.recovery import Progress
+from zbroker.store.replay import read_whole
+from zbroker.store.restore import restore_newest
 
 _COMMIT_EACH: Final = 16  # batches: about what one sync covers
 _TOLD: Final = 20  # names of streams in an error
@@ -109,8 +111,9 @@ def export(disk: Disk, folder: str, wanted: str | None, take: Callable[[Exported
 
     try:
         files = list_segments(disk, folder)
-        restore_newest(disk, folder, files, names, Liveness())
-        LogScan(disk, files, visit, progress, given_back=given_back(disk, folder, files)).run()
+        note = None if lock is None else read_note(disk, lock)
+        restored = restore_newest(disk, folder, files, names, Liveness(), note)
+        read_whole(disk, files, visit, restored.meta, note, progress)
     finally:
         if lock is not None:
             disk.close(lock)

@@ -16,9 +16,10 @@ from zbroker.store.faults import AFTER_A_CHANGE, AFTER_A_REFUSAL, EpochsSpent, J
 from zbroker.store.folder import FolderChanged, require_unchanged, settle_tail, take_folder
 from zbroker.store.listing import SegmentFile, cut_short, list_segments
 from zbroker.store.liveness import Liveness, noting
-from zbroker.store.note import Note, missing_newest, read_note, write_note
+from zbroker.store.note import Note, read_note, write_note
 from zbroker.store.recovery import LogScan
-from zbroker.store.restore import Restored, known_and_fresh, next_life, restore_newest, start_of
+from zbroker.store.replay import replay
+from zbroker.store.restore import Restored, next_life, restore_newest
 from zbroker.store.run import Visit
 from zbroker.store.segment import (
     BLOCK_BYTES,
@@ -115,16 +116,14 @@ class FileJournal:
             if restorer is not None:
                 restored = restore_newest(self._disk, self._folder, files, restorer, self._liveness, note)
             self._notes = cut_short(files) + restored.refused
-            scan = LogScan(self._disk, files, noting(visit, self._liveness), start=start_of(restored.meta)).run()
-            if (gone := missing_newest(note, files, scan.end_index)) is not None:
-                scan.lose(gone)
+            found = replay(self._disk, files, noting(visit, self._liveness), restored.meta, note)
+            scan, known, fresh = found.scan, found.known, found.fresh
             for report in scan.reports:
                 self._liveness.begin(report.number)
             self._begin_life(files, scan, restored, note)
             first = min((report.number for report in scan.reports), default=self._writer.number)
             log_bytes = self._writer.log_bytes - scan.bytes
             self._checkpoints.count_from(self._writer.last_index - scan.records, log_bytes, first)
-            known, fresh = known_and_fresh(scan, restored)
             lost_records, lost_bytes = self._write_lost(fresh, visit)
             self._remove_empty(files, scan)
             remove_superseded(self._disk, self._folder, files)

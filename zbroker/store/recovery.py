@@ -46,38 +46,6 @@ class Start(NamedTuple):
     durable: int
 
 
-class GivenBack(msgspec.Struct, frozen=True):
-    """Segments that the log needs no more, as a checkpoint tells: those with a number below, but for the needed.
-
-    Segment `below` is where its replay starts, with `first_index`.
-    """
-
-    below: int = 0
-    needed: frozenset[int] = frozenset()
-    first_index: int = FIRST_INDEX
-    ends: dict[int, int] = {}  # of needed ones whose successor is given back: the index after the last record
-
-    def covers(self, number: int) -> bool:
-        """Whether that checkpoint has what the operations in this segment did, so that compaction may have left them out."""
-        return number < self.below
-
-    def has(self, number: int) -> bool:
-        """Whether it is one."""
-        return number < self.below and number not in self.needed
-
-    def explains(self, numbers: range, end_index: int) -> bool:
-        """Whether records before `end_index` were in some of these that are given back, and in none of the others.
-
-        There may be billions of numbers, if a file has a strange name. `below` and what follows hold nothing before `first_index`.
-        """
-        is_before = numbers.stop <= self.below or end_index <= self.first_index
-        missed = any(number in numbers for number in self.needed if number < self.below)
-        return numbers.start < self.below and is_before and not missed
-
-
-NONE_GIVEN_BACK = GivenBack()
-
-
 class SegmentReport(msgspec.Struct):
     """What the scan met in one segment; `state` is whole, compacted, torn, damaged, blank, headless, or dead."""
 
@@ -108,8 +76,10 @@ class LogScan:
     """One pass over a folder's segments, in index order.
 
     Results: `end_index` (what the next record carries), `records`, `bytes`, `found` (every hole), `fresh` (those
-    that no LOST record tells of yet), `torn_bytes`, `reports`. `progress` hears the bytes of each file as it is begun;
-    segments `given_back` may be missing, and are passed over where they are not: a power cut may have brought one back alone.
+    that no LOST record tells of yet), `torn_bytes`, `reports`. `progress` hears the bytes of each file as it is begun.
+
+    With `until` the log is known to go on with that index elsewhere: what is not found before it is lost, nothing is torn, and
+    a checkpoint has what compaction left out. With `known` no LOST records are read for the holes that are known.
     """
 
     def __init__(
@@ -119,19 +89,20 @@ class LogScan:
         visit: Visit,
         progress: Progress = silent,
         start: Start | None = None,
-        given_back: GivenBack = NONE_GIVEN_BACK,
+        until: int = UNBOUNDED,
+        known: list[Damage] | None = None,
     ) -> None:
         self._disk = disk
-        self._given_back = given_back
         self._progress = progress
         self._start = start
-        self._files = [file for file in files if not given_back.has(file.number)]
-        self._dead = [file for file in files if given_back.has(file.number)]
+        self._until = until
+        self._files = [file for file in files if start is None or file.number >= start.number]
         self._visit = visit
         self._highest: int | None = None  # W, once looked for
         self._ended = False
         self._stopped_at = BLOCK_BYTES  # where the pass left the segment before
-        self.known: list[Damage] = []
+        self._must_learn = known is None
+        self.known = known or []
         self.found: list[Damage] = []
         self.fresh: list[Damage] = []
         self.reports: list[SegmentReport] = []
@@ -142,11 +113,11 @@ class LogScan:
         """Scan everything. Raises OSError only for what is no damage (no permission, too many files)."""
         if self._start is not None:
             self.end_index = self._start.first_index
-            self._files = [file for file in self._files if file.number >= self._start.number]
-        self._load_lost()
+        if self._must_learn:
+            self.known = told_of(self._disk, self._files)
         headless: list[SegmentFile] = []
         for place, file in enumerate(self._files):
-            report = _report(file, "blank" if file.is_blank else "headless")
+            report = report_of(file, "blank" if file.is_blank else "headless")
             self.reports.append(report)
             self._progress(file.size)
             if file.header is None:
@@ -158,32 +129,17 @@ class LogScan:
                     self._compacted(place, file, file.header, report)
                 else:
                     self._segment(place, file.path, file.size, file.header, report)
-        if not self._ended:
+        if self._until != UNBOUNDED:
+            self._close_end()
+        elif not self._ended:
             self._trailing(headless)
         if self._start is not None and not any(file.header or self._record_bytes(file) for file in self._files):
             self._all_gone(self._start)
-        self.reports += [_report(file, "dead") for file in self._dead]
-        self.reports.sort(key=lambda report: report.number)
         return self
-
-    # -- before the pass ------------------------------------------------------------------------------
 
     def _bound(self, place: int) -> int:
         """The next segment's first index: what an older one holds from there on is void."""
-        for file in self._files[place + 1 :]:
-            if file.header is not None:
-                return file.header.first_index
-        return UNBOUNDED
-
-    def _load_lost(self) -> None:
-        """Learn the known holes first: they stay holes even if their bytes read well again today."""
-        for place, file in enumerate(self._files):
-            header = file.header
-            if header is None or header.first_index >= self._bound(place):
-                continue
-            window = Window(self._disk, file.path, file.size, BLOCK_BYTES)
-            self.known += _leading_losses(window, header, self._bound(place))
-            window.close()
+        return min(self._until, _first_after(self._files, place))
 
     # -- the pass -------------------------------------------------------------------------------------
 
@@ -240,7 +196,7 @@ class LogScan:
         if content.lost_bytes or content.seal is None:
             lost_bytes = max(content.lost_bytes, HEADER_BYTES)
             self.lose(Damage(header.first_index, last, header.number, 0, lost_bytes, [], "header"))
-        elif not self._given_back.covers(header.number):
+        elif self._until == UNBOUNDED:
             self.lose(Damage(header.first_index, last, header.number, 0, 0, cut_off(content, ends), "compacted"))
         self.end_index, self._stopped_at = last + 1, data_end(header.segment_bytes)
 
@@ -325,14 +281,6 @@ class LogScan:
         first_number = FIRST_NUMBER if self._start is None else self._start.number
         absent = range(before.number + 1 if before else first_number, header.number - len(headless))
         missing = len(absent)
-        if missing and not headless and self._given_back.explains(absent, header.first_index):
-            end = 0 if before is None else self._given_back.ends.get(before.number, 0)
-            if before is not None and end > self.end_index:  # zeros at the end of a segment look like its end
-                lost_bytes = data_end(before.size) - self._stopped_at
-                self.lose(Damage(self.end_index, end - 1, before.number, self._stopped_at, lost_bytes, [], "header"))
-                self.reports[place - 1].state = "damaged"
-            self.end_index = header.first_index
-            return
         lost_bytes = sum(file.size for file in headless) + missing * header.segment_bytes
         number, offset, reason = header.number, 0, "segment header" if headless else "segment missing"
         if before is not None and before.header is not None:
@@ -344,6 +292,18 @@ class LogScan:
                 self.reports[place - 1].state = "damaged"
         first, last = self.end_index, header.first_index - 1
         self.lose(Damage(first, last, number, offset, max(1, lost_bytes), [], reason))
+
+    def _close_end(self) -> None:
+        """What was here, as somebody knows who has seen it, and cannot be found: zeros at the end look like an end."""
+        file, first = self._files[-1], self.end_index
+        if first >= self._until:
+            return
+        lost_bytes = max(1, data_end(file.size) - self._stopped_at)
+        hole = Damage(first, self._until - 1, file.number, self._stopped_at, lost_bytes, [], "header")
+        self.end_index = self._until
+        if self._not_told(hole):
+            self.reports[-1].state = "damaged"
+            self.lose(hole)
 
     def _trailing(self, headless: list[SegmentFile]) -> None:
         """Segments after the last good header. Records are written only once the header is synced, so one with
@@ -380,10 +340,13 @@ class LogScan:
         """A hole at the end of what was found."""
         self.end_index = damage.last_index + 1
         self.found.append(damage)
+        self.fresh += self._not_told(damage)
+
+    def _not_told(self, damage: Damage) -> list[Damage]:
         pieces = [damage]
         for known in self.known:
             pieces = [rest for piece in pieces for rest in _without(piece, known)]
-        self.fresh += pieces
+        return pieces
 
     # -- what was confirmed ---------------------------------------------------------------------------
 
@@ -418,8 +381,6 @@ class LogScan:
         Normally the next segment's first index. When the next header is lost, void records can no longer be told
         by it; then only what this life itself knew to be durable counts.
         """
-        if header.number in self._given_back.ends:
-            return min(bound, self._given_back.ends[header.number])  # what followed was whole when it was given back
         number = header.number
         for file in self._files[place + 1 :]:
             number += 1
@@ -436,9 +397,27 @@ class LogScan:
         return min(bound, max(known, durable_in(window, header, offset)) + 1)
 
 
-def _report(file: SegmentFile, state: str) -> SegmentReport:
+def report_of(file: SegmentFile, state: str) -> SegmentReport:
+    """One in which nothing was met."""
     name = file.path.rpartition("/")[2]
     return SegmentReport(file.number, name, state, size=file.size, generation=file.generation)
+
+
+def told_of(disk: Disk, files: list[SegmentFile]) -> list[Damage]:
+    """The known holes: they stay holes even if their bytes read well again today."""
+    known: list[Damage] = []
+    for place, file in enumerate(files):
+        bound = _first_after(files, place)
+        if file.header is not None and file.header.first_index < bound:
+            window = Window(disk, file.path, file.size, BLOCK_BYTES)
+            known += _leading_losses(window, file.header, bound)
+            window.close()
+    return known
+
+
+def _first_after(files: list[SegmentFile], place: int) -> int:
+    headers = (file.header for file in files[place + 1 :] if file.header is not None)
+    return next((header.first_index for header in headers), UNBOUNDED)
 
 
 def _leading_losses(window: Window, header: SegmentHeader, bound: int) -> list[Damage]:

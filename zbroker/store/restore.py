@@ -17,7 +17,7 @@ from zbroker.store.listing import SegmentFile
 from zbroker.store.liveness import Liveness
 from zbroker.store.note import Note
 from zbroker.store.record import WITHOUT_INDEX
-from zbroker.store.recovery import NONE_GIVEN_BACK, GivenBack, LogScan, Start
+from zbroker.store.recovery import Start
 from zbroker.store.run import CHAIN_UNKNOWN, Run, read_run
 from zbroker.store.segment import BLOCK_BYTES, FIRST_NUMBER, FORMAT, SegmentHeader
 from zbroker.store.window import Window, find_header
@@ -30,13 +30,11 @@ class Restored(msgspec.Struct):
         meta: of the one that was shown; None: there is none to use, replay everything.
         refused: what was wrong with others.
         indexed: segments whose index is whole.
-        missing: segments that the checkpoint lists and that are not there, as damage.
     """
 
     meta: Meta | None = None
     refused: list[str] = []
     indexed: set[int] = set()
-    missing: list[Damage] = []
 
 
 def restore_newest(
@@ -65,7 +63,6 @@ def restore_newest(
             result.refused.append(f"{path} {why}; an older one, or the whole log, was read instead")
             continue
         result.meta = meta
-        result.missing = missing_segments(meta, files)
         result.indexed = set(_index(disk, folder, files, meta, engine, liveness))
         for number, spans in meta.spans.items():
             liveness.load(number, spans, meta.sizes.get(number, []))
@@ -122,26 +119,63 @@ def objection(meta: Meta, files: list[SegmentFile], note: Note | None = None) ->
     return None
 
 
-def given_back(disk: Disk, folder: str, files: list[SegmentFile], note: Note | None = None) -> GivenBack:
-    """Numbers of segments that the newest usable checkpoint needs no more, whether they are there or not."""
-    found = (parse_checkpoint_name(name) for name in disk.listdir(folder))
-    for index in sorted((index for index in found if index is not None), reverse=True):
-        try:
-            meta = read_meta(disk, f"{folder}/{checkpoint_name(index)}")
-        except NotWhole:
+class Judged(NamedTuple):
+    """A checkpoint of a folder, and why it cannot be used; `meta` is None where it can be read least of all."""
+
+    name: str
+    first_index: int
+    meta: Meta | None
+    why_not: str | None
+
+
+def judge_all(disk: Disk, folder: str, files: list[SegmentFile], note: Note | None = None) -> list[Judged]:
+    """All checkpoints, oldest first, as far as the store can tell; no engine is asked."""
+    judged: list[Judged] = []
+    for name in sorted(disk.listdir(folder)):
+        index = parse_checkpoint_name(name)
+        if index is None:
             continue
-        if objection(meta, files, note) is None:
-            return GivenBack(meta.number, frozenset(number for number, _ in meta.segments), meta.first_index, meta.ends)
-    return NONE_GIVEN_BACK
+        try:
+            meta = read_meta(disk, f"{folder}/{name}")
+            judged.append(Judged(name, index, meta, objection(meta, files, note)))
+        except NotWhole as error:
+            judged.append(Judged(name, index, None, str(error)))
+    return judged
+
+
+def newest_usable(judged: list[Judged]) -> Meta | None:
+    """The one that an open begins with; None: it reads the whole log."""
+    return next((one.meta for one in reversed(judged) if one.why_not is None), None)
+
+
+class Held(NamedTuple):
+    """A segment that a checkpoint lists, and its records: up to one before `end_index`."""
+
+    number: int
+    first_index: int
+    end_index: int
+
+
+def held(meta: Meta) -> list[Held]:
+    """All that it lists; those that were begun after the cut may hold more."""
+    ends = [first for _, first in meta.segments[1:]] + [meta.last_index + 1]
+    return [
+        Held(number, first, meta.ends.get(number, end))
+        for (number, first), end in zip(meta.segments, ends, strict=False)
+    ]
+
+
+def is_given_back(meta: Meta | None, number: int) -> bool:
+    """Whether the log needs that segment no more, as a checkpoint tells."""
+    return meta is not None and number < meta.number and all(number != listed for listed, _ in meta.segments)
 
 
 def missing_segments(meta: Meta, files: list[SegmentFile]) -> list[Damage]:
     """Segments that the log had and that are not there, or have no header any more."""
     headed = {file.number for file in files if file.header is not None}
-    ends = [first for _, first in meta.segments[1:]] + [meta.last_index + 1]
     return [
         Damage(first, end - 1, number, 0, 0, [], "segment missing")
-        for (number, first), end in zip(meta.segments, ends, strict=True)
+        for number, first, end in held(meta)
         if number not in headed and first < min(end, meta.first_index)
     ]
 
@@ -149,15 +183,6 @@ def missing_segments(meta: Meta, files: list[SegmentFile]) -> list[Damage]:
 def start_of(meta: Meta | None) -> Start | None:
     """Where the scan begins."""
     return None if meta is None else Start(meta.number, meta.offset, meta.first_index, meta.last_index)
-
-
-def known_and_fresh(scan: LogScan, restored: Restored) -> tuple[list[Damage], list[Damage]]:
-    """Holes that the journal tells of already, and those of which it must be told."""
-    known = [] if restored.meta is None else list(restored.meta.damage)
-    known += [hole for hole in scan.known if hole not in known]
-    told = [range(hole.first_index, hole.last_index + 1) for hole in known]
-    missing = [hole for hole in restored.missing if not any(hole.first_index in span for span in told)]
-    return known, missing + scan.fresh
 
 
 class Life(NamedTuple):
