@@ -210,6 +210,8 @@ class Checkpoints:
         self._disk.rename(self._writer.path, f"{self._folder}/{checkpoint_name(self._meta.first_index)}")
         self._disk.fsync_dir(self._folder)
         older, self.newest = self.newest, self._meta
+        for number in self._dead:
+            self._liveness.give_up(number)
         dead = bool(self._dead)
         self.abandon_draft()
         self.older_index = older.first_index if older is not None else 0

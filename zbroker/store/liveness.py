@@ -80,7 +80,7 @@ class Liveness:
         return live
 
     def give_up(self, segment: int) -> None:
-        """The newest checkpoint does not list it: it was dead then."""
+        """The newest checkpoint does not list it: it was dead then, and no later one may list it again."""
         self._given_up.add(segment)
 
     def is_dead(self, segment: int) -> bool:
@@ -94,7 +94,8 @@ class Liveness:
         """Those of the segments with a number below that the log needs no more.
 
         Not one that begins a life, as long as the last segment of the life before is kept as it was written: where that
-        one ends stands in the first_index of its successor alone, and what lies behind was never confirmed.
+        one ends stands in the first_index of its successor alone, and what lies behind was never confirmed. What a checkpoint has
+        left out stays so, whatever has gone before it since: the end of that stands in the checkpoint.
         """
         found: set[int] = set()
         before: SegmentHeader | None = None
@@ -103,7 +104,7 @@ class Liveness:
                 break
             header = headers[number]
             is_end_of_void = before is not None and before.generation == 0 and before.epoch != header.epoch
-            if self.is_dead(number) and not is_end_of_void:
+            if number in self._given_up or (self.is_dead(number) and not is_end_of_void):
                 found.add(number)
             else:
                 before = header

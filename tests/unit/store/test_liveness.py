@@ -83,6 +83,17 @@ def test_what_begins_a_life_stays_as_long_as_the_one_before_may_hold_records_tha
     assert liveness.droppable(written, below=6) == {1, 2, 3, 4, 5}
 
 
+def test_what_a_checkpoint_has_left_out_is_never_listed_again() -> None:
+    liveness = noted()
+    liveness.begin(3)
+    headers = {1: header(1, 1), 2: header(2, 1, generation=1), 3: header(3, 2)}
+    assert liveness.droppable(headers, below=4) == {3}, "2 is alive, and compacted"
+    liveness.forget([(7, 2, 14)])
+    assert liveness.droppable(headers, below=4) == {2}, "the life of 1 may have ended there"
+    liveness.give_up(3)
+    assert liveness.droppable(headers, below=4) == {2, 3}
+
+
 def test_live_bytes_are_told_and_live_messages_named() -> None:
     liveness = noted()
     assert liveness.live(1) == 1_100
