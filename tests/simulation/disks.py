@@ -144,6 +144,11 @@ class FaultyDisk(VirtualDisk):
         last = (start + size - 1) // SECTOR_BYTES
         return not any(sector in inode.unsynced for sector in range(start // SECTOR_BYTES, last + 1))
 
+    def shown(self, path: str, start: int, size: int) -> bytes:
+        """What a program would read there; less where the file ends, or is none."""
+        inode = self.live.get(path)
+        return b"" if inode is None else bytes(inode.cache[start : start + size])
+
     def pwritev(self, handle: int, parts: Sequence[bytes], offset: int) -> int:
         self._call("pwritev")
         return self.pwrite(handle, b"".join(parts), offset)

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from patterns.wire.records import Damage, Opened
+from patterns.wire.records import Damage, Opened, Position, Record, RecordKind
 from tests.simulation.disks import FaultyDisk
 from tests.simulation.truth import LogTruth
 from tests.simulation.violation import Violation
@@ -37,3 +37,17 @@ def test_whoever_reads_passes_over_what_a_broker_has_given_up_and_not_over_more(
     assert truth.are_forgotten("orders", 0, 4)
     assert not truth.are_forgotten("orders", 0, 5)
     assert not truth.are_forgotten("others", 0, 4)
+
+
+@pytest.mark.parametrize("is_left", [True, False])
+def test_what_was_never_synced_says_what_was_durable_only_where_it_is_left(is_left: bool) -> None:
+    disk = FaultyDisk(Random(1))
+    truth = LogTruth(disk)
+    record = Record(index=1, kind=RecordKind.OPS, stream_id=0, base_offset=0, count=0, columns=b"", payload=b"")
+    truth.durable = 7  # as its header says
+    truth.appended(record, Position(1, 4096, 64))
+    handle = disk.open("/journal/0000000001-0000.seg", create=True)
+    header = bytearray(64)
+    header[16:24] = (1).to_bytes(8, "big")
+    disk.pwrite(handle, bytes(header if is_left else header[:23]), 4096)
+    assert truth._evidence() == (7 if is_left else 0)

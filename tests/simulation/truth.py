@@ -6,6 +6,7 @@ them, and asks the virtual disk what a power cut would leave; it believes no acc
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,7 @@ from patterns.wire.settled import Settled
 from tests.simulation.disks import FaultyDisk
 from tests.simulation.violation import Violation, require
 from zbroker.core.tail import Split, batch_of, stored_of
+from zbroker.store.record import HEADER_BYTES
 from zbroker.store.segment import parse_name, segment_name
 
 FOLDER = "/journal"
@@ -217,9 +219,22 @@ class LogTruth:
                 self.is_damaged = self.is_damaged or entry.is_exposed
 
     def _evidence(self) -> int:
-        """The highest index that what is left still says was durable."""
+        """The highest index that what is left still says was durable; what was never synced may not be left."""
         return max(
-            (entry.known_durable for index, entry in self.entries.items() if index not in self.damaged), default=0
+            (
+                entry.known_durable
+                for index, entry in self.entries.items()
+                if index not in self.damaged and (entry.is_exposed or self._has_header(entry))
+            ),
+            default=0,
+        )
+
+    def _has_header(self, entry: Entry) -> bool:
+        """Whether its header came to the disk, to its last byte; FORMAT.md 3."""
+        place, record = entry.position, entry.record
+        header = self._disk.shown(f"{FOLDER}/{segment_name(place.segment)}", place.offset, HEADER_BYTES)
+        return header[16:24] + header[44:] == struct.pack(
+            ">QIQQ", record.index, record.count, record.stream_id, record.base_offset
         )
 
     # -- an open --------------------------------------------------------------------------------------------------
