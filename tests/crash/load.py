@@ -76,6 +76,8 @@ class Load:
             Consumer(url, "work"),
             Consumer(url, "bulk", group="halves", credit=2 * HELD, idle_timeout_s=0.2),
         ]
+        for consumer in self._consumers:
+            consumer.ready(30)  # one that has never met a broker says so, instead of waiting on
         consumes = (self._acks_each, self._acks_batches, self._reads, self._acks_every_second)
         self._takers = [self._thread(work, one) for work, one in zip(consumes, self._consumers, strict=True)]
 

@@ -44,7 +44,8 @@ class Phase(Enum):
     START = "start-up"  # begun, and no ready line
     LOAD = "load"  # sent, and not confirmed
     CHECKPOINT = "checkpoint"  # the sidecar has the draft open
-    COMPACTION = "compaction"  # likewise; or the new file has its name, and the old one is not gone
+    COMPACTION = "compaction"  # likewise
+    SWAP = "swap"  # the compacted file has its name, and the broker still uses the one that it replaces
 
 
 class How(Enum):
@@ -102,6 +103,7 @@ class Striker:
         Raises:
             AssertionError: the phase does not come, or the broker does not, or what it leaves is damaged.
         """
+        print(f"strike {len(self.hits) + 1}: {strike}")  # shown when it fails
         if strike.phase is Phase.START:
             self._strike_start(strike)
         else:
@@ -149,6 +151,7 @@ class Striker:
 
     def _sees(self, phase: Phase) -> bool:
         """A phase that is shorter than the naps of until()."""
+        assert not self.load.account.errors, self.load.account.errors
         self.load.permit_bulk()
         nap = threading.Event()
         for _ in range(_LOOKS):
@@ -241,7 +244,9 @@ class Striker:
             case Phase.CHECKPOINT:
                 return _has_open(sidecar, data / CHECKPOINT_DRAFT)
             case Phase.COMPACTION:
-                return _has_open(sidecar, data / COMPACTION_DRAFT) or _has_two_generations(data)
+                return _has_open(sidecar, data / COMPACTION_DRAFT)
+            case Phase.SWAP:
+                return _has_two_generations(data)
 
 
 def _send(pid: int, number: int) -> None:

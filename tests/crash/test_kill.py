@@ -26,7 +26,7 @@ from tests.crash.phases import ALL, Phase, Strike, Striker
 from tests.processes import LONG, Broker, until
 
 HITS_MIN = 20 if LONG else 2  # in each phase
-ROUNDS = 9  # of all 36 strikes: two of three of them kill
+ROUNDS = 7  # of all 45 strikes: two of three of them kill
 DRAIN_S = 60
 READY_S = 60  # each start, whatever the machine does beside
 READY_S_MEDIAN = 15.0

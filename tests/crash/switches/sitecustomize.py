@@ -40,4 +40,5 @@ if "CRASH_COMPACTION_BYTES" in os.environ:
     from zbroker.store import compactor
 
     compactor.STEP_BYTES = int(os.environ["CRASH_COMPACTION_BYTES"])
+    compactor.MOVES_A_STEP = 4
     compactor.LOOK_US = 50_000
