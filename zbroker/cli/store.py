@@ -106,7 +106,7 @@ def backup(folder: Path, target: Path, as_json: bool) -> None:
 
     total = sum(path.stat().st_size for path in folder.glob("*.seg"))
     with progress_bar("backup", total) as step:
-        made = back_up(OsDisk(), os.fspath(folder), os.fspath(target), step)
+        made = back_up(OsDisk(), os.fspath(folder), os.fspath(target), step, OsDisk(read_only=True))
     fields = {"target": os.fspath(target), **msgspec.structs.asdict(made)}
     words = f"{target}: {made.linked} files linked, {made.copied} copied ({made.bytes_copied} bytes)"
     click.echo(line_of(fields) if as_json else words)

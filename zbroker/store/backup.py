@@ -1,7 +1,7 @@
 """A second folder that a broker could have left behind at this instant, from one that may be running. FORMAT.md 9.
 
-What is full is linked, since nobody writes to it any more; the segment that is written to is copied as far as it is
-whole at this moment. Nothing of it asks the broker, and nothing holds it up.
+What is full is linked, since nobody writes to it any more, or held open until it is copied; the segment that is written to
+is copied as far as it is whole at this moment. Nothing of it asks the broker, and nothing holds it up.
 """
 
 import contextlib
@@ -27,6 +27,8 @@ COPY_BYTES: Final = 4 << 20
 LOOKS_MAX: Final = 3
 UNFINISHED: Final = ".unfinished"  # of a backup that is being made, or was killed; never taken for one
 WITHOUT_LINKS: Final = frozenset([errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP])
+_HELD_MAX: Final = 900  # the usual limit is 1,024 open files, and others are opened beside
+_WITHOUT_HANDLES: Final = frozenset([errno.EMFILE, errno.ENFILE])
 Moved = Callable[[int], None]
 
 
@@ -39,25 +41,29 @@ class Backup(msgspec.Struct):
     next_index: int = 0
 
 
-def back_up(disk: Disk, folder: str, target: str, moved: Moved = lambda size: None) -> Backup:
+def back_up(
+    disk: Disk, folder: str, target: str, moved: Moved = lambda size: None, source: Disk | None = None
+) -> Backup:
     """Make `target`, which must not exist, a consistent copy of a folder. It has its name only when it is whole.
 
     Args:
         moved: hears the bytes of each file that is linked or copied.
+        source: reads the folder, whose file system may be read-only; None: `disk` does.
 
     Raises:
         BackupFailed: the target is there already, the folder changed faster than it could be linked, or the disk's error.
         FolderUnusable, NotOurs, NewerFormat: there is no journal in the folder.
     """
-    _require_journal(disk, folder)  # before anything is made
+    source = source or disk
+    _require_journal(source, folder)  # before anything is made
     try:
-        return _back_up(disk, folder, target.rstrip("/") or target, moved)
+        return _back_up(disk, source, folder, target.rstrip("/") or target, moved)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise BackupFailed(target, f"{error.strerror or error}{where}") from error
 
 
-def _back_up(disk: Disk, folder: str, target: str, moved: Moved) -> Backup:
+def _back_up(disk: Disk, source: Disk, folder: str, target: str, moved: Moved) -> Backup:
     if _exists(disk, target):
         raise BackupFailed(target, "it is there already; name a folder that is not")
     draft = target + UNFINISHED
@@ -67,7 +73,8 @@ def _back_up(disk: Disk, folder: str, target: str, moved: Moved) -> Backup:
         )
     disk.make_folder(draft)
     try:
-        result = _Copying(disk, folder, draft, moved).run()
+        with contextlib.closing(_Copying(disk, source, folder, draft, moved)) as copying:
+            result = copying.run()
         disk.fsync_dir(draft)
         disk.rename(draft, target)
     except BaseException:
@@ -104,17 +111,23 @@ def _exists(disk: Disk, path: str) -> bool:
 
 
 class _Copying:
-    """One backup. Checkpoints and indexes go first: what they tell of is then in the segments for certain."""
+    """One backup. Checkpoints and indexes go first: what they tell of is then in the segments for certain.
 
-    def __init__(self, disk: Disk, folder: str, target: str, moved: Moved) -> None:
+    Where there are no links, files are opened first and copied afterwards: a copy takes minutes, in which a busy broker
+    gives back segments, and what it has removed lives as long as somebody holds it.
+    """
+
+    def __init__(self, disk: Disk, source: Disk, folder: str, target: str, moved: Moved) -> None:
         self._disk = disk
+        self._source = source
         self._folder = folder
         self._target = target
         self._moved = moved
+        self._held: list[tuple[int, str]] = []  # open files of the folder, and their names
         self._result = Backup()
 
     def run(self) -> Backup:
-        names = sorted(self._disk.listdir(self._folder))
+        names = sorted(self._source.listdir(self._folder))
         checkpoints = [name for name in names if parse_checkpoint_name(name) is not None]
         for name in [*checkpoints, *(name for name in names if name.endswith(INDEX_SUFFIX))]:
             self._take(name)
@@ -124,13 +137,20 @@ class _Copying:
             self._take_segment(file)
         for file in begun[-1:]:
             self._copy_growing(file)
+        self._copy_held()
         self._require_all(checkpoints)
         return self._result
+
+    def close(self) -> None:
+        """Let go of what is held."""
+        held, self._held = self._held, []
+        for reading, _ in held:
+            self._source.close(reading)
 
     def _list(self) -> list[SegmentFile]:
         """The segments; a header that is being written is waited for, as far as looking again is waiting."""
         for _ in range(LOOKS_MAX):
-            files = list_segments(self._disk, self._folder)
+            files = list_segments(self._source, self._folder)
             begun = [file for file in files if not file.is_blank]
             if begun and begun[-1].header is not None:
                 break
@@ -141,41 +161,62 @@ class _Copying:
         for _ in range(LOOKS_MAX):
             if self._take(segment_name(file.number, file.generation), file.size):
                 return
-            found = [one for one in list_segments(self._disk, self._folder) if one.number == file.number]
+            found = [one for one in list_segments(self._source, self._folder) if one.number == file.number]
             if not found:
                 return  # given back; _require_all() knows whether it was needed
             file = found[0]
 
     def _take(self, name: str, size: int = 0) -> bool:
-        """Link a file that is not written to any more; copy it where there are no links. False when it is gone."""
-        source, target = f"{self._folder}/{name}", f"{self._target}/{name}"
+        """Link a file that is not written to any more; hold it where there are no links. False when it is gone."""
         try:
-            self._disk.link(source, target)
+            self._disk.link(f"{self._folder}/{name}", f"{self._target}/{name}")
             self._result.linked += 1
         except FileNotFoundError:
             return False
         except OSError as error:
             if error.errno not in WITHOUT_LINKS:
                 raise
-            self._copy(source, target)
+            return self._hold(name)
         self._moved(size)
         return True
 
-    def _copy(self, source: str, target: str) -> None:
-        reading = self._disk.open(source)
-        writing = self._disk.open(target, create=True)
+    def _hold(self, name: str) -> bool:
+        """Open it, to be copied when everything is held; False when it is gone."""
+        if len(self._held) == _HELD_MAX:
+            self._copy_held()
         try:
-            size = self._disk.size(reading)
+            reading = self._source.open(f"{self._folder}/{name}")
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if error.errno not in _WITHOUT_HANDLES or not self._held:
+                raise
+            self._copy_held()  # of what there is now, as many as the system lets us hold
+            return self._hold(name)
+        self._held.append((reading, name))
+        return True
+
+    def _copy_held(self) -> None:
+        while self._held:
+            reading, name = self._held[0]
+            size = self._source.size(reading)
+            self._copy(reading, name, size)
+            self._moved(size if parse_name(name) else 0)
+            del self._held[0]
+            self._source.close(reading)
+
+    def _copy(self, reading: int, name: str, size: int) -> None:
+        writing = self._disk.open(f"{self._target}/{name}", create=True)
+        try:
             self._copy_range(reading, writing, size)
             self._disk.fsync(writing)
         finally:
-            self._disk.close(reading)
             self._disk.close(writing)
         self._result.copied += 1
 
     def _copy_range(self, reading: int, writing: int, end: int) -> None:
         for offset in range(0, end, COPY_BYTES):
-            data = self._disk.pread(reading, min(COPY_BYTES, end - offset), offset)
+            data = self._source.pread(reading, min(COPY_BYTES, end - offset), offset)
             write_whole(self._disk, writing, [data], offset)
             self._result.bytes_copied += len(data)
 
@@ -184,19 +225,19 @@ class _Copying:
         name = segment_name(file.number, file.generation)
         header = file.header
         if header is None:
-            self._copy(file.path, f"{self._target}/{name}")  # damaged: as it is
+            self._hold(name)  # damaged: as it is
             return
         end = self._whole_end(file, header)
-        reading = self._disk.open(file.path)
+        reading = self._source.open(file.path)
         writing = self._disk.open(f"{self._target}/{name}", create=True)
         try:
             self._disk.fallocate(writing, header.segment_bytes)
             self._copy_range(reading, writing, end)
-            block = self._disk.pread(reading, BLOCK_BYTES, 0)
+            block = self._source.pread(reading, BLOCK_BYTES, 0)
             write_whole(self._disk, writing, [block], data_end(header.segment_bytes))
             self._disk.fsync(writing)
         finally:
-            self._disk.close(reading)
+            self._source.close(reading)
             self._disk.close(writing)
         self._result.copied += 1
         self._moved(file.size)
@@ -207,7 +248,7 @@ class _Copying:
         """
         run = Run(BLOCK_BYTES, header.crc, header.first_index, 0, 0, None)
         while True:
-            window = Window(self._disk, file.path, file.size)  # a new one: its bytes are of now
+            window = Window(self._source, file.path, file.size)  # a new one: its bytes are of now
             try:
                 before, run = run.offset, read_run(window, header, run, UNBOUNDED, lambda record, position: None)
                 after = run.offset + (run.rotten is not None)

@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,74 @@ def test_without_hard_links_files_are_copied(tmp_path: Path) -> None:
     assert made.linked == 0
     assert made.copied > 2
     assert read(target) == [record(index) for index in range(1, 101)]
+
+
+class Elsewhere(OsDisk):
+    """A target on another file system; `begun` is called once, when the first file is copied to it."""
+
+    def __init__(self, begun: Callable[[], None] = lambda: None) -> None:
+        super().__init__()
+        self.begun = begun
+        self.opened: list[str] = []
+
+    def link(self, old: str, new: str) -> None:
+        raise OSError(errno.EXDEV, "another file system")
+
+    def open(self, path: str, create: bool = False) -> int:
+        self.opened.append(path)
+        begun, self.begun = self.begun, lambda: None
+        begun()
+        return super().open(path, create)
+
+
+def test_what_is_given_back_while_it_is_copied_is_in_the_backup_all_the_same(tmp_path: Path) -> None:
+    source, target = tmp_path / "data", tmp_path / "backup"
+    journal = journal_in(source)
+    journal.open(lambda record, position: None)
+    grow(journal, 1, 100)
+    full = sorted(source.glob("*.seg"))[:-1]
+    assert len(full) > 1
+
+    def give_back() -> None:
+        for path in full:
+            path.unlink()
+
+    made = back_up(Elsewhere(give_back), str(source), str(target), source=OsDisk(read_only=True))
+    journal.close()
+    assert made.copied > len(full)
+    assert read(target) == [record(index) for index in range(1, 101)]
+
+
+def test_a_folder_is_only_read_so_it_may_be_on_a_read_only_file_system(tmp_path: Path) -> None:
+    source, target = tmp_path / "data", tmp_path / "backup"
+    journal = journal_in(source)
+    journal.open(lambda record, position: None)
+    grow(journal, 1, 100)
+    journal.close()
+    writing = Elsewhere()
+    back_up(writing, str(source), str(target), source=OsDisk(read_only=True))
+    assert {Path(path).parent.name for path in writing.opened} == {f"backup{UNFINISHED}"}
+    assert len(read(target)) == 100
+
+
+def test_no_more_files_are_held_than_the_system_allows(tmp_path: Path) -> None:
+    source, target = tmp_path / "data", tmp_path / "backup"
+
+    class Few(OsDisk):
+        def open(self, path: str, create: bool = False) -> int:
+            if len(self._inodes) == 2:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().open(path, create)
+
+    journal = journal_in(source)
+    journal.open(lambda record, position: None)
+    grow(journal, 1, 300)
+    journal.close()
+    assert len(list(source.glob("*.seg"))) > 5
+    few = Few(read_only=True)
+    back_up(Elsewhere(), str(source), str(target), source=few)
+    assert not few._inodes, "none is left open"
+    assert len(read(target)) == 300
 
 
 def test_a_target_that_is_there_or_what_broke_off_is_refused(tmp_path: Path) -> None:
