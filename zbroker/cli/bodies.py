@@ -47,16 +47,26 @@ def codec_for(raw: bool) -> str:
 
 
 def is_json(value: Any) -> bool:
-    """Whether JSON can express a decoded body exactly. (msgspec would turn NaN into null and bytes into base64.)"""
+    """Whether JSON can express a decoded body exactly. (msgspec would turn NaN into null and bytes into base64.)
+
+    False, too, of one that is nested so deeply that nobody can look: a decoder goes down further than a function.
+    """
+    try:
+        return _is_json(value)
+    except RecursionError:
+        return False
+
+
+def _is_json(value: Any) -> bool:
     match value:
         case None | bool() | int() | str():
             return True
         case float():
             return math.isfinite(value)
         case list():
-            return all(map(is_json, value))
+            return all(map(_is_json, value))
         case dict():
-            return all(isinstance(key, str) for key in value) and all(map(is_json, value.values()))
+            return all(isinstance(key, str) for key in value) and all(map(_is_json, value.values()))
         case _:
             return False
 

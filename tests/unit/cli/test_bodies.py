@@ -48,3 +48,12 @@ def test_bytes_are_shown_as_they_are_and_json_as_json() -> None:
 def test_base64_is_of_what_was_sent() -> None:
     assert keyed(b"abc", b"other", raw=False) == {"body_base64": base64.b64encode(b"abc").decode()}
     assert as_bytes({1: 2}, None) == msgspec.msgpack.encode({1: 2})
+
+
+def test_a_body_that_is_nested_beyond_looking_becomes_base64() -> None:
+    body: object = 1
+    for _ in range(5_000):
+        body = [body]
+    encoded = b"\x91" * 5_000 + b"\x01"
+    assert keyed(body, encoded, raw=False) == {"body_base64": base64.b64encode(encoded).decode()}
+    assert b"body_base64" in shown(body, encoded, raw=False)
