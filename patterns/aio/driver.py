@@ -7,6 +7,7 @@ callbacks of the loop, never inside an await of the user's.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -16,11 +17,14 @@ from patterns.io import context
 from patterns.io.clock import clock
 from patterns.io.links import DrivenEngine, Links, SocketKind
 from patterns.io.waiting import Steps, no_steps
-from patterns.wire.errors import Closed, Forked, LocalProtocolError, ZbrokerError
+from patterns.wire.errors import Closed, Forked, LocalProtocolError
 
+_log = logging.getLogger("zbroker")
 _T = TypeVar("_T")
 _TURNS_MAX: Final = 64  # in a row; a turn ends at the first news, and each look at those who wait costs all of them
 _STINT_US: Final = 10_000  # then the loop's others have their turn
+_open: Final[set[AioDriver]] = set()
+"""Those that are not closed. Kept: collected without a close() they leave connections, descriptors and the guard's thread behind."""
 
 
 def _never() -> bool:
@@ -79,6 +83,8 @@ class AioDriver:
         self.kicked = False
         self.forked = False
         self.is_closed = False
+        _shut_orphans()
+        _open.add(self)
         context.enter(self)
 
     @property
@@ -96,7 +102,7 @@ class AioDriver:
         try:
             self.engine.start(clock())
             self._links.perform()
-        except ZbrokerError:
+        except BaseException:  # libzmq has no socket left
             self.shut()
             raise
         self._turn_soon()
@@ -308,12 +314,16 @@ class AioDriver:
         finally:
             self.shut()
 
-    def at_exit(self) -> None:
+    def at_exit(self, until: int) -> None:
         """The interpreter ends and the program has not closed us; the loop is gone, so nobody says goodbye."""
         if not self.is_closed:
             self.is_closed = True
             self._links.close()
-            context.leave(self)
+            self._left()
+
+    def _left(self) -> None:
+        _open.discard(self)
+        context.leave(self)
 
     def shut(self) -> None:
         """Close the sockets at once; who waits is woken."""
@@ -324,6 +334,18 @@ class AioDriver:
         if self._timer is not None:
             self._timer.cancel()
         for future, (done, _deadline) in list(self._waiters.items()):
-            if not future.done():
+            if not future.done() and not self._loop.is_closed():
                 future.set_result(done())
-        context.leave(self)
+        self._left()
+
+
+def _shut_orphans() -> None:
+    """Close what was left open in loops that have ended; a program that calls asyncio.run() again and again would fill up with it."""
+    for driver in [one for one in list(_open) if one.is_orphaned or one.forked]:
+        try:
+            _open.remove(driver)
+        except KeyError:
+            continue  # another thread does it
+        if not driver.forked:
+            _log.warning("a %s was left open when its event loop ended: close it, or use `async with`", driver.owner)
+            driver.shut()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import threading
 import weakref
 from typing import Final, Protocol
 
 import zmq
+
+from patterns.io.clock import clock
+from patterns.wire.words import described
 
 
 class User(Protocol):
@@ -17,10 +21,16 @@ class User(Protocol):
     forked: bool
     kicked: bool
 
-    def at_exit(self) -> None:
-        """Close what the program left open; never waits long."""
+    def at_exit(self, until: int) -> None:
+        """Close what the program left open; what waits at all ends when the clock says so."""
 
 
+_SOCKETS_MAX: Final = 16_384  # three a role; libzmq's 1,023 are 340 roles, and so many more cost 24 KiB
+_EXIT_US: Final = (
+    2_000_000  # for all roles together: a hundred that wait one after the other for a dead broker would take minutes
+)
+_EXIT_STEP_S: Final = 1.0
+_log = logging.getLogger("zbroker")
 _users: Final[weakref.WeakSet[User]] = weakref.WeakSet()
 _context: zmq.Context[zmq.Socket[bytes]] | None = None
 _lock = threading.Lock()
@@ -32,6 +42,7 @@ def shared_context() -> zmq.Context[zmq.Socket[bytes]]:
     with _lock:
         if _context is None or _context.closed:
             _context = zmq.Context()
+            _context.set(zmq.MAX_SOCKETS, _SOCKETS_MAX)
             atexit.register(_let_leave, _context)
         return _context
 
@@ -46,10 +57,19 @@ def leave(user: User) -> None:
     _users.discard(user)
 
 
+def left_s(until: int) -> float:
+    """So long may a step of at_exit() take; 0 when the others have used up the time: then what is there already is taken in."""
+    return min(_EXIT_STEP_S, max(0, until - clock()) / 1e6)
+
+
 def _let_leave(context: zmq.Context[zmq.Socket[bytes]]) -> None:
     """At exit: close what the program left open, and give what libzmq still holds its linger time to leave."""
+    until = clock() + _EXIT_US
     for user in list(_users):
-        user.at_exit()
+        try:
+            user.at_exit(until)
+        except (Exception, SystemExit) as error:  # noqa: BLE001  of a callback, too: the others are to be closed all the same
+            _log.error("what was left open could not be closed at exit: %s", described(error))
     if context is _context and not _users:
         context.term()
 

@@ -23,7 +23,7 @@ from patterns.io.links import DrivenEngine, Links, SocketKind
 from patterns.io.shield import shield
 from patterns.io.waiting import Steps, no_steps
 from patterns.io.wake import Follower, Wake
-from patterns.wire.errors import Closed, Forked, ZbrokerError
+from patterns.wire.errors import Closed, Forked
 
 _T = TypeVar("_T")
 _FOREVER_S: Final = 3_600.0
@@ -32,7 +32,6 @@ _PATIENCE_US: Final = 2_000_000  # a broker that restarts is back by then
 _LEAST_WAIT_US: Final = 250_000  # for the lock, with no time left: somebody's turn takes some milliseconds
 _LETTING_IN_S: Final = 50e-6  # asleep, so that another thread runs, and tries again in the next turn
 _log = logging.getLogger("zbroker")
-_EXIT_TIMEOUT_S: Final = 1.0
 _TURNS_MAX: Final = 64  # in a row, with the lock
 _IN_FD: Final = select.POLLIN
 
@@ -112,7 +111,7 @@ class Driver:
                 self.engine.start(clock())
                 self._links.perform()
             self._keeper.start()
-        except ZbrokerError:
+        except BaseException:  # libzmq has no socket left, the system no thread
             self._shut()
             raise
         finally:
@@ -437,11 +436,13 @@ class Driver:
             if raised:
                 shield.lower(raised)
 
-    def at_exit(self) -> None:
+    def at_exit(self, until: int) -> None:
         """The interpreter ends and the program has not closed us: what it has posted is not given up without a word."""
-        if not self.forked:
-            self.drive(self._last(_EXIT_TIMEOUT_S))
-        self.close(_EXIT_TIMEOUT_S)
+        try:
+            if not self.forked:
+                self.drive(self._last(context.left_s(until)))
+        finally:
+            self.close(context.left_s(until))
 
     def drive(self, steps: Steps[_T], keep: Callable[[_T], object] | None = None) -> _T:
         """Run a role's steps, blocking where they wait.

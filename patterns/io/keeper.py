@@ -46,7 +46,9 @@ class Keeper:
         """Let the thread end; it may be the one that calls."""
         self._stopped = True
         self.call()
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+        if self._thread.ident is None:
+            self._close()  # it was never started: a bind has failed
+        elif self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(timeout=1.0)
 
     def call(self) -> None:
@@ -73,6 +75,9 @@ class Keeper:
                 self._park(poll, _CALM_US)
             except BaseException as error:  # noqa: BLE001  a callback that calls exit: in a thread that ends no program
                 _log.error("a callback has raised %s in a thread of ours, where it ends nothing", described(error))
+        self._close()
+
+    def _close(self) -> None:
         os.close(self._read_fd)
         os.close(self._write_fd)
 

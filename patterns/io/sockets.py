@@ -185,8 +185,17 @@ def bare_xpub(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
     return socket
 
 
+def _made(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socket[bytes]:
+    try:
+        socket: zmq.Socket[bytes] = context.socket(kind)
+    except zmq.ZMQError as error:
+        why = zmq.strerror(error.errno or 0)
+        raise Unavailable(f"libzmq makes no more sockets: {why}; close roles, or raise `ulimit -n`") from error
+    return socket
+
+
 def _socket(context: zmq.Context[zmq.Socket[bytes]], kind: int) -> zmq.Socket[bytes]:
-    socket: zmq.Socket[bytes] = context.socket(kind)
+    socket = _made(context, kind)
     socket.linger = _LINGER_MS
     socket.maxmsgsize = _MESSAGE_BYTES_MAX
     socket.handshake_ivl = HANDSHAKE_MS
@@ -296,7 +305,7 @@ def close(*sockets: zmq.Socket[bytes], linger_ms: int = 0) -> None:
 def monitor(socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
     """A PAIR that tells the socket's events, from before it connects; no high-water mark, a full one stalls libzmq."""
     address = f"inproc://zbroker-monitor-{next(_monitor_names)}"
-    pair: zmq.Socket[bytes] = socket.context.socket(zmq.PAIR)
+    pair = _made(socket.context, zmq.PAIR)
     pair.linger = 0
     pair.rcvhwm = 0
     socket.monitor(address, _EVENTS)

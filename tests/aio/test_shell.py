@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import inspect
 import selectors
+import threading
 
 import pytest
 
 import patterns.aio
 import patterns.sync
-from patterns.aio import Consumer, Producer, Publisher, Requester, Subscriber
+from patterns.aio import Consumer, Producer, Publisher, Replier, Requester, Subscriber
 from patterns.aio.role import AioRole
 from patterns.wire.errors import Closed, LocalProtocolError
 from tests.aio.loops import in_a_loop
+from tests.processes import until
 
 # What one shell has and the other has not, with the reason.
 ONLY_AIO = {
@@ -189,5 +191,32 @@ def test_a_role_that_was_left_open_holds_up_nobody() -> None:
         made.append(Requester("tcp://127.0.0.1:9"))
 
     asyncio.run(leave())
-    made[0]._driver.at_exit()
+    made[0]._driver.at_exit(0)
     assert made[0].closed
+
+
+def test_what_was_left_open_in_a_loop_that_has_ended_is_closed_when_the_next_role_is_made(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    waiting: list[asyncio.Task[object]] = []
+
+    async def leave() -> tuple[Replier, Requester]:
+        replier = Replier("tcp://127.0.0.1:0", "s", lambda body: body)
+        requester = Requester(replier.address)
+        waiting.append(asyncio.create_task(requester.request("s", 1)))
+        await asyncio.sleep(0)
+        return replier, requester
+
+    loop = asyncio.new_event_loop()
+    roles = loop.run_until_complete(leave())
+    loop.close()  # with a task that waits, as a program ends that does not use asyncio.run()
+    guards = [thread for thread in threading.enumerate() if thread.name == "zbroker-guard"]
+
+    async def another() -> None:
+        async with Requester("tcp://127.0.0.1:9"):
+            assert all(role.closed for role in roles)
+
+    asyncio.run(another())
+    assert "a Replier was left open when its event loop ended" in caplog.text
+    until(lambda: not any(thread.is_alive() for thread in guards), 30, "the end of the guard's thread")
+    waiting.clear()

@@ -14,7 +14,7 @@ import pytest
 
 from patterns.io.clock import clock
 from patterns.sync import Consumer, Producer, Publisher, Replier, Requester, Subscriber
-from patterns.wire.errors import Closed, Forked, TimedOut
+from patterns.wire.errors import Closed, Forked, OutcomeUnknown, TimedOut, Unavailable
 from tests.processes import Broker, only_long, program, until
 from tests.sockets.places import Crowd, Place, serving
 
@@ -120,6 +120,29 @@ def test_a_program_that_leaves_all_open_ends(broker: Broker, tmp_path: Path, whe
         assert ending.line() == "made"
         assert ending.wait(10) == 0
         assert "Traceback" not in ending.errors
+
+
+def test_a_bind_that_fails_leaves_no_descriptors() -> None:
+    with Publisher("tcp://127.0.0.1:0") as taken:
+
+        def open_after(tries: int) -> int:
+            for _ in range(tries):
+                with pytest.raises(Unavailable):
+                    Replier(taken.address, "s")
+            return len(os.listdir("/dev/fd"))
+
+        first = open_after(1)
+        second = open_after(4)
+        until(lambda: len(os.listdir("/dev/fd")) <= first, 30, f"{first} descriptors again, not {second}")
+
+
+def test_an_exit_that_has_no_time_left_waits_for_nobody() -> None:
+    with Producer("zb://127.0.0.1:1", "s") as producer:
+        posted = producer.post(1)
+        producer._driver.at_exit(0)
+        assert producer.closed
+        with pytest.raises(OutcomeUnknown):
+            posted.result(0)
 
 
 POSTS_AND_ENDS = """
