@@ -112,12 +112,9 @@ def understood(found: dict[str, Any], url: str) -> Status:
 
 def as_told(found: dict[str, Any], url: str) -> dict[str, Any]:
     """An answer to be printed as JSON, whatever its shape is. Raises BadBody: JSON cannot express it."""
-    try:
-        if is_json(found):
-            return found
-    except RecursionError:
-        raise _misunderstood(url, "it is nested too deep") from None
-    raise _misunderstood(url, "it holds what JSON cannot express")
+    if not is_json(found):
+        raise _misunderstood(url, "it holds what JSON cannot express, or is nested too deep")
+    return found
 
 
 def _misunderstood(url: str, where: str) -> BadBody:
