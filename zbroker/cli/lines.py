@@ -19,12 +19,16 @@ _CHUNK_BYTES: Final = 64 * 1024
 class Lines:
     """Numbers and reads lines; `number` is the one that came last, `bytes_taken` what they had, ends included.
 
+    Args:
+        line_bytes_max: of a longer one the rest is not even read.
+
     Not the stream's own readline(), because it must be known whether the next line would have to be waited for: then
     what has been confirmed is printed first.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, line_bytes_max: int = BODY_BYTES_MAX) -> None:
         self.number = self.bytes_taken = 0
+        self._line_bytes_max = line_bytes_max
         self._stream = stream
         self._rest = bytearray()
         self._searched = 0
@@ -41,7 +45,7 @@ class Lines:
         return not select.select([self._descriptor], [], [], 0)[0]
 
     def __iter__(self) -> Iterator[bytes]:
-        """Lines without their end. Raises TooLarge: no body may be so long, so the rest is not even read."""
+        """Lines without their end. Raises TooLarge: no message takes so many."""
         while (line := self._next()) is not None:
             self.number += 1
             yield line
@@ -49,9 +53,9 @@ class Lines:
     def _next(self) -> bytes | None:
         while (end := self._rest.find(b"\n", self._searched)) < 0:
             self._searched = len(self._rest)
-            if self._searched > BODY_BYTES_MAX:
+            if self._searched > self._line_bytes_max:
                 self.number += 1
-                raise TooLarge(f"longer than {BODY_BYTES_MAX} bytes; one line is one message")
+                raise TooLarge(f"longer than {self._line_bytes_max} bytes; one line is one message")
             chunk = b"" if self._ended else self._stream.read1(_CHUNK_BYTES)  # type: ignore[attr-defined]
             if not chunk:
                 self._ended = True

@@ -6,10 +6,10 @@ import base64
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 import msgspec
@@ -20,6 +20,7 @@ from patterns.wire.words import counted
 from zbroker.cli.bodies import is_json, line_of
 from zbroker.cli.command import ClientCommand
 from zbroker.cli.exits import FAILED, UNAVAILABLE, UNHEALTHY, end
+from zbroker.cli.lines import Lines
 from zbroker.cli.progress import progress_bar
 from zbroker.cli.standard_streams import StandardStreamFailed
 from zbroker.cli.suggestions import Group
@@ -27,10 +28,12 @@ from zbroker.cli.words import cleaned, say
 
 if TYPE_CHECKING:
     from patterns.wire.records import Damage
-    from zbroker.processes.transfer import Exported
+    from zbroker.processes.transfer import Exported, Importer
     from zbroker.store.verify import FolderReport
 
 _FOLDER = click.Path(path_type=Path)
+# A body of 1 MiB in msgpack may stand as JSON of six characters a byte (\u0000, or "false,"); and what stands beside it.
+_LINE_BYTES_MAX: Final = 8 << 20
 
 
 class StoreCommand(ClientCommand):
@@ -154,38 +157,55 @@ def import_(folder: Path, file: Path, stream: str | None) -> None:
     Messages get new offsets, in their order; into an empty folder those are the ones that they had, unless some are
     missing. No broker may run on the folder, which is made if it is absent.
 
-    Exit status: 0 all are stored; 1 a line cannot be, and those before it are; 69 the folder cannot be used.
+    A line has 8 MiB at most.
+
+    Exit status: 0 all are stored; 1 a line cannot be, and those before it are; 69 the folder cannot be used, or its disk is
+    full, and it says how many are stored.
 
     \b
     zbroker store import ./new-data orders.jsonl
     """
-    from zbroker.processes.transfer import Importer, imported
+    from zbroker.processes.transfer import Importer
+    from zbroker.store.faults import JournalFull
     from zbroker.store.journal import FileJournal
     from zbroker.store.os_disk import OsDisk
 
     is_input = os.fspath(file) == "-"
     journal = FileJournal(OsDisk(), os.fspath(folder), random_bytes=os.urandom, wall_ms=wall_ms)
     size = 0 if is_input else file.stat().st_size
-    with progress_bar("import", size) as step, _source(file) as lines, Importer(journal) as importer:
-        for number, line in enumerate(lines, start=1):
-            step(len(line))
-            if text := line.strip():
-                try:
-                    importer.add(imported(text, stream, wall_ms()))
-                except ZbrokerError as error:
-                    importer.close()
-                    stored = counted(importer.stored, "message")
-                    end(FAILED, f"line {number}: {error}; {stored} before it stored")
+    with progress_bar("import", size) as step, _source(file) as source:
+        importer = Importer(journal)
+        try:
+            with importer:
+                _take_in(importer, Lines(source, _LINE_BYTES_MAX), stream, step)
+        except JournalFull as error:
+            end(UNAVAILABLE, f"{error}; {counted(importer.stored, 'message')} stored before: go on with the next one")
     say(f"{counted(importer.stored, 'message')} stored in {folder}")
 
 
+def _take_in(importer: Importer, lines: Lines, stream: str | None, step: Callable[[int], None]) -> None:
+    """Each line that is not blank; one that is no message ends the command, and those before it are stored."""
+    from zbroker.processes.transfer import imported
+
+    taken = 0
+    try:
+        for line in lines:
+            step(lines.bytes_taken - taken)
+            taken = lines.bytes_taken
+            if text := line.strip():
+                importer.add(imported(text, stream, wall_ms()))
+    except ZbrokerError as error:
+        importer.close()
+        end(FAILED, f"line {lines.number}: {error}; {counted(importer.stored, 'message')} before it stored")
+
+
 @contextmanager
-def _source(file: Path) -> Iterator[Iterable[bytes]]:
+def _source(file: Path) -> Iterator[BinaryIO]:
     if os.fspath(file) == "-":
         yield sys.stdin.buffer
         return
-    with file.open("rb") as lines:
-        yield lines
+    with file.open("rb") as source:
+        yield source
 
 
 def wall_ms() -> int:

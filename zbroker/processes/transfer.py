@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Final, Self
 
@@ -217,7 +218,8 @@ class Importer:
         self._bytes = 0
         self._columns_bytes = 0
         self._batches = 0
-        self.stored = 0  # messages on the disk
+        self._waiting: deque[tuple[int, int]] = deque()  # of batches handed over: index of the record, messages
+        self.stored = 0  # messages known to be on the disk; all that are, after close()
 
     def add(self, message: Exported) -> None:
         """Take a message; it is on disk after close() at the latest.
@@ -257,21 +259,32 @@ class Importer:
         self._streams.adopt(
             batch[0].stream, kind, batch[0].topic, batch[0].published_at, packed if columns != Columns() else b"", payload, len(batch)
         )  # fmt: skip
+        index = 0
         for effect in self._effects:
             if isinstance(effect, Append):
-                self._streams.placed(effect.record.index, self._journal.append(effect.record))
+                index = effect.record.index
+                self._streams.placed(index, self._journal.append(effect.record))
         self._effects.clear()
         self._batches += 1
-        self.stored += len(batch)
+        self._waiting.append((index, len(batch)))
         if self._batches % _COMMIT_EACH == 0:
             self._journal.commit(0)
+            self._count()
+
+    def _count(self) -> None:
+        waiting, durable = self._waiting, self._journal.durable_index
+        while waiting and waiting[0][0] <= durable:
+            self.stored += waiting.popleft()[1]
 
     def close(self) -> None:
         """Make all of it durable, and let go of the folder."""
         try:
             self._flush()
         finally:
-            self._journal.close()
+            try:
+                self._journal.close()
+            finally:
+                self._count()
 
     def __enter__(self) -> Self:
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -113,3 +114,37 @@ def test_a_backup_is_a_folder_that_opens_and_a_target_that_exists_is_left_alone(
     again = run("backup", source, target)
     assert again.exit_code == 69
     assert "there already" in again.stderr
+
+
+def test_a_line_without_an_end_is_not_read_to_its_end(tmp_path: Path) -> None:
+    lines = tmp_path / "lines"
+    with lines.open("wb") as file:
+        file.write(b'{"stream":"s","body":1}\n{"stream":"s","body":"')
+        file.truncate(1 << 30)
+    result = run("import", tmp_path / "data", lines)
+    assert result.exit_code == 1
+    assert "line 2: longer than 8388608 bytes" in result.output
+    assert "1 message before it stored" in result.output
+
+
+def test_an_import_that_fills_the_disk_says_how_many_are_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, lines, body = tmp_path / "data", tmp_path / "lines", "x" * 1_000_000
+    lines.write_text("".join(json.dumps({"stream": "s", "body": body}) + "\n" for _ in range(100)))
+    allocate, made = OsDisk.fallocate, 0
+
+    def one_only(self: OsDisk, handle: int, length: int) -> None:
+        nonlocal made
+        made += 1
+        if made > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        allocate(self, handle, length)
+
+    monkeypatch.setattr(OsDisk, "fallocate", one_only)
+    result = run("import", folder, lines)
+    monkeypatch.undo()
+    assert result.exit_code == 69
+    stored = len(run("export", folder).stdout.splitlines())
+    assert 0 < stored < 100
+    assert f"{stored} messages stored before: go on with the next one" in result.output
