@@ -35,6 +35,8 @@ _FOLDER = click.Path(path_type=Path)
 # A body of 1 MiB in msgpack may stand as JSON of six characters a byte (\u0000, or "false,"); and what stands beside it.
 _LINE_BYTES_MAX: Final = 8 << 20
 
+_ASK_VERIFY = "`zbroker store verify` tells what that is"
+
 
 class StoreCommand(ClientCommand):
     """A command on a folder: what is wrong with the folder is one line, and 69."""
@@ -125,6 +127,8 @@ def export(folder: Path, stream: str | None, raw: bool) -> None:
     No broker may run on it (make a backup, and export that). A body that JSON cannot express is body_base64: its bytes in
     the codec that is named. What damage took is left out.
 
+    Exit status: 0 all is printed; 10 something is left out, and why; 69 no journal, or not to be read.
+
     \b
     zbroker store export ./zbroker-data --stream orders > orders.jsonl
     """
@@ -138,10 +142,14 @@ def export(folder: Path, stream: str | None, raw: bool) -> None:
 
     total = sum(path.stat().st_size for path in folder.glob("*.seg"))
     with progress_bar("export", 0 if sys.stdout.isatty() else total) as step:
-        faults = messages_of(OsDisk(read_only=True), os.fspath(folder), stream, print_one, step)
+        left = messages_of(OsDisk(read_only=True), os.fspath(folder), stream, print_one, step)
     out.flush()
-    if faults:
-        end(UNHEALTHY, f"{counted(faults, 'batch', 'batches')} of {folder} could not be understood; left out")
+    if left.places:
+        say(f"{folder} is damaged: {counted(left.places, 'place')}; what is lost there is left out. {_ASK_VERIFY}")
+    if left.batches:
+        end(UNHEALTHY, f"{counted(left.batches, 'batch', 'batches')} of {folder} could not be understood; left out")
+    if left.places:
+        raise SystemExit(UNHEALTHY)
 
 
 @store.command("import", cls=StoreCommand, short_help="Append messages from lines of JSON.")
@@ -181,6 +189,11 @@ def import_(folder: Path, file: Path, stream: str | None) -> None:
         except JournalFull as error:
             end(UNAVAILABLE, f"{error}; {counted(importer.stored, 'message')} stored before: go on with the next one")
     say(f"{counted(importer.stored, 'message')} stored in {folder}")
+    for note in importer.notes:
+        say(note)
+    if importer.damaged:
+        places = counted(importer.damaged, "place")
+        say(f"{folder} was damaged before: {places}; what is lost there is not back. {_ASK_VERIFY}")
 
 
 def _take_in(importer: Importer, lines: Lines, stream: str | None, step: Callable[[int], None]) -> None:

@@ -6,7 +6,7 @@ import base64
 import binascii
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, NamedTuple, Self
 
 import msgspec
 
@@ -28,7 +28,7 @@ from zbroker.core.tail import Split, batch_of
 from zbroker.store.disk import Disk
 from zbroker.store.folder import hold_for_reading
 from zbroker.store.journal import FileJournal
-from zbroker.store.listing import list_segments
+from zbroker.store.listing import cut_short, list_segments
 from zbroker.store.liveness import Liveness
 from zbroker.store.note import read_note
 from zbroker.store.recovery import Progress
@@ -83,8 +83,15 @@ class Names:
             pass
 
 
-def export(disk: Disk, folder: str, wanted: str | None, take: Callable[[Exported], None], progress: Progress) -> int:
-    """Hand over every readable message, in the order of the log; returns how many records could not be understood.
+class Left(NamedTuple):
+    """What an export has left out, or may have: batches that could not be understood, places with damage."""
+
+    batches: int
+    places: int
+
+
+def export(disk: Disk, folder: str, wanted: str | None, take: Callable[[Exported], None], progress: Progress) -> Left:
+    """Hand over every readable message, in the order of the log; returns what of it is not there.
 
     Args:
         wanted: the name of the one stream to export; None: all.
@@ -114,7 +121,7 @@ def export(disk: Disk, folder: str, wanted: str | None, take: Callable[[Exported
         files = list_segments(disk, folder)
         note = None if lock is None else read_note(disk, lock)
         restored = restore_newest(disk, folder, files, names, Liveness(), note)
-        read_whole(disk, files, visit, restored.meta, note, progress)
+        whole = read_whole(disk, files, visit, restored.meta, note, progress)
     finally:
         if lock is not None:
             disk.close(lock)
@@ -124,7 +131,7 @@ def export(disk: Disk, folder: str, wanted: str | None, take: Callable[[Exported
         raise NoSuchStream(
             f"stream {wanted!r} is not in {folder}; there are: {', '.join(there[:_TOLD]) or 'none'}{more}"
         )
-    return faults
+    return Left(faults, len(whole.found or whole.known) + len(cut_short(files)))
 
 
 def _messages(stream: str, record: Record) -> Iterator[Exported]:
@@ -214,6 +221,8 @@ class Importer:
         self._streams = Streams(sessions, self._effects, lambda now: 0)
         opened = journal.open(self._streams.recover, self._streams)
         self._streams.opened(opened.epoch, opened.next_index, 0)
+        self.damaged = len(opened.damage)  # places in what was there before
+        self.notes = journal.notes  # what else is to be said of it
         self._batch: list[Exported] = []
         self._bytes = 0
         self._columns_bytes = 0

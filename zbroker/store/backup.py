@@ -264,14 +264,16 @@ class _Copying:
                 run = Run(found[0], CHAIN_UNKNOWN, found[1].record_index + takes_none, 0, 0, None)
 
     def _require_all(self, checkpoints: list[str]) -> None:
-        """What a checkpoint lists was taken, even if it was there when we looked; else it would look like damage."""
+        """What a checkpoint lists was taken, even if it was there when we looked; else it would look like damage. As long as
+        a checkpoint has its name nothing that it lists is given back: what is missing then is damage, and carried over.
+        """
         files = list_segments(self._disk, self._target)
         for name in checkpoints:
             try:
                 missing = missing_segments(read_meta(self._disk, f"{self._target}/{name}"), files)
             except NotWhole:
                 continue  # pruned, or rotten: it is not believed there either
-            if missing:
+            if missing and name not in self._source.listdir(self._folder):
                 raise BackupFailed(
                     self._target.removesuffix(UNFINISHED), "segments were given back while they were linked; try again"
                 )

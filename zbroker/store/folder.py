@@ -4,6 +4,7 @@ import errno
 
 from zbroker.store.disk import Disk, FileSystem
 from zbroker.store.faults import FolderLocked, FolderUnusable, LocksUnsupported, NetworkFileSystem, NotOurs
+from zbroker.store.listing import list_segments
 from zbroker.store.segment import parse_name, segment_name
 
 LOCK_NAME = "LOCK"
@@ -18,7 +19,7 @@ def take_folder(disk: Disk, folder: str, *, network_allowed: bool) -> tuple[int,
     """Make the folder if it is absent, and be its one writer; returns the lock's handle and what lies under it.
 
     Raises:
-        FolderLocked, NotOurs, NetworkFileSystem, LocksUnsupported, FolderUnusable: nothing was changed.
+        FolderLocked, NotOurs, NewerFormat, NetworkFileSystem, LocksUnsupported, FolderUnusable: nothing was changed.
     """
     try:
         disk.make_folder(folder)
@@ -27,14 +28,22 @@ def take_folder(disk: Disk, folder: str, *, network_allowed: bool) -> tuple[int,
     file_system = disk.file_system(folder)
     if file_system.is_network and not network_allowed:
         raise NetworkFileSystem(folder, file_system.kind)
-    _require_ours(disk, folder)
+    names = _require_ours(disk, folder)
+    is_new = LOCK_NAME not in names
     try:
+        if is_new:
+            list_segments(disk, folder)  # what is refused is refused before anything is made in it
         handle = disk.open(f"{folder}/{LOCK_NAME}", create=True)
     except OSError as error:
         if error.errno in UNWRITABLE:
             raise FolderUnusable(folder, f"cannot be written to ({error.strerror})") from error
         raise
-    return _locked(disk, folder, handle), file_system
+    try:
+        return _locked(disk, folder, handle), file_system
+    except LocksUnsupported:
+        if is_new:
+            disk.unlink(f"{folder}/{LOCK_NAME}")  # nobody can hold it
+        raise
 
 
 def hold_for_reading(disk: Disk, folder: str) -> int | None:
@@ -59,7 +68,7 @@ def hold_for_reading(disk: Disk, folder: str) -> int | None:
     return _locked(disk, folder, handle)
 
 
-def _require_ours(disk: Disk, folder: str) -> None:
+def _require_ours(disk: Disk, folder: str) -> list[str]:
     try:
         names = sorted(disk.listdir(folder))
     except PermissionError as error:
@@ -68,6 +77,7 @@ def _require_ours(disk: Disk, folder: str) -> None:
         foreign = [name for name in names if not name.startswith(OUR_PREFIXES)]
         if foreign:
             raise NotOurs(folder, f"has no journal in it, but other files such as {foreign[0]}")
+    return names
 
 
 def _locked(disk: Disk, folder: str, handle: int) -> int:

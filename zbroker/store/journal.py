@@ -356,6 +356,11 @@ class FileJournal:
         """The next segment could not be made; the rest of the current one is for operations."""
         return self._writer.spares.full is not None
 
+    @property
+    def notes(self) -> list[str]:
+        """What to say of files that the open found: copies that broke off, checkpoints that cannot be used."""
+        return list(self._notes)
+
     def status(self) -> dict[str, object]:
         """For people and metrics; bytes of the folder's segments and spares, times in microseconds or, for ages, ms."""
         writer, newest = self._writer, self._checkpoints.newest

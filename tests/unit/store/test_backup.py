@@ -272,3 +272,15 @@ def test_a_segment_that_is_compacted_between_two_looks_is_taken_as_it_is_now(
     assert (target / segment_name(1, 1)).exists()
     assert verify_folder(OsDisk(), str(target)).is_whole
     world.journal.close()
+
+
+def test_a_segment_that_is_missing_is_missing_in_a_backup_as_well(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    world = Halved(monkeypatch, str(source), OsDisk())
+    world.fill()
+    world.journal.close()
+    (source / segment_name(1)).unlink()
+    back_up(OsDisk(), str(source), str(target))
+    assert [hole.segment for hole in verify_folder(OsDisk(read_only=True), str(target)).damage] == [1]

@@ -111,3 +111,11 @@ def test_who_looks_is_kept_out_by_a_writer_whose_lock_file_was_removed(tmp_path:
         hold_for_reading(OsDisk(read_only=True), str(tmp_path))
     disk.close(writer)
     assert hold_for_reading(OsDisk(read_only=True), str(tmp_path)) is None
+
+
+def test_a_lock_file_that_nobody_can_hold_is_not_left_behind() -> None:
+    disk = disk_with(segment_name(1))
+    disk.fail("lock", errno.ENOLCK)
+    with pytest.raises(LocksUnsupported):
+        take_folder(disk, FOLDER, network_allowed=False)
+    assert set(disk.live) == {f"{FOLDER}/{segment_name(1)}"}
