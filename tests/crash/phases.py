@@ -180,6 +180,7 @@ class Striker:
             self.kill()
             for said in self.broker.process.lines():
                 self.broker.take_ready(said)
+                self.misses[Phase.START] += 1
                 return False
         else:
             self._await_ready(is_hit and strike.kills("sidecar"))
