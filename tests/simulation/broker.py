@@ -5,7 +5,6 @@ Its turn is that of zbroker/processes/loop.py, without sockets, guard and signal
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from zbroker.core.streams import Streams
 from zbroker.processes.carrier import Carrier
 from zbroker.processes.dialogue import Order
 from zbroker.processes.sidecar_journal import SidecarJournal
+from zbroker.processes.suspects import Suspects
 from zbroker.store.listing import list_segments
 from zbroker.store.reader import RecordReader
 from zbroker.store.replay import read_whole
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 FOLDER = "/journal"
 ENDPOINT = "tcp://broker:7700"
-PROOFS_US = (0, 20_000, 200_000)
 INFORM_US = 1_000_000
 
 
@@ -65,7 +64,7 @@ class BrokerProcess:
         self._news_at = 0  # the sidecar says what it has done when it has done it
         self.carrier: Carrier | None = None
         self.reads: DelayedReads | None = None
-        self._suspects: deque[tuple[int, bytes]] = deque()
+        self._suspects = Suspects()
         self._informed_at = 0
         self.is_condemned = False
 
@@ -243,8 +242,8 @@ class BrokerProcess:
         self._hear_of_connections(now)
         if due is not None and due <= now:
             carrier.expire(due, now, self._drain)
-            while self._suspects and self._suspects[0][0] <= now:
-                engine.suspect(SESSIONS, self._suspects.popleft()[1])
+            for peer in self._suspects.take(now):
+                engine.suspect(SESSIONS, peer)
         carrier.carry_out(now)
         if now - self._informed_at >= INFORM_US:
             self._informed_at = now
@@ -276,10 +275,8 @@ class BrokerProcess:
 
     def _next_due(self) -> int | None:
         assert self.carrier is not None
-        due = self.carrier.next_timeout()
-        if self._suspects and (due is None or self._suspects[0][0] < due):
-            due = self._suspects[0][0]
-        return due
+        due, proof = self.carrier.next_timeout(), self._suspects.due
+        return proof if due is None or (proof is not None and proof < due) else due
 
     def _receive(self, now: int) -> int:
         assert self.carrier is not None
@@ -313,10 +310,7 @@ class BrokerProcess:
 
     def _hear_of_connections(self, now: int) -> None:
         while self.router.gone:
-            peer = self.router.gone.popleft()
-            self._suspects.extend((now + delay, peer) for delay in PROOFS_US)
-        if len(self._suspects) > len(PROOFS_US):
-            self._suspects = deque(sorted(self._suspects))
+            self._suspects.add(self.router.gone.popleft(), now)
 
     def _send(self, peer: bytes, frames: Frames) -> int | None:
         world = self.world

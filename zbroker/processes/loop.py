@@ -11,7 +11,6 @@ import select
 import signal
 import socket as sockets_of_the_os
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -35,13 +34,13 @@ from zbroker.processes.logbook import Logbook
 from zbroker.processes.news import news_of
 from zbroker.processes.plain import PlainPorts
 from zbroker.processes.reads import Reads
+from zbroker.processes.suspects import Suspects
 
 MESSAGES_PER_TURN: Final = 64  # 4 MiB of full batches: one commit's worth, and the longest that a timer waits
 _DRAIN_QUIET_MS: Final = 20  # libzmq's I/O thread, stopped as we were, needs a moment to read what the kernel holds
 _DRAIN_ROUNDS_MAX: Final = 10_000
 _IDLE_MS: Final = 1_000  # so often an idle loop looks at the journal's state and at its own
 _INFORM_US: Final = 1_000_000
-_PROOFS_US: Final = (0, 20_000, 200_000)  # libzmq may take one message for a connection that has just gone
 _SEE_OFF_US: Final = (
     500_000  # a client that runs goes within milliseconds; who is stopped would not read in seconds either
 )
@@ -111,7 +110,7 @@ class Loop:
         self._distant = journal if isinstance(journal, DistantJournal) else None
         self._distant_entry = _NOWHERE  # of _poll
         self._peers: dict[int, bytes] = {}  # by fd, the routing id that was heard there last
-        self._suspects: deque[tuple[int, bytes]] = deque()  # when to send a proof, in order of time per kind of proof
+        self._suspects = Suspects()
         send = partial(turn.send_routed, router)
         self._carrier = Carrier(engine, journal, send, self._do_other, turn.share, reads)
         self._informed_at = 0
@@ -202,8 +201,8 @@ class Loop:
             if has_stalled(due, now):
                 self._logbook.write("warning", "stalled", ms=(now - due) // 1_000)
             now = self._carrier.expire(due, now, self._drain_sockets)
-            if self._suspects and self._suspects[0][0] <= now:
-                self._prove(now)
+            for peer in self._suspects.take(now):
+                self._engine.suspect(_LINK, peer)
         if self._guard_fd < 0:
             self._hear_of_connections(now)  # without a guard's fd there is nothing to poll
         self._carrier.carry_out(now)
@@ -231,10 +230,8 @@ class Loop:
 
     def _next_due(self) -> int | None:
         """The earliest instant at which anything of ours is due."""
-        due = self._carrier.next_timeout()
-        if self._suspects and (due is None or self._suspects[0][0] < due):
-            due = self._suspects[0][0]
-        return due
+        due, proof = self._carrier.next_timeout(), self._suspects.due
+        return proof if due is None or (proof is not None and proof < due) else due
 
     def _patience_ms(self, due: int | None, now: int) -> int:
         """How long the poll may last, rounded up: a timer a moment late costs nothing, a turn too early costs a turn."""
@@ -323,7 +320,7 @@ class Loop:
         before = self._peers.get(fd)
         self._peers[fd] = peer
         if before is not None:
-            self._suspect(before, now)
+            self._suspects.add(before, now)
 
     def _hear_of_connections(self, now: int) -> None:
         for notice in self._guard.notices():
@@ -332,18 +329,7 @@ class Loop:
             elif not notice.connected:
                 peer = self._peers.pop(notice.fd, None)
                 if peer is not None:
-                    self._suspect(peer, now)
-
-    def _suspect(self, peer: bytes, now: int) -> None:
-        for delay in _PROOFS_US:
-            self._suspects.append((now + delay, peer))
-        if len(self._suspects) > len(_PROOFS_US):
-            self._suspects = deque(sorted(self._suspects))
-
-    def _prove(self, now: int) -> None:
-        """A notice is a hint only; a PING that libzmq cannot route is the proof."""
-        while self._suspects and self._suspects[0][0] <= now:
-            self._engine.suspect(_LINK, self._suspects.popleft()[1])
+                    self._suspects.add(peer, now)
 
     # -- what the engine wants of plain sockets --------------------------------------------------------------------
 
