@@ -140,12 +140,21 @@ def test_a_body_of_exactly_the_limit_says_what_it_became(broker: Broker) -> None
     assert "1048576" in done.stderr
 
 
-def test_sigterm_gives_messages_back_at_once_and_without_an_attempt(broker: Broker, tmp_path: Path) -> None:
-    command = ["-m", "zbroker", "receive", "orders", "--group", "stopped", "--no-ack", "--json", "--url", broker.url]
+HEEDING_HANG_UP = (
+    "import runpy, signal as s; s.signal(s.SIGHUP, s.SIG_DFL); runpy.run_module('zbroker', run_name='__main__')"
+)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_gives_messages_back_at_once_and_without_an_attempt(
+    broker: Broker, tmp_path: Path, number: signal.Signals
+) -> None:
+    words = ["receive", "orders", "--group", f"stopped-{number}", "--no-ack", "--json", "--url", broker.url]
+    command = ["-c", HEEDING_HANG_UP, *words]  # the tests may run under nohup
     with Program(command, tmp_path / "err") as first:
         assert json.loads(first.line())["offset"] == 0
-        first.signal(signal.SIGTERM)
-        assert first.wait() == 143
+        first.signal(number)
+        assert first.wait() == 128 + number
         assert first.errors == ""
     with Program([*command, "--count", "1"], tmp_path / "err") as second:
         again = json.loads(second.line())

@@ -15,7 +15,7 @@ import click
 from click.core import ParameterSource
 
 from patterns.wire.errors import BadAddress, BadName, ZbrokerError
-from zbroker.cli.exits import BAD_CONFIGURATION, BROKEN_PIPE, INTERRUPTED, TERMINATED, end, status_of
+from zbroker.cli.exits import BAD_CONFIGURATION, BROKEN_PIPE, HUNG_UP, INTERRUPTED, TERMINATED, end, status_of
 
 _HURRY_S: Final = 0.3  # for the goodbye after Ctrl-C: leases go back at once, and a dead broker holds nobody up
 COUNT_MAX: Final = 10**12  # a message a microsecond for eleven days; far below what islice() takes
@@ -33,12 +33,12 @@ class ClientCommand(click.Command):
         """Run it; the one place where errors become exit statuses."""
         from zbroker.cli.client_log import ClientLog  # not for --help
 
-        before, log = signal.signal(signal.SIGTERM, _terminated), ClientLog()
+        before, log = {number: signal.signal(number, _terminated) for number in _ending_signals()}, ClientLog()
         try:
             with log:
                 return super().invoke(context)
-        except _Terminated:
-            _end_quietly(TERMINATED)
+        except _Terminated as ended:
+            _end_quietly(HUNG_UP if ended.number == signal.SIGHUP else TERMINATED)
         except ZbrokerError as error:  # before OSError, which some of them are too
             if context.params.get("as_json"):
                 _end_as_json(error)
@@ -51,15 +51,28 @@ class ClientCommand(click.Command):
         except BrokenPipeError:
             _end_quietly(BROKEN_PIPE)
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 class _Terminated(BaseException):
-    """SIGTERM came: as Ctrl-C, it ends a role in order, so that a group's messages go back at once and without an attempt."""
+    """SIGTERM came, or the terminal went: as Ctrl-C, it ends a role in order, so that a group's messages go back at once and
+    without an attempt, and a backup leaves no half of itself.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def _ending_signals() -> list[signal.Signals]:
+    """Under nohup, a terminal that goes ends nothing."""
+    is_heeded = signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    return [signal.SIGTERM, signal.SIGHUP] if is_heeded else [signal.SIGTERM]
 
 
 def _terminated(number: int, frame: FrameType | None) -> NoReturn:
-    raise _Terminated
+    raise _Terminated(number)
 
 
 def _end_quietly(status: int) -> NoReturn:

@@ -17,9 +17,10 @@ IO_FAILED: Final = 74  # of a standard stream: standard_streams.py, under all co
 TIMED_OUT: Final = 75
 REFUSED: Final = 77
 BAD_CONFIGURATION: Final = 78
+HUNG_UP: Final = 129  # 128 + SIGHUP: the terminal went
 INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports a program that the signal ended
-TERMINATED: Final = 143  # 128 + SIGTERM
 BROKEN_PIPE: Final = 141  # 128 + SIGPIPE: what `head` leaves behind of `yes`
+TERMINATED: Final = 143  # 128 + SIGTERM
 
 # The first that an error is an instance of; what is not here FAILED. An unknown number of the wire counts as its class.
 _STATUSES: Final[tuple[tuple[int, tuple[type[ZbrokerError], ...]], ...]] = (

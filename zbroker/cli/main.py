@@ -88,7 +88,8 @@ Exit status:
    69  broker, service, address or data folder unavailable
    74  standard input or output failed
    75  timed out; 77 refused; 78 bad configuration
-  130  Ctrl-C (0 of run, device and top); 141 a pipe was closed; 143 SIGTERM (0 of run, device and reply)
+  129  the terminal went; 130 Ctrl-C (0 of run, device and top)
+  141  a pipe was closed; 143 SIGTERM (0 of run, device and reply)
 """
 
 

@@ -131,7 +131,9 @@ class SidecarJournal:
                 raise self._fault
             if self._line.is_cut:
                 ending = self._line.close()
-                raise self._failed(f"its sidecar process has died while it opened the folder ({ending or 'no status'})")
+                raise self._failed(
+                    f"its sidecar process has died while it opened the folder ({ending or 'no status'})", AFTER_DEATHS
+                )
         return self._opened
 
     def _command(self, order: Order) -> None:
