@@ -71,12 +71,14 @@ def _back_up(disk: Disk, source: Disk, folder: str, target: str, moved: Moved) -
         raise BackupFailed(
             target, f"{draft} is there, of a backup that is being made, or was killed; then remove it first"
         )
-    disk.make_folder(draft)
     try:
+        disk.make_folder(draft)
         with contextlib.closing(_Copying(disk, source, folder, draft, moved)) as copying:
             result = copying.run()
         disk.fsync_dir(draft)
         disk.rename(draft, target)
+    except FileExistsError:
+        raise  # of another backup that began in this moment
     except BaseException:
         _remove(disk, draft)  # else it pins the disk's blocks, and the same command fails when it is tried again
         raise

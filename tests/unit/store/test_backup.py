@@ -223,6 +223,23 @@ def test_a_backup_that_breaks_off_leaves_nothing_and_can_be_made_again(tmp_path:
     assert len(read(target)) == 100
 
 
+def test_a_backup_that_is_interrupted_as_it_begins_leaves_nothing(tmp_path: Path) -> None:
+    source, target = tmp_path / "data", tmp_path / "backup"
+    journal = journal_in(source)
+    journal.open(lambda record, position: None)
+    grow(journal, 1, 1)
+    journal.close()
+
+    class Interrupted(OsDisk):
+        def make_folder(self, path: str) -> None:
+            super().make_folder(path)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        back_up(Interrupted(), str(source), str(target))
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
 def test_a_folder_without_a_journal_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
     source, target = tmp_path / "data", tmp_path / "backup"
     with pytest.raises(FolderUnusable, match=r"data cannot be read \(No such file or directory\).*Check its path"):
