@@ -13,7 +13,7 @@ import msgspec
 
 from patterns.aio import Consumer, Producer
 from zbroker.bench.ends.bodies import END, body_of, first_number, number_of
-from zbroker.bench.ends.durable import CREDIT, GROUP, STREAM, TIMEOUT_S
+from zbroker.bench.ends.durable import GROUP, STREAM, TIMEOUT_S
 from zbroker.bench.ends.starting import go
 from zbroker.bench.ends.tally import said_of
 from zbroker.bench.ends.window import START_MS
@@ -22,6 +22,7 @@ from zbroker.bench.figures import Histogram, steady_rate
 Say = Callable[[dict[str, Any]], None]
 _AT_ONCE: Final = 50  # that connect at the same time: their arrival is not what is measured
 _TELL_S: Final = 0.5  # between two words on how far it is
+_CREDIT: Final = 4_096  # of each stream: what is on its way to a slow consumer is memory of the broker, and no backlog
 _POINTS_EVERY: Final = 256  # messages
 
 
@@ -194,7 +195,7 @@ class _Takers:
             consumers = []
             for number in range(takes.first, takes.first + takes.streams):
                 consumer = Consumer(
-                    address, f"{STREAM}-{number}", group=GROUP, credit=CREDIT, codec="raw", idle_timeout_s=takes.idle_s
+                    address, f"{STREAM}-{number}", group=GROUP, credit=_CREDIT, codec="raw", idle_timeout_s=takes.idle_s
                 )
                 consumers.append(await stack.enter_async_context(consumer))
             for consumer in consumers:
