@@ -133,7 +133,9 @@ class ReplierRole(Role[D]):
     def _peer_engine(self, addresses: Sequence[Any], services: list[str]) -> PeerReplierEngine:
         if len(addresses) != 1 or not binds(addresses[0], default=True):
             raise BadAddress("peer to peer a Replier binds one address; requesters connect to several")
-        epoch = time.time_ns() // 1_000_000_000  # SPEC.md: without a journal, seconds of the wall clock at start
+        epoch = max(
+            0, time.time_ns() // 1_000_000_000
+        )  # SPEC.md: without a journal, seconds of the wall clock at start
         return PeerReplierEngine(addresses[0], services, epoch, self._codec)
 
     def _wants_keeper(self) -> bool:

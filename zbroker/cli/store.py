@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +24,7 @@ from zbroker.cli.progress import progress_bar
 from zbroker.cli.standard_streams import StandardStreamFailed
 from zbroker.cli.suggestions import Group
 from zbroker.cli.words import cleaned, say
+from zbroker.processes.clocks import wall_ms
 
 if TYPE_CHECKING:
     from patterns.wire.records import Damage
@@ -219,11 +219,6 @@ def _source(file: Path) -> Iterator[BinaryIO]:
         return
     with file.open("rb") as source:
         yield source
-
-
-def wall_ms() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 def _exported(message: Exported, raw: bool) -> dict[str, Any]:

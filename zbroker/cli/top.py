@@ -26,6 +26,7 @@ from zbroker.cli.command import (
 )
 from zbroker.cli.exits import UNAVAILABLE, end
 from zbroker.cli.words import fitted, time_of
+from zbroker.processes.clocks import wall_ms
 
 if TYPE_CHECKING:
     from patterns.sync import Admin
@@ -144,7 +145,7 @@ class _Screen:
     def _write_json(self, fields: dict[str, Any]) -> None:
         from zbroker.processes.logbook import rfc3339
 
-        self._write(line_of({"time": rfc3339(time.time_ns() // 1_000_000), **fields}).decode() + "\n")
+        self._write(line_of({"time": rfc3339(wall_ms()), **fields}).decode() + "\n")
 
     def _draw(self, lines: list[str]) -> None:
         if self._is_terminal:

@@ -27,10 +27,11 @@ from zbroker.core.effects import Effect
 from zbroker.core.streams import Streams
 from zbroker.core.translate import Translate, strictly, translate
 from zbroker.processes.claim import Claim
+from zbroker.processes.clocks import now_us, wall_ms, wall_ms_at
 from zbroker.processes.dialogue import Order
 from zbroker.processes.line import Line
 from zbroker.processes.logbook import Logbook
-from zbroker.processes.loop import Loop, now_us
+from zbroker.processes.loop import Loop
 from zbroker.processes.news import News, news_of_cut
 from zbroker.processes.plain import PlainPorts
 from zbroker.processes.reading import ReadingThread
@@ -88,7 +89,7 @@ def serve(options: Options, on_ready: Callable[[Serving], None], sidecar: Line |
         plain.bind(options.xsub_address, options.xpub_address)
         folder = options.data_folder
         if folder is None:
-            engine = _engine(options, os.urandom(16).hex(), epoch=_wall_ms() // 1_000)
+            engine = _engine(options, os.urandom(16).hex(), epoch=wall_ms() // 1_000)
         else:
             journal = _make_journal(folder, sidecar, logbook, claim)
             engine = _recover(options, journal, claim)
@@ -123,7 +124,7 @@ def serve(options: Options, on_ready: Callable[[Serving], None], sidecar: Line |
 def open_logbook(options: Options) -> Logbook:
     """The log as the settings want it, on standard error if there is one."""
     descriptor = sys.stderr.fileno() if sys.stderr is not None else None  # else its number may be a journal's
-    return Logbook(options.log_format, options.log_level, descriptor, now_us, _wall_ms)
+    return Logbook(options.log_format, options.log_level, descriptor, now_us, wall_ms)
 
 
 def _announce(serving: Serving, on_ready: Callable[[Serving], None], logbook: Logbook) -> None:
@@ -184,20 +185,10 @@ def _recover(options: Options, journal: Journal, claim: Claim) -> BrokerEngine:
     """An engine that knows what the journal holds, in a folder that is ours."""
 
     def make_streams(sessions: Sessions, effects: list[Effect]) -> Streams:
-        return Streams(sessions, effects, _wall_ms_at, translate=_translate(options), stream_bytes=options.stream_bytes)
+        return Streams(sessions, effects, wall_ms_at, translate=_translate(options), stream_bytes=options.stream_bytes)
 
     engine = _engine(options, "", make_streams=make_streams)
     opened = journal.open(engine.recover, engine)
     claim.take()
     engine.opened(opened, str(journal.status().get("uuid", "")), now_us())
     return engine
-
-
-def _wall_ms() -> int:
-    """Milliseconds since 1970: for people and for records, never for a timer."""
-    return time.time_ns() // 1_000_000
-
-
-def _wall_ms_at(now: int) -> int:
-    """The same for an instant of the engine's clock."""
-    return (time.time_ns() // 1_000 + now - now_us()) // 1_000

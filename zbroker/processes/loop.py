@@ -10,7 +10,6 @@ import resource
 import select
 import signal
 import socket as sockets_of_the_os
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -30,6 +29,7 @@ from patterns.wire.limits import BATCH_BYTES_MAX, COLUMNS_BYTES_MAX, HEADER_BYTE
 from zbroker.core.broker import BrokerEngine
 from zbroker.core.effects import PLAIN_SUBSCRIBERS, Effect, Offer
 from zbroker.processes.carrier import Carrier, has_stalled
+from zbroker.processes.clocks import now_us
 from zbroker.processes.logbook import Logbook
 from zbroker.processes.news import news_of
 from zbroker.processes.plain import PlainPorts
@@ -54,11 +54,6 @@ _CONFIRMS_US: Final = (
     1_000_000  # for what was handed in before the end; a disk that takes longer is told of by the client
 )
 _NOWHERE: Final = (-1, 0)
-
-
-def now_us() -> int:
-    """Monotonic microseconds: the `now` of every engine in this process."""
-    return time.monotonic_ns() // 1_000
 
 
 class Loop:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Callable
 from typing import Final
 
 from zbroker.core.slices import sliced
+from zbroker.processes.clocks import now_us, wall_ms
 from zbroker.processes.dialogue import Order
 from zbroker.processes.line import SocketLine
 from zbroker.processes.scribe import BrokerGone, Scribe
@@ -20,15 +20,6 @@ from zbroker.store.os_disk import OsDisk
 from zbroker.store.segment import SEGMENT_BYTES
 
 _STDIN: Final = 0
-
-
-def now_us() -> int:
-    """Monotonic microseconds."""
-    return time.monotonic_ns() // 1_000
-
-
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 class AttendedDisk(OsDisk):
@@ -55,7 +46,7 @@ def make_journal(order: Order, disk: OsDisk) -> FileJournal:
         disk,
         order.folder,
         random_bytes=os.urandom,
-        wall_ms=_wall_ms,
+        wall_ms=wall_ms,
         segment_bytes=order.segment_bytes or SEGMENT_BYTES,
         network_allowed=order.network_allowed,
         slicer=sliced,
