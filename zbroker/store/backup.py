@@ -25,6 +25,7 @@ from zbroker.store.window import Window, find_header
 
 COPY_BYTES: Final = 4 << 20
 LOOKS_MAX: Final = 3
+TRIES_MAX: Final = 5
 UNFINISHED: Final = ".unfinished"  # of a backup that is being made, or was killed; never taken for one
 WITHOUT_LINKS: Final = frozenset([errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP])
 _HELD_MAX: Final = 900  # the usual limit is 1,024 open files, and others are opened beside
@@ -72,9 +73,12 @@ def _back_up(disk: Disk, source: Disk, folder: str, target: str, moved: Moved) -
             target, f"{draft} is there, of a backup that is being made, or was killed; then remove it first"
         )
     try:
-        disk.make_folder(draft)
-        with contextlib.closing(_Copying(disk, source, folder, draft, moved)) as copying:
-            result = copying.run()
+        result = _copy(disk, source, folder, draft, moved)
+        if result is None:
+            raise BackupFailed(
+                target,
+                f"segments were given back while they were taken, {TRIES_MAX} times; try again when less is going on",
+            )
         disk.fsync_dir(draft)
         disk.rename(draft, target)
     except FileExistsError:
@@ -85,6 +89,18 @@ def _back_up(disk: Disk, source: Disk, folder: str, target: str, moved: Moved) -
     parent = target.rpartition("/")[0]
     disk.fsync_dir(parent or ("/" if target.startswith("/") else "."))
     return result
+
+
+def _copy(disk: Disk, source: Disk, folder: str, draft: str, moved: Moved) -> Backup | None:
+    """Everything into a new folder; None when the broker was faster, again and again."""
+    for _ in range(TRIES_MAX):
+        disk.make_folder(draft)
+        with contextlib.closing(_Copying(disk, source, folder, draft, moved)) as copying:
+            result = copying.run()
+            if copying.has_all:
+                return result
+        _remove(disk, draft)
+    return None
 
 
 def _remove(disk: Disk, draft: str) -> None:
@@ -127,6 +143,7 @@ class _Copying:
         self._moved = moved
         self._held: list[tuple[int, str]] = []  # open files of the folder, and their names
         self._result = Backup()
+        self.has_all = False  # what the checkpoints that it took list
 
     def run(self) -> Backup:
         names = sorted(self._source.listdir(self._folder))
@@ -140,7 +157,7 @@ class _Copying:
         for file in begun[-1:]:
             self._copy_growing(file)
         self._copy_held()
-        self._require_all(checkpoints)
+        self.has_all = self._took_all(checkpoints)
         return self._result
 
     def close(self) -> None:
@@ -165,7 +182,7 @@ class _Copying:
                 return
             found = [one for one in list_segments(self._source, self._folder) if one.number == file.number]
             if not found:
-                return  # given back; _require_all() knows whether it was needed
+                return  # given back; _took_all() knows whether it was needed
             file = found[0]
 
     def _take(self, name: str, size: int = 0) -> bool:
@@ -265,8 +282,8 @@ class _Copying:
                 takes_none = found[1].kind in WITHOUT_INDEX
                 run = Run(found[0], CHAIN_UNKNOWN, found[1].record_index + takes_none, 0, 0, None)
 
-    def _require_all(self, checkpoints: list[str]) -> None:
-        """What a checkpoint lists was taken, even if it was there when we looked; else it would look like damage. As long as
+    def _took_all(self, checkpoints: list[str]) -> bool:
+        """Whether what a checkpoint lists was taken, even if it was there when we looked; else it would look like damage. As long as
         a checkpoint has its name nothing that it lists is given back: what is missing then is damage, and carried over.
         """
         files = list_segments(self._disk, self._target)
@@ -276,6 +293,5 @@ class _Copying:
             except NotWhole:
                 continue  # pruned, or rotten: it is not believed there either
             if missing and name not in self._source.listdir(self._folder):
-                raise BackupFailed(
-                    self._target.removesuffix(UNFINISHED), "segments were given back while they were linked; try again"
-                )
+                return False
+        return True

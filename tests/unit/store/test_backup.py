@@ -10,7 +10,7 @@ import pytest
 
 from patterns.wire.records import Position, Record, RecordKind
 from tests.unit.store.halved import Halved
-from zbroker.store.backup import UNFINISHED, back_up
+from zbroker.store.backup import TRIES_MAX, UNFINISHED, _Copying, back_up
 from zbroker.store.faults import BackupFailed, FolderUnusable
 from zbroker.store.journal import FileJournal
 from zbroker.store.os_disk import OsDisk
@@ -156,6 +156,34 @@ def test_what_is_given_back_while_it_is_copied_is_in_the_backup_all_the_same(tmp
     journal.close()
     assert made.copied > len(full)
     assert read(target) == [record(index) for index in range(1, 101)]
+
+
+@pytest.mark.parametrize("overtaken", [1, TRIES_MAX])
+def test_a_backup_that_the_broker_overtakes_is_begun_anew_and_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overtaken: int
+) -> None:
+    journal = journal_in(tmp_path / "data")
+    journal.open(lambda record, position: None)
+    grow(journal, 1, 3)
+    tries = 0
+    took_all = _Copying._took_all
+
+    def overtakes(self: _Copying, checkpoints: list[str]) -> bool:
+        nonlocal tries
+        tries += 1
+        return tries > overtaken and took_all(self, checkpoints)
+
+    monkeypatch.setattr(_Copying, "_took_all", overtakes)
+    target = tmp_path / "backup"
+    if overtaken < TRIES_MAX:
+        assert back_up(OsDisk(), str(tmp_path / "data"), str(target)).next_index == 4
+        assert read(target) == [record(index) for index in (1, 2, 3)]
+    else:
+        with pytest.raises(BackupFailed, match="5 times; try again"):
+            back_up(OsDisk(), str(tmp_path / "data"), str(target))
+        assert not target.exists()
+    assert not Path(f"{target}{UNFINISHED}").exists()
+    journal.close()
 
 
 def test_a_folder_is_only_read_so_it_may_be_on_a_read_only_file_system(tmp_path: Path) -> None:
