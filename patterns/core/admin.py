@@ -15,7 +15,7 @@ from patterns.wire.frames import Message
 from patterns.wire.messages import Admin, Codec, ErrorHeader, Hello, Ready, Result, Resume, Role
 
 
-class Answered(msgspec.Struct, gc=False):
+class Answered(msgspec.Struct):
     """The one answer to a verb: an error, or a result still encoded."""
 
     id: int

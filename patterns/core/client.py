@@ -66,7 +66,7 @@ class SessionLost(msgspec.Struct, gc=False):
     detail: str
 
 
-class Failed(msgspec.Struct, gc=False):
+class Failed(msgspec.Struct):
     """The session was refused for good: every call raises this from now on."""
 
     error: ZbrokerError

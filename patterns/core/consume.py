@@ -56,7 +56,7 @@ class Delivered(msgspec.Struct, gc=False):
     size: int
 
 
-class SettledEvent(msgspec.Struct, gc=False):
+class SettledEvent(msgspec.Struct):
     """A settle that asked for an answer: so many of its messages were not ours any more."""
 
     id: int

@@ -33,7 +33,7 @@ from patterns.wire.messages import (
 _AGAIN_MS: Final = 10  # a gap has a cause that needs a moment; the broker says how long a full disk does
 
 
-class Batch(msgspec.Struct, gc=False, eq=False):
+class Batch(msgspec.Struct, eq=False):
     """Messages on their way to the disk.
 
     Attributes:

@@ -50,7 +50,7 @@ _LEFT_MIN: Final = _REPLIES_WINDOW // 2
 _LEFT_BYTES_MIN: Final = _REPLY_BYTES_WINDOW // 2
 
 
-class Outcome(msgspec.Struct, gc=False):
+class Outcome(msgspec.Struct):
     """The one outcome of a request: an error, or a body still encoded; a streamed reply may end without one."""
 
     id: int

@@ -10,7 +10,7 @@ import msgspec
 _T = TypeVar("_T")
 
 
-class Wait(msgspec.Struct, gc=False):
+class Wait(msgspec.Struct):
     """Until done(), or the deadline on the engines' clock; the answer is whether it is done.
 
     done() is cheap, changes nothing, and is asked under the driver's lock.

@@ -114,7 +114,7 @@ class PostedRole(msgspec.Struct, gc=False, eq=False):
         yield from self._producer._until(self.done, timeout_s, "the message has no confirm yet")
         error = self._error or (self._batch.error if self._batch is not None else None)
         if error is not None:
-            raise error
+            raise error.anew()
         assert self._batch is not None
         return Receipt(self._batch.offset + self._index, self._batch.duplicate)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import copy
+from typing import ClassVar, Self
 
 
 class ZbrokerError(Exception):
@@ -32,6 +33,14 @@ class ZbrokerError(Exception):
         self.retry_after_ms = retry_after_ms
         if retryable is not None:
             self.retryable = retryable
+
+    def anew(self) -> Self:
+        """The same error as if it had never been raised: without the frames of those who did, and what they hold.
+
+        For who keeps an error where the garbage collector does not look (`gc=False`): an error that was raised there, and is
+        kept by what stands in its own frames, would stay for ever.
+        """
+        return copy.copy(self)
 
     @property
     def counted_as(self) -> str:

@@ -292,7 +292,7 @@ class Intake:
             and header.previous == feeder.producer.sequence
             and header.sequence > header.previous
         ):
-            feeder.producer.accept(Accepted(header.sequence, 0, crc, 0, error))
+            feeder.producer.accept(Accepted(header.sequence, 0, crc, 0, error.anew()))
         self._sessions.refuse(session, error, "append", header.sequence)
         self._regrant(feeder)
 

@@ -30,7 +30,7 @@ class Accepted(msgspec.Struct, gc=False):
 
     Attributes:
         index: the journal's; the batch is confirmed once that is durable. 0: it was refused.
-        error: the refusal, told again; None when it was stored.
+        error: the refusal, told again, as it was before it was raised; None when it was stored.
     """
 
     sequence: int

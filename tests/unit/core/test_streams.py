@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import msgspec
 import pytest
 
-from patterns.wire.errors import CreditExceeded
+from patterns.wire.errors import BadBody, CreditExceeded, ZbrokerError
 from patterns.wire.messages import Codec, Columns, Credit, Join, Lost, Ready, Resume, Role
 from patterns.wire.records import Damage, LostRange, Record, RecordKind, encode_lost
 from tests.unit.core.durable import JSON, SECOND, Durable
@@ -214,6 +215,18 @@ def test_bad_bodies_are_refused_at_the_door_and_do_not_hold_up_what_follows() ->
         "BAD_ARGUMENT", "BAD_ARGUMENT",
     ]  # fmt: skip
     assert rig.confirms(b"p") == [(10, [0], [])]
+
+
+def test_what_was_refused_is_kept_without_the_frames_that_refused_it_and_what_they_hold() -> None:
+    rig = Durable()
+    producer = rig.producer()
+    before = {id(one) for one in gc.get_objects() if isinstance(one, ZbrokerError)}
+    producer.append("a", payload=b"\x91\xc1")
+    rig.turn()
+    gc.collect()
+    kept = [one for one in gc.get_objects() if isinstance(one, ZbrokerError) and id(one) not in before]
+    assert [type(one) for one in kept] == [BadBody], "it is told again"
+    assert (kept[0].__traceback__, kept[0].__context__, kept[0].__cause__) == (None, None, None)
 
 
 def test_a_full_disk_refuses_with_retry_after_and_takes_the_same_batch_later() -> None:
