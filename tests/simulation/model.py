@@ -275,16 +275,21 @@ class Model:
             kept = set(hello.resume.leases) if hello.resume else set()
             for lease in [lease for id, lease in known.leases.items() if id not in kept]:
                 self._give_back(lease, 0)
-            for other in [other for other, session in self._by_peer.items() if session is known]:
-                del self._by_peer[other]
+            self._move(known)
             self.coverage["resumed"] += 1
         else:
             if known is not None:
                 self._end(known, None)
+                self._move(known)  # by a HELLO of an older connection, too, that was long under way
             known = self._sessions[hello.nonce] = Session(hello.nonce)
         known.lost_at = None
         self._by_peer[peer] = known
         self._heard[peer] = now
+
+    def _move(self, session: Session) -> None:
+        """Another connection has its identity: what still comes by an older one is a stranger's."""
+        for other in [other for other, one in self._by_peer.items() if one is session]:
+            self._gone[other] = self._by_peer.pop(other)
 
     def _deliver(self, session: Session, header: Deliver, now: int) -> None:
         if not header.lease:
