@@ -14,7 +14,7 @@ from zbroker.bench.figures import percentile
 
 Say = Callable[[dict[str, Any]], None]
 _LOOK_S: Final = 0.002  # a checkpoint takes tens of milliseconds
-_FILE_BYTES: Final = 64 * 1024 * 1024  # preallocated and written over, as the journal does
+_FILE_BYTES: Final = 64 * 1024 * 1024  # as a segment of the journal
 
 
 def _sync(fd: int) -> None:
@@ -22,6 +22,25 @@ def _sync(fd: int) -> None:
         os.fsync(fd)
     else:
         os.fdatasync(fd)
+
+
+def _written(path: Path) -> int:
+    """A file of zeros that were written, open."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    zeros = bytes(1024 * 1024)
+    for at in range(0, _FILE_BYTES, len(zeros)):
+        os.pwrite(fd, zeros, at)
+    _sync(fd)
+    return fd
+
+
+def _allocated(path: Path) -> int:
+    """A new file for which the disk has set space aside, open; the one before is gone."""
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    os.posix_fallocate(fd, 0, _FILE_BYTES) if sys.platform != "darwin" else os.ftruncate(fd, _FILE_BYTES)
+    os.fsync(fd)
+    return fd
 
 
 def watch_for(say: Say, *, folder: str, names: list[str]) -> None:
@@ -40,15 +59,16 @@ def watch_for(say: Say, *, folder: str, names: list[str]) -> None:
     say({"times": found})
 
 
-def write_and_sync(say: Say, *, folder: str, record_bytes: int, seconds: float) -> None:
-    """pwrite of a record, then fdatasync, one after the other, into a preallocated file."""
+def write_and_sync(say: Say, *, folder: str, record_bytes: int, seconds: float, grows: bool = False) -> None:
+    """pwrite of a record, then fdatasync, one after the other, into a preallocated file.
+
+    Args:
+        grows: into one new file after the other, as a log that keeps what it has, instead of over the same one.
+    """
     path = Path(folder) / "disk.probe"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    make = _allocated if grows else _written
+    fd = make(path)
     try:
-        zeros = bytes(1024 * 1024)
-        for at in range(0, _FILE_BYTES, len(zeros)):
-            os.pwrite(fd, zeros, at)
-        _sync(fd)
         data = os.urandom(record_bytes)
         clock = time.perf_counter_ns
         until = clock() + int(seconds * 1e9)
@@ -61,7 +81,12 @@ def write_and_sync(say: Say, *, folder: str, record_bytes: int, seconds: float) 
             _sync(fd)
             end = clock()
             times.append(end - begin)
-            place = (place + record_bytes) % (_FILE_BYTES - record_bytes)
+            place += record_bytes
+            if place + record_bytes > _FILE_BYTES:
+                place = 0
+                if grows:
+                    os.close(fd)
+                    fd = make(path)
     finally:
         os.close(fd)
         path.unlink(missing_ok=True)

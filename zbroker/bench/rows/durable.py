@@ -103,10 +103,10 @@ def _router_echo(settings: Settings) -> Sample:
         return ask(settings, "ask-bare", server.said()["address"], kind="dealer")
 
 
-def disk(settings: Settings, record_bytes: int) -> Sample:
+def disk(settings: Settings, record_bytes: int, **told: bool) -> Sample:
     """pwrite and fdatasync, nothing else."""
     with Worker(
-        "write-and-sync", folder=str(settings.folder), record_bytes=record_bytes, seconds=settings.seconds
+        "write-and-sync", folder=str(settings.folder), record_bytes=record_bytes, seconds=settings.seconds, **told
     ) as worker:
         return timed(worker.said(settings.patience_s), record_bytes)
 
@@ -120,6 +120,10 @@ def _disk_64k(settings: Settings) -> Sample:
     return disk(settings, 64 * KIB)
 
 
+def _disk_64k_new(settings: Settings) -> Sample:
+    return disk(settings, 64 * KIB, grows=True)
+
+
 _SIZED: Final = frozenset(("size", "transport"))
 _FIXED: Final = frozenset(("transport",))
 _PACED: Final = frozenset(("size", "transport", "rate"))
@@ -131,6 +135,7 @@ PLANS: Final[tuple[Plan, ...]] = tuple(
         ("durable", "durable", "zbroker, on disk, 1 to 1", BULK, RAW, bulk, _SIZED),
         ("durable-1k", "durable", "zbroker, on disk, 1 to 1, 1 KiB", BULK, "raw, 1 KiB", _kib, _FIXED),
         ("disk-64k", "durable", "the disk: 64 KiB pwrite + fdatasync", "os.pwrite", "64 KiB", _disk_64k, _DISK),
+        ("disk-64k-new", "durable", "the same into new files, as a log does", "os.pwrite", "64 KiB", _disk_64k_new, _DISK),
         ("confirm-one", "confirm", "zbroker, one confirmed message at a time", "Producer.send()", RAW, _confirm_one, _PACED),
         ("confirm-many", "confirm", "zbroker, 100 connections, each the same", "patterns.aio: Producer.send()", RAW, together, _SIZED),
         ("router-echo", "confirm", "bare DEALER - ROUTER round trip", SEND, RAW, _router_echo, _PACED),
@@ -141,6 +146,7 @@ PLANS: Final[tuple[Plan, ...]] = tuple(
 BARS: Final = bars(
     ("durable", "rate", (), 5e5, True, "durable, confirmed and acked, messages/s"),
     ("durable-1k", "bytes_rate", ("disk-64k",), 0.6, True, "durable 1 KiB / the disk's 64 KiB records, bytes/s"),
+    ("durable-1k", "bytes_rate", ("disk-64k-new",), 0.6, True, "durable 1 KiB / the same into new files, bytes/s"),
     ("durable-1k", "write_factor", (), 2.5, False, "durable 1 KiB, bytes written / bytes of bodies"),
     ("durable-1k", "space_factor", (), 2.0, False, "durable 1 KiB, bytes on disk / bytes of bodies kept"),
     ("confirm-one", "p50_us", ("router-echo", "disk-4k"), 1.8, False, "confirm p50 / (ROUTER round trip + fdatasync)"),
