@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from random import Random
 
+import msgspec
 import pytest
 
 from patterns.wire.records import Damage, Opened, Position, Record, RecordKind
 from tests.simulation.disks import FaultyDisk
-from tests.simulation.truth import LogTruth
+from tests.simulation.truth import Entry, LogTruth
 from tests.simulation.violation import Violation
 
 
@@ -24,10 +25,24 @@ def test_damage_may_be_told_of_where_a_prepared_segment_was_hit_and_nowhere_else
     assert truth.is_damaged
 
 
-def test_whoever_reads_passes_over_nothing_of_a_stream_whose_name_is_lost() -> None:
+def test_whoever_reads_passes_over_nothing_of_a_stream_that_never_was() -> None:
     truth = LogTruth(FaultyDisk(Random(1)))
     assert truth.are_forgotten("gone", 3, 2)
     assert not truth.are_forgotten("gone", 3, 3)
+
+
+def test_what_a_stream_gave_up_is_known_when_damage_has_taken_its_name_which_a_checkpoint_keeps() -> None:
+    truth = LogTruth(FaultyDisk(Random(1)))
+    named = msgspec.msgpack.encode(["stream", "orders"])
+    record = Record(index=2, kind=RecordKind.CATALOG, stream_id=0, base_offset=0, count=0, columns=b"", payload=named)
+    entry = Entry(record, Position(1, 4096, 64), 0, [])
+    truth._expose(entry)
+    truth._forget({2: entry}, set())
+    assert not truth.names
+    truth.is_damaged = True
+    truth.forgot([(2, 371, 386)], lambda *_: False)
+    assert truth.are_forgotten("orders", 371, 386)
+    assert not truth.are_forgotten("orders", 371, 387)
 
 
 def test_whoever_reads_passes_over_what_a_broker_has_given_up_and_not_over_more() -> None:

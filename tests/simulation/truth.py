@@ -66,6 +66,7 @@ class LogTruth:
         self._epochs: list[int] = []
         self._given: dict[int, Entry] = {}
         self._forgotten: dict[int, Settled] = {}
+        self._ids: dict[str, int] = {}  # as `names`, and damage takes none: a checkpoint may know it
         self._decided: dict[str, int] = {}  # below which offset a broker has given up all, by the stream's name
         self._stored: dict[tuple[int, int], int] = {}  # index of the record that a message is in
         self._told_ever: set[int] = set()
@@ -114,7 +115,7 @@ class LogTruth:
         if record.kind == RecordKind.CATALOG:
             named = msgspec.msgpack.decode(record.payload)
             if named[0] == "stream":
-                self.names[named[1]] = record.index
+                self.names[named[1]] = self._ids[named[1]] = record.index
             elif named[0] == "group":
                 self.groups[named[1], named[2]] = record.index
         for place, uid in enumerate(entry.uids):
@@ -144,7 +145,7 @@ class LogTruth:
     def are_forgotten(self, stream: str, first: int, last: int) -> bool:
         """Whether whoever reads may pass over them."""
         first = max(first, self._decided.get(stream, 0))
-        known = self._forgotten.get(self.names.get(stream, 0), Settled())  # damage may have taken the name
+        known = self._forgotten.get(self._ids.get(stream, 0), Settled())  # 0: it never was on disk
         return all(offset in known for offset in range(first, last + 1))
 
     def _judge_forgotten(self, stream: int, gone: list[int], is_settled: Callable[[str, str, int, int], bool]) -> None:
