@@ -77,7 +77,7 @@ class Session:
 class Message:
     """One offset in one group: who holds it, whether it is done, and which attempt may come next."""
 
-    __slots__ = ("counted", "counted_at", "done", "done_at", "highest", "holder", "lent", "next_high", "next_low")
+    __slots__ = ("counted", "done", "done_at", "highest", "holder", "lent", "next_high", "next_low")
 
     def __init__(self) -> None:
         self.holder: Lease | None = None
@@ -86,12 +86,13 @@ class Message:
         self.next_low = self.next_high = 1
         self.highest = 0
         self.lent = 0  # how often
-        self.counted: int | None = None  # attempts that count while nobody holds it: a checkpoint may say so,
-        self.counted_at = 0  # until a record tells of a later time that it was lent
+        # (how often lent, attempts that count) when nobody held it: a checkpoint may say so, until a record survives that
+        # tells of a later time it was lent. Each moment by itself: of a newer one nothing may have reached the disk.
+        self.counted: list[tuple[int, int]] = []
 
     def comes_back(self, low: int, high: int) -> None:
         self.holder = None
-        self.counted, self.counted_at = low - 1, self.lent
+        self.counted = [one for one in self.counted if one[1] < low - 1] + [(self.lent, low - 1)]
         self.next_low, self.next_high = low, high
 
 
@@ -199,6 +200,7 @@ class Model:
                     self._news.append(News(lease.key, offset, lease.attempt, action, message.lent))
                 else:
                     message.comes_back(lease.attempt, lease.attempt + 1)
+                    message.done, message.done_at = "perhaps", 0  # taken, if the broker saw the time otherwise
                     self.coverage["settle_on_the_verge"] += 1
             elif action == "release":
                 message.comes_back(lease.attempt, lease.attempt + (not is_valid))
@@ -415,8 +417,7 @@ class Model:
             image = self._image.get(key, {})
             for offset, message in messages.items():
                 attempts, done = image.get(offset, (0, ""))
-                if message.counted is not None:
-                    attempts = min(attempts, message.counted)
+                attempts = min([attempts, *(counted for _, counted in message.counted)])
                 message.holder = None
                 message.done, message.done_at = done or ("perhaps" if message.done else ""), 0
                 message.next_low, message.next_high = attempts + 1, max(message.highest, attempts) + 1
@@ -428,8 +429,7 @@ class Model:
             attempts, done = image.get(news.offset, (0, ""))
             image[news.offset] = (max(attempts, news.attempt), news.done or done)
             message = self._groups[news.key][news.offset]
-            if news.lent > message.counted_at:
-                message.counted = None
+            message.counted = [one for one in message.counted if one[0] >= news.lent]
 
     def is_settled(self, stream: str, group: str, offset: int, durable: int) -> bool:
         """Whether a member has acked or rejected it, or may have, and a record up to `durable` says so."""

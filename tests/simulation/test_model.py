@@ -48,3 +48,19 @@ def test_an_attempt_that_was_given_back_counts_once_a_record_of_the_next_one_sur
             lent(model, 3, 1)
     else:
         lent(model, 3, 1)
+
+
+def test_what_a_checkpoint_said_after_a_release_holds_if_all_later_records_are_lost() -> None:
+    truth = SimpleNamespace(names={"s": 1}, messages={(1, 0): "uid"}, is_damaged=False)
+    world: Any = SimpleNamespace(truth=truth, has_session=lambda peer: True, is_storage_failed=False)
+    model = Model(world)
+    begun(model, [])
+    lent(model, 1, 1)
+    model.handed(OPS[1])
+    model.received(PEER, pack(Settle(lease=1, action="release")), 0, 0)
+    lent(model, 2, 1)
+    model.handed(OPS[2])
+    model.received(PEER, pack(Settle(lease=2, action="nack")), 0, 0)
+    model.crashed()
+    begun(model, OPS[1:2])
+    lent(model, 3, 1)
