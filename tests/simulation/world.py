@@ -188,6 +188,8 @@ class World:
         broker = self.broker
         if broker is None or broker.engine is None or any(not client.settled() for client in self.clients):
             return False
+        if broker.journal is not None and broker.journal.next_timeout() is not None:
+            return False  # no sidecar yet: the disk had no room for one, and what waits for it is on no disk
         groups = broker.streams._catalog.groups.values()
         by_id = broker.streams._catalog.by_id
         served = [group for group in groups if (by_id[group.stream_id].name, group.name) in self.pairs]
