@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from patterns.wire.records import Damage, Opened, Position, Record
+from patterns.wire.records import Damage, Opened, Record
 from tests.property.test_compaction import FOLDER, SEGMENT_BYTES, World, slicer
+from tests.unit.store.trusting import Trusting
 from zbroker.store import checkpoint, compaction, compactor
 from zbroker.store.faults import JournalError
 from zbroker.store.journal import FileJournal
@@ -35,18 +36,6 @@ def log(seed: int) -> VirtualDisk:
     if seed % 4 == 3:
         world.journal.close()
     return world.image()
-
-
-class Trusting:
-    """An engine that takes what it is given."""
-
-    def restore(self, chunks: Iterable[bytes]) -> bool:
-        return True
-
-    def index(self, chunk: bytes) -> bool:
-        return True
-
-    def reindex(self, record: Record, position: Position) -> None: ...
 
 
 def opened(disk: VirtualDisk) -> tuple[Opened, int, int]:

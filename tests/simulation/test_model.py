@@ -30,8 +30,8 @@ def lent(model: Model, lease: int, attempt: int) -> None:
     model.sent(PEER, pack(header), 0, reached=True)
 
 
-@pytest.mark.parametrize("is_kept", [False, True])
-def test_an_attempt_that_was_given_back_counts_once_a_record_of_the_next_one_survives(is_kept: bool) -> None:
+def released_and_lent_again() -> Model:
+    """Each time a record says so."""
     truth = SimpleNamespace(names={"s": 1}, messages={(1, 0): "uid"}, is_damaged=False)
     world: Any = SimpleNamespace(truth=truth, has_session=lambda peer: True, is_storage_failed=False)
     model = Model(world)
@@ -41,6 +41,12 @@ def test_an_attempt_that_was_given_back_counts_once_a_record_of_the_next_one_sur
     model.received(PEER, pack(Settle(lease=1, action="release")), 0, 0)
     lent(model, 2, 1)
     model.handed(OPS[2])
+    return model
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_an_attempt_that_was_given_back_counts_once_a_record_of_the_next_one_survives(is_kept: bool) -> None:
+    model = released_and_lent_again()
     model.crashed()
     begun(model, OPS[1 : 3 if is_kept else 2])
     if is_kept:
@@ -51,15 +57,7 @@ def test_an_attempt_that_was_given_back_counts_once_a_record_of_the_next_one_sur
 
 
 def test_what_a_checkpoint_said_after_a_release_holds_if_all_later_records_are_lost() -> None:
-    truth = SimpleNamespace(names={"s": 1}, messages={(1, 0): "uid"}, is_damaged=False)
-    world: Any = SimpleNamespace(truth=truth, has_session=lambda peer: True, is_storage_failed=False)
-    model = Model(world)
-    begun(model, [])
-    lent(model, 1, 1)
-    model.handed(OPS[1])
-    model.received(PEER, pack(Settle(lease=1, action="release")), 0, 0)
-    lent(model, 2, 1)
-    model.handed(OPS[2])
+    model = released_and_lent_again()
     model.received(PEER, pack(Settle(lease=2, action="nack")), 0, 0)
     model.crashed()
     begun(model, OPS[1:2])

@@ -1,12 +1,12 @@
 """Verify tells what an open would find, and changes nothing."""
 
-from collections.abc import Iterable
 from random import Random
 
 import pytest
 
-from patterns.wire.records import Position, Record, RecordKind
+from patterns.wire.records import Record, RecordKind
 from tests.unit.store.halved import Halved
+from tests.unit.store.trusting import Trusting
 from zbroker.store.journal import FileJournal
 from zbroker.store.segment import segment_name
 from zbroker.store.verify import verify_folder
@@ -108,18 +108,6 @@ def test_newest_segments_that_are_gone_are_missed_by_the_checkpoint() -> None:
     reason = "segment missing"
     told = [(hole.first_index, hole.last_index, hole.reason) for hole in report.damage]
     assert told == [(6, 10, reason), (11, 10 + (256 << 20) // 64, reason)]  # as much as comes before another checkpoint
-
-
-class Trusting:
-    """An engine that takes what it is given."""
-
-    def restore(self, chunks: Iterable[bytes]) -> bool:
-        return True
-
-    def index(self, chunk: bytes) -> bool:
-        return True
-
-    def reindex(self, record: Record, position: Position) -> None: ...
 
 
 def _headless(disk: VirtualDisk, *numbers: int) -> None:
