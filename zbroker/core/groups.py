@@ -8,6 +8,7 @@ from itertools import chain, groupby
 from operator import itemgetter
 from typing import Final
 
+from patterns.wire.configs import GroupConfig
 from patterns.wire.settled import Range, Settled, merged
 from zbroker.core.heap import PackedHeap
 from zbroker.core.leases import Lease, Leases, Piece
@@ -49,10 +50,14 @@ class Group:
         dirty: for the journal.
         holders: what members hold, of those that hold anything.
         woken_at: for who wakes it: when that is to happen next.
+        config: what it was told to be.
+        is_paused: nothing is lent until somebody resumes it.
     """
 
-    def __init__(self, id: int, stream_id: int, name: str, start: int) -> None:
+    def __init__(self, id: int, stream_id: int, name: str, start: int, config: GroupConfig | None = None) -> None:
         self.id = id
+        self.config = config or GroupConfig("", name)
+        self.is_paused = False
         self.stream_id = stream_id
         self.name = name
         self.start = start

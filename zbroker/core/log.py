@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
+from patterns.wire.configs import StreamConfig
 from patterns.wire.records import Position
 from patterns.wire.settled import Range, Settled, merged
 from zbroker.core.column import Block, Column, pack
@@ -30,6 +31,7 @@ class StreamLog:
         last_index: of its last APPEND record.
         groups: by name.
         given_up: what nobody was owed any more, and was too much.
+        config: what it was told to be.
     """
 
     def __init__(self, id: int, name: str) -> None:
@@ -44,6 +46,7 @@ class StreamLog:
         self.given_up = Settled()
         self.lost: list[Range] = []
         self.groups: dict[str, Group] = {}
+        self.config = StreamConfig(name)
         self._bases = Column()
         self._counts = Column()
         self._published = Column()  # ms; they rise
