@@ -60,7 +60,7 @@ def test_a_name_that_breaks_a_rule_is_refused(field: str, value: str) -> None:
     [
         ({"lease_s": 0.5}, "1 to"),
         ({"max_deliveries": 3}, "without dead_letter"),
-        ({"dead_letter": "orders"}, "its own stream"),
+        ({"dead_letter": "orders"}, "own stream"),
         ({"backoff_s": [-1]}, "a number of seconds"),
         ({"backoff_s": [1] * 65}, "at most 64"),
         ({"backoff_s": [100 * 365 * 86_400]}, "31,536,000"),
