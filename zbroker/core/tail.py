@@ -23,6 +23,9 @@ _SPLITS: Final = 16  # batches kept cut into bodies; a consumer that takes slice
 _VIEWS: Final = 32  # translated batches kept; more than one group reads the newest
 BATCH_OVERHEAD: Final = 512  # what a batch costs beside its bytes, so that tiny batches are bounded too
 
+DELAYS: Final = 1  # marks of a batch
+IDS: Final = 2
+
 _T = TypeVar("_T")
 Key = tuple[int, int]  # stream id, number of the batch in its stream
 
@@ -43,6 +46,10 @@ class Stored(msgspec.Struct, array_like=True, gc=False):
     published_at: int
     columns: bytes
     kept: list[Range] | None = None  # places of the messages that are left, if some were taken out
+    marks: int = 0  # what its columns have that somebody must look at: DELAYS, IDS
+    group: str | None = None  # for this group alone; others pass over it
+    operations: list[list[Any]] | None = None  # as in OPS; they hold if, and only if, this record does
+    repeats: list[tuple[int, int]] | None = None  # places of the batch that were stored before, and their offsets
 
 
 _stored = msgspec.msgpack.Decoder(Stored).decode
@@ -65,6 +72,8 @@ class Batch(msgspec.Struct, gc=False):
     columns: bytes
     payload: bytes
     kept: list[Range] | None = None  # of a sliced one: places of the messages that are left; `count` is as it was
+    marks: int = 0
+    group: str | None = None
 
     @property
     def bytes(self) -> int:
@@ -108,6 +117,8 @@ def batch_of(record: Record) -> Batch:
         stored.columns,
         record.payload,
         stored.kept,
+        stored.marks,
+        stored.group,
     )
 
 
