@@ -1,36 +1,27 @@
-"""What leaves towards consumers: feeds with something to give, members with room, and batches fetched from the disk."""
+"""What leaves towards consumers: feeds with something to give, and members with room."""
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Final, NamedTuple
-
-import msgspec
 
 from patterns.wire.errors import BadBody
 from patterns.wire.frames import MSGPACK, pack, pack_columns, reform
 from patterns.wire.limits import COLUMNS_BYTES_MAX
 from patterns.wire.messages import Deliver, Lost
-from patterns.wire.records import Position, Record
 from patterns.wire.server import Session, Sessions
 from patterns.wire.session import ServerState
 from patterns.wire.settled import Range, merged
-from zbroker.core.effects import MOVED, Effect, Moved, Read
 from zbroker.core.groups import Group
 from zbroker.core.leases import Leases, Piece
 from zbroker.core.log import StreamLog
 from zbroker.core.producers import ID_SHIFT
-from zbroker.core.tail import BATCH_OVERHEAD, UNREADABLE, Batch, Key, Tail, batch_of
+from zbroker.core.readback import ReadBack
+from zbroker.core.tail import UNREADABLE, Batch, Key, Tail
 from zbroker.core.timers import Timers
 
 LEASE_US: Final = 30_000_000  # without progress of its session a lease ends after this
 TURN_BYTES: Final = 4 << 20  # delivered in one turn; then others have theirs
 TURN_DELIVERIES: Final = 512
-AHEAD_BYTES: Final = 256 << 10  # read ahead of a cursor in old batches: hides the reader's round trip
-AHEAD_BATCHES: Final = 128  # looked at, of which some may be settled
-READING_BYTES: Final = 8 << 20  # asked for and not here yet; half of what the tail keeps of it: none is read twice
-MOVED_AGAIN_US: Final = 100_000  # a file is gone, and we do not know of another place yet
-MOVED_TIMES_MAX: Final = 300  # half a minute of looking, stalls not counted; then it was deleted under us
 
 
 class Member:
@@ -106,27 +97,15 @@ class Deliveries:
     """
 
     def __init__(
-        self, sessions: Sessions, effects: list[Effect], tail: Tail, timers: Timers, dirty: dict[Group, None]
+        self, sessions: Sessions, tail: Tail, readback: ReadBack, timers: Timers, dirty: dict[Group, None]
     ) -> None:
         self._sessions = sessions
-        self._effects = effects
         self._tail = tail
+        self._readback = readback
         self._timers = timers
         self._dirty = dirty
         self._ready: dict[Feed, None] = {}
         self._feeds: dict[StreamLog, dict[Feed, None]] = {}
-        self._waiting: dict[Key, dict[Feed, None]] = {}
-        self._reads: dict[int, tuple[list[Key], Read]] = {}
-        self._reading_bytes = 0
-        # What is read ahead must still be there when its turn comes: else the first of it makes room for the last.
-        self._ahead_bytes = min(AHEAD_BYTES, tail.loaded_max // 2)
-        self._reading_max = min(READING_BYTES, tail.loaded_max // 2)
-        self._queued: dict[Feed, None] = {}  # they ask when others have got what they asked for
-        self._in_flight: set[Key] = set()
-        self._moved: Counter[Key] = Counter()  # how often each was looked for in vain
-        self._damaged: set[Key] = set()
-        self._logs: dict[int, StreamLog] = {}
-        self._token = 0
         self._lease_base = 0
         self._lease_count = 0
 
@@ -226,13 +205,14 @@ class Deliveries:
         key = (log.id, number)
         batch = self._tail.get(key)
         if batch is None:
-            self._fetch(feed, log, number)
+            settled = feed.group.settled if feed.group is not None else None
+            self._readback.fetch((self.wake_feed, feed), log, number, settled)
             return None
         try:
             part = self._part(member, piece, key, batch)
         except UNREADABLE:  # nothing that lies on a disk ends the broker: it is told like what the disk has damaged
             self._tail.unreadable()
-            self._damaged.add(key)
+            self._readback.damaged.add(key)
             self._ready[feed] = None
             return None
         return self._send(feed, member, piece, part, now)
@@ -243,7 +223,7 @@ class Deliveries:
             return piece.last
         if log.base(number) > piece.first:
             return min(log.base(number) - 1, piece.last)
-        if (log.id, number) in self._damaged or log.is_gone(number):
+        if (log.id, number) in self._readback.damaged or log.is_gone(number):
             return min(log.end(number) - 1, piece.last)
         batch = self._tail.get((log.id, number))
         if batch is None or batch.kept is None:
@@ -253,7 +233,7 @@ class Deliveries:
 
     def _pass_over(self, feed: Feed, piece: Piece, number: int, last: int) -> None:
         """What damage took is told; what was given up, nobody who comes later is owed."""
-        is_lost = (feed.log.id, number) in self._damaged
+        is_lost = (feed.log.id, number) in self._readback.damaged
         if not is_lost:
             is_lost, last = feed.log.fate(piece.first, last)
         if is_lost:
@@ -348,99 +328,3 @@ class Deliveries:
         if earliest is not None:
             member.timed = True
             self._timers.at(earliest, lambda due: self._expire(member, due))
-
-    # -- read back ------------------------------------------------------------------------------------------------
-
-    def _fetch(self, feed: Feed, log: StreamLog, number: int) -> None:
-        """Ask for a batch, and for those after it; the feed is woken when it is here."""
-        key = (log.id, number)
-        if key in self._in_flight:
-            self._waiting.setdefault(key, {})[feed] = None
-            return
-        if self._reading_bytes and self._reading_bytes + log.size(number) > self._reading_max:
-            self._queued[feed] = None
-            return
-        self._waiting[key] = {feed: None}
-        self._logs[log.id] = log
-        keys, positions = self._ahead(feed, log, number)
-        self._token += 1
-        read = Read(self._token, positions)
-        self._reads[self._token] = keys, read
-        self._reading_bytes += _size(read)
-        self._in_flight.update(keys)
-        self._effects.append(read)
-
-    def _ahead(self, feed: Feed, log: StreamLog, number: int) -> tuple[list[Key], list[Position]]:
-        """A batch, and after it what the feed will want next and is not here; what its group has settled is passed over."""
-        settled = feed.group.settled if feed.group is not None else None
-        keys: list[Key] = []
-        positions: list[Position] = []
-        size = 0
-        for at, base, end, position in log.places(number, number + AHEAD_BATCHES):
-            if end > log.durable_next or not position.size:
-                break  # it is not safe yet; or it is gone, and nobody wants it
-            if keys and settled is not None and base in settled and settled.count(base, end - 1) == end - base:
-                continue
-            key = (log.id, at)
-            size += position.size + BATCH_OVERHEAD
-            if keys and (size > self._ahead_bytes or key in self._in_flight or self._tail.get(key) is not None):
-                break
-            keys.append(key)
-            positions.append(position)
-        return keys, positions
-
-    def loaded(self, token: int, records: list[Record | Moved | None], now: int) -> None:
-        """What was asked for is here; None for what is damaged, MOVED for what lies elsewhere. An unknown token is nobody's."""
-        asked = self._reads.pop(token, None)
-        if asked is None:
-            return
-        keys, read = asked
-        self._reading_bytes -= _size(read)
-        woken, self._queued = self._queued, {}
-        for key, position, record in zip(keys, read.positions, records, strict=True):
-            if record is MOVED and self._look_again(key, position, now):
-                continue
-            self._in_flight.discard(key)
-            self._moved.pop(key, None)
-            if self._logs[key[0]].is_gone(key[1]):  # given up meanwhile
-                woken |= self._waiting.pop(key, {})
-                continue
-            batch = self._verified(key, None if record is MOVED else record)
-            if batch is None:
-                self._damaged.add(key)
-            else:
-                self._tail.keep(key, batch)
-            woken |= self._waiting.pop(key, {})
-        for feed in woken:
-            self.wake_feed(feed)
-        self.run(now)
-
-    def _look_again(self, key: Key, position: Position, now: int) -> bool:
-        """Wake who waits for it when its place is known; False when it was looked for often enough."""
-        self._moved[key] += 1
-        if self._moved[key] > MOVED_TIMES_MAX:
-            return False
-        is_known = self._logs[key[0]].position(key[1]) != position
-        self._timers.at(now if is_known else now + MOVED_AGAIN_US, lambda due: self._wake_waiting(key, due))
-        return True
-
-    def _wake_waiting(self, key: Key, now: int) -> None:
-        self._in_flight.discard(key)
-        for feed in self._waiting.pop(key, {}):
-            self.wake_feed(feed)
-        self.run(now)
-
-    def _verified(self, key: Key, record: Record | None) -> Batch | None:
-        """The batch, if the record is the one that should lie there."""
-        if record is None:
-            return None
-        log = self._logs[key[0]]
-        try:
-            batch = batch_of(record)
-        except msgspec.MsgspecError:
-            return None
-        return batch if (record.stream_id, batch.base) == (key[0], log.base(key[1])) else None
-
-
-def _size(read: Read) -> int:
-    return sum(position.size for position in read.positions)

@@ -25,6 +25,7 @@ from zbroker.core.groups import Group
 from zbroker.core.intake import Intake
 from zbroker.core.log import StreamLog
 from zbroker.core.producers import Accepted
+from zbroker.core.readback import ReadBack
 from zbroker.core.retention import STREAM_BYTES, Retention
 from zbroker.core.tail import TAIL_BYTES, Tail, stored_of
 from zbroker.core.timers import Timers
@@ -80,7 +81,8 @@ class Streams:
         self._given_up: deque[tuple[int, list[tuple[int, int, int]]]] = deque()  # once this index is durable
         self._catalog = Catalog(self._recorder)
         self._intake = Intake(sessions, self._catalog, self._recorder, self._tail, wall_ms)
-        self._deliveries = Deliveries(sessions, effects, self._tail, self._timers, self._dirty)
+        self._readback = ReadBack(effects, self._tail, self._timers)
+        self._deliveries = Deliveries(sessions, self._tail, self._readback, self._timers, self._dirty)
         self._consumers = Consumers(
             sessions, self._catalog, self._recorder, self._deliveries, self._timers, self._dirty, self._promise
         )
@@ -373,7 +375,8 @@ class Streams:
 
     def loaded(self, token: int, records: list[Record | Moved | None], now: int) -> None:
         """What a Read asked for; None for a record that is damaged, MOVED for one to look up again."""
-        self._deliveries.loaded(token, records, now)
+        self._readback.loaded(token, records, now)
+        self._deliveries.run(now)
         self._set_lazy_due(now)
 
     def storage(self, full: bool, failed: bool) -> None:
