@@ -67,6 +67,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         insecure: allow an address that other machines reach, without keys.
         memory_bytes: resident memory above which the peers with most undelivered bytes are cut; 0: never.
         stream_bytes: so much a stream keeps beyond what its groups have yet to process; then the oldest goes.
+        auto_create: streams and groups are made by first use; else they must be made before, by `zbroker stream create`.
         drain_s: so long the requests that repliers work on may take to finish after SIGTERM.
         log_format: of the lines on standard error: for people, or JSON objects.
         log_level: what is less than this is not logged.
@@ -83,6 +84,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     insecure: bool = False
     memory_bytes: int = 1024 * MIB
     stream_bytes: int = 4096 * MIB
+    auto_create: bool = True
     drain_s: int = 5
     log_format: LogFormat = "text"
     log_level: LogLevel = "info"

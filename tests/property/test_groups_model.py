@@ -165,7 +165,7 @@ class Model:
         for offset, tries in self.tries.items():
             self.slack[offset] = min(self.slack.get(offset, tries), tries if clean else 0)
         self.returned.clear()  # the journal says of them that they were delivered
-        before = self.rig.group() if self.rig.streams.status(1_000)["groups"] else None
+        before = self.rig.group() if self.rig.streams.status(1_000, 0)["groups"] else None
         self.rig = self.rig.crash(tail_bytes=3_000)
         self.members, self.leases = [], {}
         self.producer = self.rig.producer(b"p%d" % self.rig.epoch)
@@ -204,7 +204,7 @@ class Model:
             assert least + 1 <= attempt <= tries + 2, f"{offset} has attempt {attempt} after {tries}, {least}"
 
     def check(self) -> None:
-        if not self.rig.streams.status(1_000)["groups"]:
+        if not self.rig.streams.status(1_000, 0)["groups"]:
             return
         group = self.rig.group()
         assert group["balanced"], group

@@ -21,6 +21,7 @@ from tests.simulation.sidecar import SidecarProcess
 from tests.simulation.violation import require
 from zbroker.core.broker import BrokerEngine
 from zbroker.core.effects import SESSIONS
+from zbroker.core.policy import Policy
 from zbroker.core.streams import Streams
 from zbroker.processes.carrier import Carrier
 from zbroker.processes.dialogue import Order
@@ -202,7 +203,11 @@ class BrokerProcess:
     def _make_streams(self, sessions: Any, effects: Any) -> Streams:
         world = self.world
         return Streams(
-            sessions, effects, world.wall_ms_at, tail_bytes=world.tail_bytes, stream_bytes=world.stream_bytes
+            sessions,
+            effects,
+            world.wall_ms_at,
+            tail_bytes=world.tail_bytes,
+            policy=Policy(stream_bytes=world.stream_bytes),
         )
 
     def stop(self) -> None:
@@ -335,5 +340,5 @@ class BrokerProcess:
 
 def _lasting(section: Any) -> dict[str, dict[str, Any]]:
     """Without what a checkpoint may know and the log not yet: how far messages were delivered for the first time."""
-    left_out = ("waiting", "lag", "batches", "first_offset")  # the latter two tell what is stored, too
+    left_out = ("waiting", "lag", "lag_s", "batches", "first_offset")  # the latter two tell what is stored, too
     return {name: {key: row[key] for key in row if key not in left_out} for name, row in section.items()}

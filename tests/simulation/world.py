@@ -197,7 +197,11 @@ class World:
 
     def _unsettled(self) -> str:
         clients = [client.name for client in self.clients if not client.settled()]
-        status = self.broker.streams.status(100)["groups"] if self.broker and self.broker.engine else "no broker"
+        status = (
+            self.broker.streams.status(100, self.scheduler.now)["groups"]
+            if self.broker and self.broker.engine
+            else "no broker"
+        )
         return f"clients {clients}, groups {status}"
 
     def _finish(self) -> None:

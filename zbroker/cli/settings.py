@@ -56,6 +56,8 @@ def settings_options(command: _F) -> _F:
                      help="Resident memory above which the worst peers are cut; 0: never.  [1G]"),
         click.option("--stream-bytes", type=_bytes, metavar="N[K|M|G]",
                      help="What a stream keeps beyond what its groups have yet to process.  [4G]"),
+        click.option("--auto-create/--no-auto-create", default=None,
+                     help="Whether streams and groups are made by first use.  [auto-create]"),
         click.option("--drain-s", type=click.IntRange(0, DRAIN_S_MAX), metavar="S",
                      help="How long requests under way may finish after SIGTERM.  [5]"),
         click.option("--log-format", type=click.Choice(get_args(LogFormat)),

@@ -9,7 +9,6 @@ from typing import Final, Protocol
 from patterns.wire import codec
 from patterns.wire.engine import Link, PeerId
 from patterns.wire.errors import (
-    BadArgument,
     CreditExceeded,
     NotInThisDeployment,
     ShuttingDown,
@@ -79,7 +78,8 @@ class StreamsFacade(Protocol):
     def storage(self, full: bool, failed: bool) -> None: ...
     def next_timeout(self) -> int | None: ...
     def handle_timeout(self, now: int) -> None: ...
-    def status(self, rows_max: int) -> dict[str, object]: ...
+    def administer(self, session: Session, header: Admin, now: int) -> None: ...
+    def status(self, rows_max: int, now: int) -> dict[str, object]: ...
 
 
 MakeStreams = Callable[[Sessions, list[Effect]], StreamsFacade]
@@ -432,8 +432,7 @@ class BrokerEngine:
         header = message.header
         assert isinstance(header, Admin)
         if header.verb != "status":
-            error = BadArgument(f"verb {header.verb[:64]!r} is not known here; version 1 has `status`")
-            self._sessions.refuse(session, error, "command", header.id)
+            self._administer(session, header, now)
             return
         used = Codec.JSON if session.codec is Codec.JSON else Codec.MSGPACK
         try:
@@ -442,6 +441,15 @@ class BrokerEngine:
             self._sessions.refuse(session, error_, "command", header.id)
             return
         self._sessions.answer(session, Result(id=header.id, codec=used), payload=payload)
+
+    def _administer(self, session: Session, header: Admin, now: int) -> None:
+        if self._streams is not None:
+            self._streams.administer(session, header, now)
+            return
+        error = NotInThisDeployment(
+            f"{header.verb[:64]!r}: this broker runs without a journal (--no-data), and knows the verb `status` alone"
+        )
+        self._sessions.refuse(session, error, "command", header.id)
 
     # -- for people ----------------------------------------------------------------------------------------------
 
@@ -484,6 +492,6 @@ class BrokerEngine:
             "warnings": list(self._warnings.values()),
         }
         if self._streams is not None:
-            status.update(self._streams.status(_STATUS_ROWS_MAX))
+            status.update(self._streams.status(_STATUS_ROWS_MAX, now))
         status.update(self._informed)
         return status

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from patterns.wire.configs import GroupConfig, StreamConfig, told
 from patterns.wire.names import check_name
 from patterns.wire.records import FIRST_INDEX, Record, RecordKind
 from patterns.wire.settled import merged
@@ -100,12 +101,30 @@ class Catalog:
             del self._readers[log], self._awaited[log.name]
 
     def group(self, log: StreamLog, name: str, start: int) -> Group:
-        """A new group of the stream. Raises BadName."""
+        """A new group of the stream, in the place of the one that had the name, as that was configured. Raises BadName."""
         check_name(name, "group")
         index = self._recorder.write(RecordKind.CATALOG, _encode(["group", log.id, name, start]), stream_id=log.id)
         group = self.add_group(log, index, name, start)
         group.opened(log.next_offset)
         return group
+
+    def configured(self, log: StreamLog, config: StreamConfig) -> StreamLog:
+        """The stream is to be like this from now on."""
+        self._recorder.write(RecordKind.CATALOG, _encode(["configured", log.id, told(config)]), stream_id=log.id)
+        log.config = config
+        return log
+
+    def group_configured(self, group: Group, config: GroupConfig) -> None:
+        """The group is to be like this from now on."""
+        entry = ["group_configured", group.stream_id, group.id, told(config)]
+        self._recorder.write(RecordKind.CATALOG, _encode(entry), stream_id=group.stream_id)
+        group.config = config
+
+    def paused(self, group: Group, *, is_paused: bool) -> None:
+        """The group is to be lent nothing, or to go on."""
+        entry = ["paused", group.stream_id, group.id, is_paused]
+        self._recorder.write(RecordKind.CATALOG, _encode(entry), stream_id=group.stream_id)
+        group.is_paused = is_paused
 
     def producer(self, producer: Producer) -> None:
         """Tell the journal of an identity, before its first batch."""
@@ -130,9 +149,19 @@ class Catalog:
                 return id, name, nonce, epoch
             case ["left", list(ids)] if all(type(id) is int for id in ids):
                 return ids
+            case ["configured", int(stream_id), dict(told)]:
+                self.known(stream_id).config = msgspec.convert(told, StreamConfig)
+            case ["group_configured" | "paused", int(stream_id), int(group_id), value]:
+                self._recover_group(self.groups.get((stream_id, group_id)), value)
             case _:
                 pass  # of a later version; what it names is unknown here
         return None
+
+    def _recover_group(self, group: Group | None, value: object) -> None:
+        if group is not None and isinstance(value, bool):
+            group.is_paused = value
+        elif group is not None:
+            group.config = msgspec.convert(value, GroupConfig)
 
     def known(self, stream_id: int) -> StreamLog:
         """The stream of an id that a record names; if damage took its name, it gets one that says so."""
@@ -152,8 +181,15 @@ class Catalog:
         return log
 
     def add_group(self, log: StreamLog, id: int, name: str, start: int) -> Group:
-        """A group that a record or a checkpoint names."""
-        group = log.groups[name] = self.groups[log.id, id] = Group(id, log.id, name, start)
+        """A group that a record or a checkpoint names. It takes the place of an older one of that name, which was reset."""
+        group = Group(id, log.id, name, start, GroupConfig(log.name, name))
+        before = log.groups.get(name)
+        if before is not None and before.id > id:
+            return group  # a checkpoint told of the younger one
+        if before is not None:
+            del self.groups[log.id, before.id]
+            group.config, group.is_paused = before.config, before.is_paused
+        log.groups[name] = self.groups[log.id, id] = group
         for first, last in log.lost:
             group.lose(first, last)
         return group

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from patterns.wire.configs import GroupConfig, StreamConfig, told
 from patterns.wire.settled import Settled
 from zbroker.core.column import BLOCK, decode_block, pack, widened
 from zbroker.core.producers import Accepted
@@ -106,6 +107,8 @@ def _state(catalog: Catalog, producers: Producers, ends: dict[int, int]) -> Iter
     for log in list(catalog.by_id.values()):
         ends[log.id] = log.batches
         yield ["stream", log.id, log.name, log.next_offset, log.last_index, log.bytes, log.messages, log.published_at]
+        if log.config != StreamConfig(log.name):
+            yield ["config", log.id, told(log.config)]
         for ranges in _parts(log.lost, _RANGES):
             yield ["lost", log.id, ranges]
         if log.given_up.floor or log.given_up.bitmaps():
@@ -130,6 +133,8 @@ def _group(group: Group) -> Iterator[Piece]:
     floor, bitmaps, attempts = group.settled.floor, group.settled.bitmaps(), group.attempts()
     counts = [group.acked, group.dead, group.expired, group.lost]
     yield ["group", group.stream_id, group.id, group.name, group.start, group.cursor, floor, counts]
+    if group.is_paused or group.config != GroupConfig(group.config.stream, group.name):
+        yield ["group_config", group.stream_id, group.id, told(group.config), group.is_paused]
     for some in _parts(bitmaps, _BITMAPS):
         yield ["settled", group.stream_id, group.id, [(chunk, Settled.encode(bits)) for chunk, bits in some]]
     while pieces := list(islice(attempts, _RANGES)):
@@ -202,6 +207,15 @@ def _restore_group(
     group.acked, group.dead, group.expired, group.lost = counts
 
 
+def _restore_config(catalog: Catalog, id: int, config: dict[str, Any]) -> None:
+    catalog.by_id[id].config = msgspec.convert(config, StreamConfig)
+
+
+def _restore_group_config(catalog: Catalog, stream_id: int, id: int, config: dict[str, Any], is_paused: bool) -> None:
+    group = catalog.groups[stream_id, id]
+    group.config, group.is_paused = msgspec.convert(config, GroupConfig), is_paused
+
+
 def _restore_lost(catalog: Catalog, id: int, ranges: list[tuple[int, int]]) -> None:
     catalog.by_id[id].lost += [(first, last) for first, last in ranges]
 
@@ -224,6 +238,8 @@ def _restore_attempts(catalog: Catalog, stream_id: int, id: int, pieces: list[li
 
 _RESTORERS: Final[dict[str, Callable[..., None]]] = {
     "stream": _restore_stream,
+    "config": _restore_config,
+    "group_config": _restore_group_config,
     "lost": _restore_lost,
     "given_up": _restore_given_up,
     "group": _restore_group,

@@ -5,18 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from patterns.wire.errors import BadArgument, ProtocolError, StaleLease, StorageFailed, ZbrokerError
+from patterns.wire.errors import (
+    BadArgument,
+    NoSuchGroup,
+    ProtocolError,
+    StaleLease,
+    StorageFailed,
+    ZbrokerError,
+)
 from patterns.wire.limits import GRACE_MS, INTEGER_MAX
-from patterns.wire.messages import Header, Hello, Join, Joined, Leave, Ready, Settle, Settled
+from patterns.wire.messages import Hello, Join, Joined, Leave, Ready, Settle, Settled
 from patterns.wire.names import check_name
 from patterns.wire.server import Session, Sessions
+from patterns.wire.session import ServerState
 from patterns.wire.settled import Range, merged
 from patterns.wire.words import counted
 from zbroker.core.catalog import Catalog, Recorder
 from zbroker.core.deliveries import Deliveries, Feed, Member
 from zbroker.core.groups import Group
-from zbroker.core.leases import Lease
+from zbroker.core.leases import Lease, Leases
 from zbroker.core.log import StreamLog
+from zbroker.core.policy import Policy, no_stream
 from zbroker.core.timers import Timers
 
 ACTIONS: Final = frozenset(["ack", "nack", "reject", "release", "extend"])
@@ -24,16 +33,17 @@ DELAY_US_MAX: Final = 7 * 86_400 * 1_000_000  # of a nack or an extend; a week i
 CLAIM_US: Final = GRACE_MS * 1_000
 _RANGES_TOLD: Final = 8  # of a SETTLE that comes too late; an error is to be read
 
-# (session, header, call): told, and the call made, when the record of that index is on disk; None: the next OPS
-Promise = Callable[[Session, Header, int | None, Callable[[], None] | None], None]
+# (index, call): the call is made when the record of that index is on disk; None: the next OPS
+Promise = Callable[[int | None, Callable[[], None]], None]
 
 
 class Consumers:
     """All consumer sessions.
 
     Args:
-        promise: tells a session something once a record is on disk.
+        promise: makes a call once a record is on disk.
         dirty: groups of which the journal does not know all.
+        policy: whether streams and groups are made by first use.
     """
 
     def __init__(
@@ -45,6 +55,7 @@ class Consumers:
         timers: Timers,
         dirty: dict[Group, None],
         promise: Promise,
+        policy: Policy,
     ) -> None:
         self._sessions = sessions
         self._catalog = catalog
@@ -53,6 +64,7 @@ class Consumers:
         self._timers = timers
         self._dirty = dirty
         self._promise = promise
+        self._policy = policy
         self._members: dict[Session, Member] = {}
         self._feeds: dict[Group, Feed] = {}
         self._claims: dict[Session, frozenset[int]] = {}
@@ -83,8 +95,38 @@ class Consumers:
 
     def members_of(self, group: Group) -> int:
         """How many sessions share it now."""
+        return len(self.members(group))
+
+    def members(self, group: Group) -> list[Member]:
+        """Sessions that share it now, the one that has joined first before the others."""
         feed = self._feeds.get(group)
-        return len(feed.members) if feed else 0
+        return list(feed.members) if feed else []
+
+    def configured(self, group: Group) -> None:
+        """What it is told to be has changed, so it may have something to give."""
+        feed = self._feeds.get(group)
+        if feed is not None:
+            self._deliveries.wake_feed(feed)
+
+    def reset(self, log: StreamLog, group: Group, start: int) -> None:
+        """Its account begins anew, at an offset: what members hold of the old one is stale, and they go on with the new one."""
+        new = self._catalog.group(log, group.name, start)
+        self._dirty.pop(group, None)
+        feed = self._feeds.pop(group, None)
+        if feed is None:
+            return
+        members = list(feed.members)
+        self._feeds[new], feed.group = feed, new
+        for member in members:
+            self._deliveries.leave(member)
+            for _ in member.leases.take_all():
+                pass  # nobody has them any more
+            member.leases, member.claims = Leases(new), frozenset()
+        self._promise(new.id, lambda: self._begin_all(members))
+
+    def _begin_all(self, members: list[Member]) -> None:
+        for member in members:
+            self._begin(member.session, member)
 
     def __contains__(self, session: Session) -> bool:
         return session in self._members
@@ -173,7 +215,12 @@ class Consumers:
             self._sessions.answer(session, joined)
             self._deliveries.join(member)
         else:
-            self._promise(session, joined, made_at, lambda: self._begin(session, member))
+            self._promise(made_at, lambda: self._joined(session, member, joined))
+
+    def _joined(self, session: Session, member: Member, joined: Joined) -> None:
+        if session.state is not ServerState.CLOSED:
+            self._sessions.answer(session, joined)
+        self._begin(session, member)
 
     def _begin(self, session: Session, member: Member) -> None:
         """Its group is on disk; deliver, unless it has left in the meantime."""
@@ -192,15 +239,29 @@ class Consumers:
         group = log.groups.get(header.group) if log else None
         if log is None or group is None:
             check_name(header.group, "group")
-            start = self._start(log or StreamLog(0, header.stream), header)  # a JOIN that is refused makes nothing
+            self._check_auto_create(header, log)
+            start = self.start_of(log or StreamLog(0, header.stream), header)  # a JOIN that is refused makes nothing
             log = self._catalog.stream(header.stream)
             group = self._catalog.group(log, header.group, start)
         return self._feed(log, group)
 
+    def _check_auto_create(self, header: Join, log: StreamLog | None) -> None:
+        if self._policy.auto_create:
+            return
+        if log is None:
+            raise no_stream(header.stream)
+        raise NoSuchGroup(
+            f"stream {header.stream!r} has no group {header.group!r}, and `auto_create` is off; make it first: "
+            f"`zbroker group create {header.stream} {header.group}`"
+        )
+
     def _reader(self, header: Join) -> Feed:
+        if header.stream not in self._catalog.by_name and not self._policy.auto_create:
+            check_name(header.stream, "stream")
+            raise no_stream(header.stream)
         log = self._catalog.awaited(header.stream)
         try:
-            return Feed(log, None, self._start(log, header))
+            return Feed(log, None, self.start_of(log, header))
         except BadArgument:
             self._catalog.given_up(log)
             raise
@@ -211,7 +272,8 @@ class Consumers:
             feed = self._feeds[group] = Feed(log, group)
         return feed
 
-    def _start(self, log: StreamLog, header: Join) -> int:
+    def start_of(self, log: StreamLog, header: Join) -> int:
+        """The offset that `start` means now. Raises BadArgument."""
         match header.start:
             case "first":
                 return log.first_offset
@@ -254,13 +316,18 @@ class Consumers:
             self._sessions.refuse(session, error, "lease", header.lease)
             return
         if header.id:
-            self._promise(session, Settled(header.id, min(stale, INTEGER_MAX)), None, None)
+            settled = Settled(header.id, min(stale, INTEGER_MAX))
+            self._promise(None, lambda: self._settled(session, settled))
         elif stale:
             places = ", ".join(f"{first} to {last}" for first, last in header.ranges[:_RANGES_TOLD])
             why = StaleLease(
                 f"{counted(stale, 'message')} of lease {header.lease} (offsets {places}), not this session's any more"
             )
             self._sessions.refuse(session, why, "lease", header.lease)
+
+    def _settled(self, session: Session, settled: Settled) -> None:
+        if session.state is not ServerState.CLOSED:  # whether it has joined or not: who asks is answered
+            self._sessions.answer(session, settled)
 
     def _apply(self, session: Session, header: Settle, now: int) -> int:
         """Do it; returns how many of the messages it names are not the session's."""

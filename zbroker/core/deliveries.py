@@ -19,7 +19,6 @@ from zbroker.core.readback import ReadBack
 from zbroker.core.tail import UNREADABLE, Batch, Key, Tail
 from zbroker.core.timers import Timers
 
-LEASE_US: Final = 30_000_000  # without progress of its session a lease ends after this
 TURN_BYTES: Final = 4 << 20  # delivered in one turn; then others have theirs
 TURN_DELIVERIES: Final = 512
 
@@ -75,7 +74,7 @@ class Feed:
     def next_piece(self) -> Piece | None:
         """What is next to be delivered."""
         if self.group is not None:
-            return self.group.next_piece(self.log.durable_next)
+            return None if self.group.is_paused else self.group.next_piece(self.log.durable_next)
         durable_next = self.log.durable_next
         return Piece(self.cursor, durable_next - 1, 0) if self.cursor < durable_next else None
 
@@ -135,6 +134,7 @@ class Deliveries:
         feed = member.feed
         feed.members.pop(member, None)
         feed.willing.pop(member, None)
+        self.wake_feed(feed)
         if not feed.members:
             self._ready.pop(feed, None)
             feeds = self._feeds.get(feed.log, {})
@@ -182,6 +182,9 @@ class Deliveries:
                 ready[feed] = None
 
     def _willing(self, feed: Feed) -> Member | None:
+        if feed.group is not None and feed.group.config.exclusive:
+            first = next(iter(feed.members), None)  # who has joined first; the next one takes over when it has gone
+            return first if first in feed.willing and first.has_room else None
         while feed.willing:
             member = next(iter(feed.willing))
             if member.has_room:
@@ -300,7 +303,7 @@ class Deliveries:
             feed.cursor = last + 1
             return 0
         self._lease_count += 1
-        lease = feed.group.lend(self._lease_base + self._lease_count, piece, last, now + LEASE_US)
+        lease = feed.group.lend(self._lease_base + self._lease_count, piece, last, now + feed.group.lease_us)
         member.leases.add(lease)
         self._dirty[feed.group] = None
         if not member.timed:
@@ -311,7 +314,8 @@ class Deliveries:
     def _expire(self, member: Member, now: int) -> None:
         """Take back what the member has not made progress on; called when its first lease may be over."""
         member.timed = False
-        renewed_until = member.renewed_at + LEASE_US
+        group = member.feed.group
+        renewed_until = member.renewed_at + (group.lease_us if group else 0)
         earliest: int | None = None
         if renewed_until > now and len(
             member.leases

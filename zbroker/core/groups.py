@@ -80,6 +80,11 @@ class Group:
         self.recovered = False  # they are held until members had time to come back
         self._tries: dict[int, array[int]] = {}  # of these, what the journal says beyond "once": _TRIES offsets in each
 
+    @property
+    def lease_us(self) -> int:
+        """How long a lease lasts without progress of its member."""
+        return int(self.config.lease_s * 1_000_000)
+
     # -- what is to be delivered ----------------------------------------------------------------------------------
 
     def next_piece(self, durable_next: int) -> Piece | None:

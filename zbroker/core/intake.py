@@ -32,11 +32,12 @@ from patterns.wire.limits import (
     REPLIES_UNREAD_CUT,
 )
 from patterns.wire.messages import Append, Codec, Columns, Confirm, Hello, Ready
-from patterns.wire.names import check_topic
+from patterns.wire.names import check_name, check_topic
 from patterns.wire.records import RecordKind
 from patterns.wire.server import Session, Sessions
 from zbroker.core.catalog import Catalog, Recorder
 from zbroker.core.log import StreamLog
+from zbroker.core.policy import Policy, no_stream
 from zbroker.core.producers import Accepted, Producer, Producers
 from zbroker.core.tail import Batch, Stored, Tail
 
@@ -84,13 +85,20 @@ class Intake:
     """
 
     def __init__(
-        self, sessions: Sessions, catalog: Catalog, recorder: Recorder, tail: Tail, stamp: Callable[[int], int]
+        self,
+        sessions: Sessions,
+        catalog: Catalog,
+        recorder: Recorder,
+        tail: Tail,
+        stamp: Callable[[int], int],
+        policy: Policy,
     ) -> None:
         self._sessions = sessions
         self._catalog = catalog
         self._recorder = recorder
         self._tail = tail
         self._stamp = stamp
+        self._policy = policy
         self.producers = Producers()
         self.full = False
         self.placed_index = 0
@@ -162,12 +170,18 @@ class Intake:
             return
         try:
             self._check(message, header)
-            log = self._catalog.by_name.get(header.stream) or self._catalog.stream(header.stream)
+            log = self._catalog.by_name.get(header.stream) or self._made(header.stream)
         except ZbrokerError as error:
             self._refuse(feeder, header, error, crc, now)
             return
         batch = self._store(feeder, header, log, columns, message.payload, crc, now)
         self._await(feeder, _Entry(batch, header.confirm, header.count, size))
+
+    def _made(self, name: str) -> StreamLog:
+        """A stream that is used before it exists. Raises NoSuchStream, BadName."""
+        if not self._policy.auto_create:
+            raise no_stream(check_name(name, "stream"))
+        return self._catalog.stream(name)
 
     def _check(self, message: Message, header: Append) -> None:
         if self._recorder.failed:

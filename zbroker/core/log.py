@@ -178,6 +178,11 @@ class StreamLog:
         number = max(self._published.find(instant - 1), self._first)
         return max(self._bases[number] if number < self.batches else self.next_offset, self.first_offset)
 
+    def published_of(self, offset: int) -> int:
+        """When the message with this offset was published, or the next one that is kept; ms since 1970."""
+        number = self.find(offset)
+        return self._published[number] if number < self.batches else self.published_at
+
     def base(self, number: int) -> int:
         """First offset of a batch that is not forgotten."""
         return self._bases[number]

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from patterns.wire.settled import Range, merged
+from zbroker.core.policy import STREAM_BYTES
 
 if TYPE_CHECKING:
     from zbroker.core.log import StreamLog
 
-STREAM_BYTES: Final = 4 << 30
 STEP: Final = 1_024  # batches that are looked at in one go: a millisecond
 _AGAIN_PARTS: Final = (
     8  # so large a part of what is kept must have been settled before the pinned ones are looked at again

@@ -11,12 +11,13 @@ import msgspec
 
 from patterns.wire.errors import UnknownCommand, WrongRole
 from patterns.wire.frames import Message
-from patterns.wire.messages import Append, Codec, Header, Hello, Join, Leave, Ready, Role, Settle
+from patterns.wire.messages import Admin, Append, Codec, Hello, Join, Leave, Ready, Role, Settle
 from patterns.wire.messages import Credit as CreditHeader
 from patterns.wire.records import Move, Position, Record, RecordKind, decode_lost
 from patterns.wire.server import Session, Sessions
-from patterns.wire.session import ServerState
 from zbroker.core import checkpoint
+from zbroker.core.accounts import Accounts
+from zbroker.core.administration import Administration
 from zbroker.core.catalog import Catalog, Recorder, decode_operations, encode_operations
 from zbroker.core.consumers import Consumers
 from zbroker.core.deliveries import Deliveries
@@ -24,9 +25,10 @@ from zbroker.core.effects import Checkpoint, CheckpointEnd, Effect, Forget, Move
 from zbroker.core.groups import Group
 from zbroker.core.intake import Intake
 from zbroker.core.log import StreamLog
+from zbroker.core.policy import DEFAULT_POLICY, Policy
 from zbroker.core.producers import Accepted
 from zbroker.core.readback import ReadBack
-from zbroker.core.retention import STREAM_BYTES, Retention
+from zbroker.core.retention import Retention
 from zbroker.core.tail import TAIL_BYTES, Tail, stored_of
 from zbroker.core.timers import Timers
 from zbroker.core.translate import Translate, translate
@@ -51,7 +53,7 @@ class Streams:
         wall_ms: the broker's own clock in ms at an instant of the engine's; stands in `published_at`.
         tail_bytes: bound of the cache of batches.
         translate: how a batch gets into another codec.
-        stream_bytes: so much each stream keeps of what no group is owed.
+        policy: what is done where a stream's own configuration says nothing.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class Streams:
         wall_ms: Callable[[int], int],
         tail_bytes: int = TAIL_BYTES,
         translate: Translate = translate,
-        stream_bytes: int = STREAM_BYTES,
+        policy: Policy = DEFAULT_POLICY,
     ) -> None:
         self._sessions = sessions
         self._effects = effects
@@ -72,19 +74,31 @@ class Streams:
         self._tail = Tail(tail_bytes, sessions.counters, translate)
         self._dirty: dict[Group, None] = {}
         self._operations: deque[int] = deque()  # indexes of OPS records that are not durable
-        self._promises: deque[tuple[int, Session, Header, Callable[[], None] | None]] = deque()
-        self._promises_of_turn: list[tuple[Session, Header]] = []
+        self._promises: deque[tuple[int, Callable[[], None]]] = deque()
+        self._promises_of_turn: list[Callable[[], None]] = []
+        self._wall_ms = wall_ms
         self._lazy_due: int | None = None
         self._turn_began_at = 0  # last index when the turn began
         self._anomalies = 0
-        self._retention = Retention(stream_bytes)
+        self._retention = Retention(policy.stream_bytes)
         self._given_up: deque[tuple[int, list[tuple[int, int, int]]]] = deque()  # once this index is durable
         self._catalog = Catalog(self._recorder)
-        self._intake = Intake(sessions, self._catalog, self._recorder, self._tail, wall_ms)
+        self._intake = Intake(sessions, self._catalog, self._recorder, self._tail, wall_ms, policy)
         self._readback = ReadBack(effects, self._tail, self._timers)
         self._deliveries = Deliveries(sessions, self._tail, self._readback, self._timers, self._dirty)
         self._consumers = Consumers(
-            sessions, self._catalog, self._recorder, self._deliveries, self._timers, self._dirty, self._promise
+            sessions, self._catalog, self._recorder, self._deliveries, self._timers, self._dirty, self._promise, policy
+        )
+        self._accounts = Accounts(self._intake, self._consumers, self._retention)
+        self._administration = Administration(
+            sessions,
+            self._catalog,
+            self._recorder,
+            self._consumers,
+            self._accounts,
+            self._promise,
+            self._configured,
+            wall_ms,
         )
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
@@ -253,6 +267,14 @@ class Streams:
         else:
             self._consumers.ended(session, reason)
 
+    def administer(self, session: Session, header: Admin, now: int) -> None:
+        """A verb about streams or groups."""
+        self._administration.ask(session, header, now)
+
+    def _configured(self, log: StreamLog) -> None:
+        """A stream is to be something else than before."""
+        self._retention.touch(log)
+
     def adopt(
         self,
         stream: str,
@@ -276,11 +298,11 @@ class Streams:
             return  # the journal is far behind: what is settled stays in the groups, and is recorded together
         index = self._record_operations(now)
         promises, self._promises_of_turn = self._promises_of_turn, []
-        for session, header in promises:
+        for call in promises:
             if index is None:
-                self._tell(session, header, None)  # nothing of it needed the disk
+                call()  # nothing of it needed the disk
             else:
-                self._promises.append((index, session, header, None))
+                self._promises.append((index, call))
         self._give_up()
         self._turn_began_at = self._recorder.last_index
         self._cut_piece()
@@ -327,17 +349,14 @@ class Streams:
         if self._dirty and self._lazy_due is None:
             self._lazy_due = now + LAZY_US
 
-    def _promise(self, session: Session, header: Header, index: int | None, call: Callable[[], None] | None) -> None:
+    def _promise(self, index: int | None, call: Callable[[], None]) -> None:
+        """Make the call once the record of that index is on disk; None: that of the operations of this turn."""
         if index is None:
-            self._promises_of_turn.append((session, header))
-        else:
-            self._promises.append((index, session, header, call))
-
-    def _tell(self, session: Session, header: Header, call: Callable[[], None] | None) -> None:
-        if session.state is not ServerState.CLOSED:  # whether it has joined or not: who asks is answered
-            self._sessions.answer(session, header)
-        if call is not None and session in self._consumers:
+            self._promises_of_turn.append(call)
+        elif index <= self._intake.durable_index:
             call()
+        else:
+            self._promises.append((index, call))
 
     # -- the journal's news ---------------------------------------------------------------------------------------
 
@@ -368,8 +387,7 @@ class Streams:
         while self._operations and self._operations[0] <= index:
             self._operations.popleft()
         while self._promises and self._promises[0][0] <= index:
-            _, session, header, call = self._promises.popleft()
-            self._tell(session, header, call)
+            self._promises.popleft()[1]()
         self._deliveries.run(now)
         self._set_lazy_due(now)
 
@@ -407,12 +425,14 @@ class Streams:
 
     # -- status ---------------------------------------------------------------------------------------------------
 
-    def status(self, rows_max: int) -> dict[str, object]:
+    def status(self, rows_max: int, now: int) -> dict[str, object]:
         """For people and metrics; plain values, and at most `rows_max` streams and as many groups."""
-        catalog = self._catalog
-        streams = {name: self._stream_status(log) for name, log in islice(catalog.by_name.items(), rows_max)}
+        catalog, accounts, wall_ms = self._catalog, self._accounts, self._wall_ms(now)
+        streams = {name: accounts.stream(log) for name, log in islice(catalog.by_name.items(), rows_max)}
         pairs = ((log, group) for log in catalog.by_id.values() for group in log.groups.values())
-        groups = {f"{log.name}/{group.name}": self._group_status(log, group) for log, group in islice(pairs, rows_max)}
+        groups = {
+            f"{log.name}/{group.name}": accounts.group(log, group, wall_ms) for log, group in islice(pairs, rows_max)
+        }
         return {
             "stream_count": len(catalog.by_name),
             "streams": streams,
@@ -420,38 +440,4 @@ class Streams:
             "producers": len(self._intake.producers),
             "tail_bytes": self._tail.bytes,
             "anomalies": self._anomalies,
-        }
-
-    def _stream_status(self, log: StreamLog) -> dict[str, object]:
-        return {
-            "messages": log.messages,
-            "batches": log.stored,
-            "bytes": log.bytes,
-            "kept_bytes": self._retention.kept_bytes(log),
-            "first_offset": log.first_offset,
-            "next_offset": log.next_offset,
-            "durable_next": log.durable_next,
-            "producers": self._intake.producers_of(log),
-            "groups": len(log.groups),
-            "lost": sum(last - first + 1 for first, last in log.lost),
-        }
-
-    def _group_status(self, log: StreamLog, group: Group) -> dict[str, object]:
-        pending = group.pending(log.durable_next)
-        return {
-            "accepted": max(0, log.durable_next - group.start),
-            "acked": group.acked,
-            "dead": group.dead,
-            "expired": group.expired,
-            "lost": group.lost,
-            "pending": pending,
-            "leased": group.leased,
-            "waiting": group.waiting,
-            "redelivered": group.redelivered,
-            "leases_lost": group.leases_lost,
-            "members": self._consumers.members_of(group),
-            "start": group.start,
-            "floor": group.settled.floor,
-            "lag": max(0, log.durable_next - group.cursor),
-            "balanced": group.balance(log.durable_next),
         }

@@ -24,6 +24,7 @@ from zbroker import __version__
 from zbroker.config import Options
 from zbroker.core.broker import BrokerEngine, MakeStreams
 from zbroker.core.effects import Effect
+from zbroker.core.policy import Policy
 from zbroker.core.streams import Streams
 from zbroker.core.translate import Translate, strictly, translate
 from zbroker.processes.claim import Claim
@@ -163,6 +164,10 @@ def _engine(options: Options, cluster: str, epoch: int = 0, make_streams: MakeSt
     )
 
 
+def _policy(options: Options) -> Policy:
+    return Policy(stream_bytes=options.stream_bytes, auto_create=options.auto_create)
+
+
 def _translate(options: Options) -> Translate:
     return strictly if options.duplicate_keys == "refuse" else translate
 
@@ -185,7 +190,7 @@ def _recover(options: Options, journal: Journal, claim: Claim) -> BrokerEngine:
     """An engine that knows what the journal holds, in a folder that is ours."""
 
     def make_streams(sessions: Sessions, effects: list[Effect]) -> Streams:
-        return Streams(sessions, effects, wall_ms_at, translate=_translate(options), stream_bytes=options.stream_bytes)
+        return Streams(sessions, effects, wall_ms_at, translate=_translate(options), policy=_policy(options))
 
     engine = _engine(options, "", make_streams=make_streams)
     opened = journal.open(engine.recover, engine)

@@ -9,6 +9,7 @@ from patterns.wire.engine import Close, Send
 from patterns.wire.frames import JSON, MSGPACK, Form, Message, columns_of, pack, pack_columns, parse
 from patterns.wire.limits import CREDIT_BYTES, CREDIT_MESSAGES, GRACE_MS
 from patterns.wire.messages import (
+    Admin,
     Append,
     Codec,
     Columns,
@@ -22,6 +23,7 @@ from patterns.wire.messages import (
     Joined,
     Limits,
     Ready,
+    Result,
     Resume,
     Role,
     Settle,
@@ -55,6 +57,7 @@ class Durable:
         self.slow_disk = False
         self.now = now
         self.epoch = epoch
+        self.asked = 0
         self.closed: list[bytes] = []
         self.forgotten: list[tuple[int, int, int]] = []  # stream id, first and last offset: the journal was told
         self.inbox: dict[bytes, list[Message]] = {}
@@ -86,7 +89,11 @@ class Durable:
     ) -> None:
         """One message from a client, and nothing else yet."""
         found = self.sessions.receive(0, peer, pack(header, columns=columns, payload=payload, form=form), self.now)
-        if found is not None:
+        if found is None:
+            return
+        if isinstance(header, Admin):
+            self.streams.administer(found[0], header, self.now)
+        else:
             self.streams.receive(*found, self.now)
 
     def turn(self, *, sync: bool = True) -> None:
@@ -193,6 +200,26 @@ class Durable:
     def disconnect(self, peer: bytes) -> None:
         self.sessions.disconnected((0, peer), self.now)
 
+    def ask(self, verb: str, *, sync: bool = True, **arguments: Any) -> Any:
+        """What an administrator is answered: the result, or the ERROR; None without an answer yet."""
+        if b"admin" not in self.inbox:
+            self.hello(b"admin", Role.ADMIN)
+        self.asked += 1
+        self.send(b"admin", Admin(self.asked, verb, arguments))
+        self.turn(sync=sync)
+        return self.answered()
+
+    def answered(self) -> Any:
+        """The answer to what an administrator asked last, if it has come."""
+        box, self.inbox[b"admin"] = self.inbox[b"admin"], []
+        for message in box:
+            if isinstance(message.header, ErrorHeader | Result):
+                assert message.header.id == self.asked
+                if isinstance(message.header, ErrorHeader):
+                    return message.header
+                return codec.decode(message.header.codec, message.payload, 1, None)[0]
+        return None
+
     def take(self, peer: bytes, kind: type[_H]) -> list[_H]:
         """What the client got and did not take yet, of this kind."""
         box = self.inbox.get(peer, [])
@@ -217,10 +244,10 @@ class Durable:
         return [j.next for j in self.take(peer, Joined)]
 
     def group(self, name: str = "s/g") -> dict[str, Any]:
-        return self.streams.status(1_000)["groups"][name]  # type: ignore[index, no-any-return]
+        return self.streams.status(1_000, self.now)["groups"][name]  # type: ignore[index, no-any-return]
 
     def stream(self, name: str = "s") -> dict[str, Any]:
-        return self.streams.status(1_000)["streams"][name]  # type: ignore[index, no-any-return]
+        return self.streams.status(1_000, self.now)["streams"][name]  # type: ignore[index, no-any-return]
 
     def crash(self, **options: Any) -> Durable:
         """The next life: what was not on disk is gone."""

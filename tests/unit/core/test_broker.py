@@ -73,11 +73,11 @@ def test_status_has_every_section_in_the_admins_codec(bench, form):
     assert (message.header.id, status["journal"], status["warnings"]) == (3, {"epoch": 7}, ["nearly full"])
 
 
-def test_an_unknown_verb_is_refused(bench):
+def test_a_verb_about_streams_is_refused_where_there_are_none(bench):
     admin = bench.client("admin")
     admin.send(Admin(3, "explode"))
     (error,) = admin.take(ErrorHeader)
-    assert (error.name, error.scope, error.id) == ("BAD_ARGUMENT", "command", 3)
+    assert (error.name, error.scope, error.id) == ("NOT_IN_THIS_DEPLOYMENT", "command", 3)
 
 
 def test_draining_refuses_the_new_and_lets_the_dispatched_finish(bench):

@@ -17,7 +17,7 @@ def test_a_reader_without_a_group_leaves_no_trace() -> None:
     rig.consumer(group="", start=1, mode="batches")
     [delivery] = rig.deliveries(b"c")
     assert (delivery.lease, delivery.bodies) == (0, ["b"])
-    assert rig.streams.status(1_000)["groups"] == {}
+    assert rig.streams.status(1_000, 0)["groups"] == {}
 
 
 @pytest.mark.parametrize("start", ["first", "new", 0])
@@ -26,13 +26,13 @@ def test_a_reader_of_what_is_not_there_makes_nothing_and_gets_it_once_somebody_a
     rig.consumer(group="", start=start, mode="batches")
     rig.pass_time(SECOND)
     assert rig.joined(b"c") == [0]
-    assert rig.streams.status(1_000)["stream_count"] == 0
+    assert rig.streams.status(1_000, 0)["stream_count"] == 0
     assert (rig.records, rig.written) == ([], [])
     rig.producer().append("a")
     rig.turn()
     assert [d.bodies for d in rig.deliveries(b"c")] == [["a"]]
-    assert list(rig.streams.status(1_000)["streams"]) == ["s"]  # type: ignore[call-overload]
-    assert rig.crash().streams.status(1_000)["stream_count"] == 1
+    assert list(rig.streams.status(1_000, 0)["streams"]) == ["s"]  # type: ignore[call-overload]
+    assert rig.crash().streams.status(1_000, 0)["stream_count"] == 1
 
 
 def test_what_only_readers_awaited_is_forgotten_with_the_last_of_them() -> None:
@@ -106,7 +106,7 @@ def test_a_group_that_is_refused_makes_no_stream() -> None:
     rig.turn()
     refused = [rig.errors(peer) for peer in (b"a", b"b", b"c", b"d")]
     assert refused == [["BAD_ARGUMENT"], ["BAD_NAME"], ["BAD_ARGUMENT"], ["BAD_ARGUMENT"]]
-    assert rig.streams.status(1_000)["stream_count"] == 0
+    assert rig.streams.status(1_000, 0)["stream_count"] == 0
     assert rig.records == []
 
 

@@ -18,7 +18,7 @@ def test_a_retry_is_stored_once_and_told_its_first_offset() -> None:
     producer.append("a", "b", sequence=1, previous=0)
     rig.turn()
     assert rig.confirms(b"p") == [(1, [0, 2, 0], [1])]
-    assert rig.streams.status(1_000)["streams"]["s"]["messages"] == 3  # type: ignore[index]
+    assert rig.streams.status(1_000, 0)["streams"]["s"]["messages"] == 3  # type: ignore[index]
 
 
 def test_a_retry_before_the_original_is_on_disk_waits_for_it() -> None:
@@ -142,7 +142,7 @@ def test_a_fenced_epoch_never_stores() -> None:
     new.append("late", producer_epoch=1)
     rig.turn()
     assert rig.errors(b"q") == ["FENCED"]
-    assert "s" not in rig.streams.status(1_000)["streams"]  # type: ignore[operator]
+    assert "s" not in rig.streams.status(1_000, 0)["streams"]  # type: ignore[operator]
 
 
 def test_identity_order_and_retries_survive_a_restart() -> None:
@@ -177,7 +177,7 @@ def test_a_producer_that_stored_nothing_leaves_nothing() -> None:
         rig.producer(b"p%d" % number)
         rig.disconnect(b"p%d" % number)
     rig.turn()
-    assert (rig.streams.status(1_000)["producers"], rig.records) == (0, [])
+    assert (rig.streams.status(1_000, 0)["producers"], rig.records) == (0, [])
 
 
 def test_unread_refusals_end_the_session_before_one_is_swallowed() -> None:
@@ -214,14 +214,14 @@ def test_an_unnamed_producer_that_says_goodbye_leaves_nothing_behind() -> None:
     rig.producer().append("a")
     rig.turn()
     rig.send(b"p", Goodbye())
-    assert rig.streams.status(1_000)["producers"] == 0
+    assert rig.streams.status(1_000, 0)["producers"] == 0
     rig.producer(b"q", name="bookkeeper").append("b")
     rig.turn()
     rig.send(b"q", Goodbye())
     rig.producer(b"r").append("c")
     rig.turn()
     rig.disconnect(b"r")
-    assert rig.streams.status(1_000)["producers"] == 2  # one has a name, the other may come back
+    assert rig.streams.status(1_000, 0)["producers"] == 2  # one has a name, the other may come back
 
 
 def test_an_unnamed_producer_that_said_goodbye_does_not_come_back_with_a_restart() -> None:
@@ -232,7 +232,7 @@ def test_an_unnamed_producer_that_said_goodbye_does_not_come_back_with_a_restart
         rig.turn()
         rig.send(name, Goodbye())
     rig = rig.crash()
-    assert rig.streams.status(1_000)["producers"] == 1  # who left last: no record after it had to be written
+    assert rig.streams.status(1_000, 0)["producers"] == 1  # who left last: no record after it had to be written
     ready = rig.hello(b"p4", Role.PRODUCER, nonce=_nonce(b"p4"), resume=Resume(1, 1))
     assert isinstance(ready, Ready)
     assert ready.resumed

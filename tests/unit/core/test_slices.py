@@ -103,7 +103,7 @@ def test_a_consumer_is_given_what_is_left_at_its_own_offsets(mode: str) -> None:
     ]
     assert given == [(2, 2), (3, 3), (7, 7)]
     assert other.take(b"c", Lost) == [], "nothing was lost: it was given up before this group came"
-    account = other.streams.status(1_000)["groups"]["s/g"]
+    account = other.streams.status(1_000, 0)["groups"]["s/g"]
     assert (account["expired"], account["lost"]) == (7, 0)
 
 

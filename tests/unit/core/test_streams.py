@@ -13,6 +13,7 @@ from patterns.wire.messages import Codec, Columns, Credit, Join, Lost, Ready, Re
 from patterns.wire.records import Damage, LostRange, Record, RecordKind, encode_lost
 from tests.unit.core.durable import JSON, SECOND, Durable
 from zbroker.core import streams
+from zbroker.core.policy import Policy
 
 
 def test_a_message_is_confirmed_and_delivered_only_when_it_is_on_disk() -> None:
@@ -30,7 +31,7 @@ def test_a_message_is_confirmed_and_delivered_only_when_it_is_on_disk() -> None:
 
 @pytest.mark.parametrize(("keeps", "first_offset"), [(1 << 20, 0), (0, 2)])
 def test_status_tells_what_was_accepted_and_what_of_it_is_kept(keeps: int, first_offset: int) -> None:
-    rig = Durable(stream_bytes=keeps)
+    rig = Durable(policy=Policy(stream_bytes=keeps))
     rig.producer().append("a", "b")
     rig.turn()
     rig.turn()
@@ -40,7 +41,7 @@ def test_status_tells_what_was_accepted_and_what_of_it_is_kept(keeps: int, first
 
 
 def test_what_is_settled_is_given_up_only_once_the_disk_knows_that_it_is() -> None:
-    rig = Durable(stream_bytes=0)
+    rig = Durable(policy=Policy(stream_bytes=0))
     rig.consumer(mode="batches")
     rig.producer().append("a", "b")
     rig.turn()
@@ -329,13 +330,13 @@ def test_an_unreadable_hole_at_the_end_jumps_offsets_so_that_none_is_used_twice(
     again.consumer(group="", mode="batches")
     assert [d.offset for d in again.deliveries(b"c")] == [0, 101]
     third = again.crash()
-    assert third.streams.status(1_000)["streams"]["s"]["next_offset"] == 102  # type: ignore[index]
+    assert third.streams.status(1_000, third.now)["streams"]["s"]["next_offset"] == 102  # type: ignore[index]
 
 
 def test_nothing_in_a_journal_stops_the_broker() -> None:
     junk = [Record(n, kind, 9, 0, 1, b"\xc1", b"\xc1") for n, kind in enumerate((1, 2, 4, 7), start=1)]
     rig = Durable(junk)
-    assert rig.streams.status(1_000)["anomalies"] == 4
+    assert rig.streams.status(1_000, rig.now)["anomalies"] == 4
 
 
 @pytest.mark.parametrize(
@@ -356,7 +357,7 @@ def test_a_record_that_says_what_nobody_writes_is_an_anomaly(kind: RecordKind, p
         Record(n, RecordKind.CATALOG, 0, 0, 0, b"", msgspec.msgpack.encode(one)) for n, one in enumerate(known, 1)
     ]
     rig = Durable([*records, Record(3, kind, 0, 0, 0, b"", payload)])
-    assert rig.streams.status(1_000)["anomalies"] == 1
+    assert rig.streams.status(1_000, rig.now)["anomalies"] == 1
 
 
 def test_published_at_never_falls_within_a_stream() -> None:
