@@ -8,7 +8,7 @@ from typing import Any
 
 from patterns.aio.driver import AioDriver
 from patterns.aio.role import AioRole, Arrivals
-from patterns.roles.consumer import PROCESSING_MAX_S, ConsumerRole
+from patterns.roles.consumer import ConsumerRole
 from patterns.roles.lending import Batch, DeliveryRole, deliveries
 
 __all__ = ["Batch", "Consumer", "Delivery"]
@@ -73,7 +73,8 @@ class Consumer(ConsumerRole[AioDriver], AioRole):
         codec: what it prefers; bodies are decoded from whatever they come in.
         type: what bodies are validated as; a message that is not of it has a `body` that raises.
         idle_timeout_s: iteration ends when nothing came for so long.
-        processing_max_s: how long a handler may compute, 0.1 or more. When nothing was taken or settled for so long, what
+        processing_max_s: how long a handler may compute, 0.1 or more; None: as its group's configuration says, else an
+            hour. When nothing was taken or settled for so long, what
             it holds goes to another member; an attempt counts for what iteration has given, and acking that raises.
             One that blocks the event loop stops this clock too: a member that is silent loses them after 8 s.
         security: not built yet.
@@ -93,7 +94,7 @@ class Consumer(ConsumerRole[AioDriver], AioRole):
         codec: str = "msgpack",
         type: Any = Any,
         idle_timeout_s: float | None = None,
-        processing_max_s: float = PROCESSING_MAX_S,
+        processing_max_s: float | None = None,
         security: object = None,
     ) -> None:
         self._mode = ""  # what the iteration that is under way takes

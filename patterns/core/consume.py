@@ -34,7 +34,7 @@ from patterns.wire.messages import (
 _HELD_US: Final = 250_000  # work that a consumer may hold ahead of what it does: a quarter second of its own pace
 _BYTES_WINDOW: Final = 2 * 1024 * 1024
 _GRANTS_A_WINDOW: Final = 4  # so three quarters of it are open at the least, and a word for each batch is spared
-_LEASE_MS: Final = 30_000
+PROCESSING_MAX_US: Final = 3_600_000_000  # where neither the caller nor the group says it
 _RANGES_A_SETTLE: Final = 3_000  # of 19 bytes at most, so that they fit into a header of 64 KiB
 _LEASES_RESUMED_MAX: Final = 7_000  # of 9 bytes at most, likewise; the rest is given back and delivered again
 
@@ -94,7 +94,7 @@ class ConsumerEngine(ClientEngine):
         mode: "slices": credit starts at 1 and grows with the pace; "batches": the ceiling at once.
         credit: the ceiling, messages taken from the broker and not yet by the caller. A group's member with a ceiling of
             1 gets nothing more before what it has is settled.
-        processing_max_us: how long the caller may compute; then TakesLong.
+        processing_max_us: how long the caller may compute; then TakesLong. None: as long as its group says, else an hour.
         published_at: with a start of "time": of the first message, or after it; ms since 1970.
 
     Attributes:
@@ -113,7 +113,7 @@ class ConsumerEngine(ClientEngine):
         jitter: Jitter,
         *,
         credit: int,
-        processing_max_us: int,
+        processing_max_us: int | None,
         published_at: int | None = None,
     ) -> None:
         super().__init__(addresses, jitter)
@@ -127,7 +127,8 @@ class ConsumerEngine(ClientEngine):
         self.mode = "slices"
         self._ceiling = credit
         self._window = 1
-        self._handling = Handling(processing_max_us)
+        self._own_max_us = processing_max_us
+        self._handling = Handling(processing_max_us or PROCESSING_MAX_US)
         self._leases: dict[int, _Lease] = {}
         self._taken_at = 0
         self._taken = self._in_hand = 0
@@ -215,7 +216,10 @@ class ConsumerEngine(ClientEngine):
         match message.header:
             case Deliver() as header:
                 self._delivered(session, header, message, now)
-            case Joined(next=following):
+            case Joined(id=0) as header:
+                self._set_times(header)
+            case Joined(next=following) as header:
+                self._set_times(header)
                 self.joined = True
                 if not self.group and self._next is None:
                     self._next = following
@@ -234,6 +238,15 @@ class ConsumerEngine(ClientEngine):
                 self.error = error_of(header)
             case _:
                 self.counters["unexpected"] += 1
+
+    def _set_times(self, header: Joined) -> None:
+        group_us = header.processing_max_ms * 1_000
+        self._handling.set(header.lease_ms * 1_000, self._own_max_us or group_us or PROCESSING_MAX_US)
+
+    @property
+    def processing_max_s(self) -> float:
+        """How long the caller may compute."""
+        return self._handling.max_us / 1_000_000
 
     def _delivered(self, session: ClientSession, header: Deliver, message: Message, now: int) -> None:
         size = message.size
@@ -421,8 +434,9 @@ class ConsumerEngine(ClientEngine):
         if self._handling.is_over(now, self._leases):
             self.news.append(TakesLong())
         elif session.is_ready and self._handling.extends(now):
+            lease_ms = self._handling.lease_us // 1_000
             for number in [number for number in self._leases if number not in self._claimed]:
-                session.send(Settle(lease=number, action="extend", delay_ms=_LEASE_MS), now)
+                session.send(Settle(lease=number, action="extend", delay_ms=lease_ms), now)
 
     @property
     def needs_driver(self) -> bool:

@@ -41,7 +41,6 @@ from patterns.wire.messages import Codec
 from patterns.wire.names import check_name
 
 _CONFIRM_TIMEOUT_S: Final = 10.0
-PROCESSING_MAX_S: Final = 3_600.0
 
 
 class ConsumerRole(Role[D]):
@@ -59,7 +58,7 @@ class ConsumerRole(Role[D]):
         codec: str,
         type: Any,
         idle_timeout_s: float | None,
-        processing_max_s: float,
+        processing_max_s: float | None,
         security: object,
     ) -> None:
         refuse_security(security)
@@ -70,13 +69,13 @@ class ConsumerRole(Role[D]):
         if group is not None:
             check_name(group, "group")
         check_count("credit", credit, 1_000_000, "messages")
-        check_processing(processing_max_s)
+        if processing_max_s is not None:
+            check_processing(processing_max_s)
         check_limits(idle_timeout_s=idle_timeout_s)
         self.lost_offsets: list[tuple[int, int]] = []  # what damage on the broker's disk took, as ranges
         begins, published_at = _start(start)
         self._bodies = Bodies(type)
         self._idle_timeout_s = idle_timeout_s
-        self._processing_max_s = processing_max_s
         self._engine = ConsumerEngine(
             addresses,
             stream,
@@ -86,7 +85,7 @@ class ConsumerRole(Role[D]):
             codec_of(codec),
             jitter,
             credit=credit,
-            processing_max_us=int(processing_max_s * 1e6),
+            processing_max_us=None if processing_max_s is None else int(processing_max_s * 1e6),
             published_at=published_at,
         )
         self._delivered: deque[Delivered] = deque()
@@ -236,7 +235,7 @@ class ConsumerRole(Role[D]):
             self._engine.stale += last - first + 1
             raise StaleLease(
                 f"{self._engine.place(first)} was given back for another member: nothing was taken or settled here for "
-                f"processing_max_s={self._processing_max_s} s; raise that, or extend() before it is over"
+                f"processing_max_s={self._engine.processing_max_s} s; raise that, or extend() before it is over"
             )
 
     def _failed(self) -> None:

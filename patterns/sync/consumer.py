@@ -10,7 +10,7 @@ from typing import Any
 
 from patterns.io.driver import Driver
 from patterns.roles.arguments import check_timeout
-from patterns.roles.consumer import PROCESSING_MAX_S, ConsumerRole
+from patterns.roles.consumer import ConsumerRole
 from patterns.roles.lending import Batch, DeliveryRole, deliveries
 from patterns.sync.arriving import Arriving
 from patterns.sync.role import SyncRole
@@ -65,7 +65,8 @@ class Consumer(ConsumerRole[Driver], SyncRole):
         codec: what it prefers; bodies are decoded from whatever they come in.
         type: what bodies are validated as; a message that is not of it has a `body` that raises.
         idle_timeout_s: iteration ends when nothing came for so long.
-        processing_max_s: how long a handler may compute, 0.1 or more. When nothing was taken or settled for so long, what
+        processing_max_s: how long a handler may compute, 0.1 or more; None: as its group's configuration says, else an
+            hour. When nothing was taken or settled for so long, what
             it holds goes to another member; an attempt counts for what iteration has given, and acking that raises.
         security: not built yet.
 
@@ -84,7 +85,7 @@ class Consumer(ConsumerRole[Driver], SyncRole):
         codec: str = "msgpack",
         type: Any = Any,
         idle_timeout_s: float | None = None,
-        processing_max_s: float = PROCESSING_MAX_S,
+        processing_max_s: float | None = None,
         security: object = None,
     ) -> None:
         self._messages: Iterator[Delivery] | None = None

@@ -237,6 +237,8 @@ class Join(Header, kw_only=True):
 class Joined(Header):
     id: Count
     next: Count
+    lease_ms: Count = 30_000
+    processing_max_ms: Count = 0  # 0: the group says nothing of it
 
 
 class Deliver(Header, kw_only=True):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from patterns.wire.messages import Codec, ErrorHeader
+from patterns.wire.messages import Codec, ErrorHeader, Joined
 from tests.unit.core.durable import SECOND, Durable
 from zbroker.core.policy import Policy
 
@@ -265,3 +265,14 @@ def test_a_lease_lasts_as_long_as_its_group_says(rig: Durable) -> None:
     assert rig.deliveries(peer) == []
     rig.pass_time(2 * SECOND)
     assert [delivery.attempt for delivery in rig.deliveries(peer)] == [2]
+
+
+def test_members_hear_of_the_times_of_their_group_when_they_join_and_when_they_change(rig: Durable) -> None:
+    config = {"stream": "s", "name": "g", "lease_s": 5.0, "processing_max_s": 60.0}
+    rig.ask("create_group", config=config)
+    peer = rig.consumer()
+    (joined,) = rig.take(peer, Joined)
+    assert (joined.id, joined.lease_ms, joined.processing_max_ms) == (1, 5_000, 60_000)
+    rig.ask("create_group", config={**config, "lease_s": 9.0}, change=True)
+    (joined,) = rig.take(peer, Joined)
+    assert (joined.id, joined.lease_ms) == (0, 9_000)

@@ -451,3 +451,27 @@ def test_what_was_held_before_a_restart_is_not_given_back_for_it_can_only_be_ack
     wire.engine.give_up(wire.now)
     wire.settle()
     assert [(one.lease, one.action) for one in wire.sent(Settle)] == [(LEASE + 1, "nack")]
+
+
+def test_the_times_of_the_group_hold_where_the_user_says_nothing():
+    wire = wired(processing_max_us=None)
+    wire.greet()
+    assert wire.engine.processing_max_s == 3_600
+    wire.say(Joined(1, 0, lease_ms=5_000, processing_max_ms=90_000))
+    assert wire.engine.processing_max_s == 90
+    wire.say(Joined(0, 0, lease_ms=5_000, processing_max_ms=0))
+    assert wire.engine.processing_max_s == 3_600
+
+
+def test_what_the_user_says_of_his_handler_goes_before_the_group():
+    wire = wired(processing_max_us=7 * S)
+    wire.greet()
+    wire.say(Joined(1, 0, lease_ms=5_000, processing_max_ms=90_000))
+    assert wire.engine.processing_max_s == 7
+
+
+def test_news_of_times_is_no_answer_to_a_join():
+    wire = wired()
+    wire.greet()
+    wire.say(Joined(0, 0, lease_ms=5_000))
+    assert not wire.engine.joined

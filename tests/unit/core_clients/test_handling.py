@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from patterns.core.handling import EXTEND_US, UNBEGUN_US_MAX, Handling
+from patterns.core.handling import EXTENSIONS, LEASE_US, Handling
+
+EXTEND_US = LEASE_US // EXTENSIONS
+UNBEGUN_US_MAX = 2 * EXTEND_US
 
 S = 1_000_000
 
@@ -54,3 +57,18 @@ def test_what_waits_for_a_caller_that_never_began_is_nobodys_work_for_long():
 def test_only_a_short_limit_is_shorter_than_heartbeats_can_keep():
     assert Handling(S).is_short
     assert not Handling(8 * S).is_short
+
+
+def test_leases_are_extended_three_times_in_what_the_broker_says_they_last() -> None:
+    handling = Handling(3_600_000_000)
+    handling.set(6_000_000, 3_600_000_000)
+    assert handling.next_look() == 2_000_000
+    assert not handling.extends(1_999_999)
+    assert handling.extends(2_000_000)
+
+
+def test_times_kept_too_short_for_heartbeats_need_a_driver() -> None:
+    handling = Handling(3_600_000_000)
+    assert not handling.is_short
+    handling.set(3_000_000, 3_600_000_000)
+    assert handling.is_short
