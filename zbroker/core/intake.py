@@ -108,7 +108,7 @@ class Intake:
         self._touched: dict[_Feeder, None] = {}
         self._stamped = (-1, 0)  # an instant, and its stamp: messages of one turn have the same
         self._unplaced: deque[tuple[int, StreamLog, int]] = deque()
-        self._unsynced: deque[tuple[int, StreamLog, int, _Feeder]] = deque()
+        self._unsynced: deque[tuple[int, StreamLog, int, _Feeder | None]] = deque()
 
     # -- sessions -------------------------------------------------------------------------------------------------
 
@@ -217,32 +217,38 @@ class Intake:
             if left := self.producers.take_left():  # beside a record that must be written anyway: no sync of its own
                 self._catalog.producers_left(left)
             self._catalog.producer(producer)
+        stored = Stored(
+            producer.id, producer.epoch, header.sequence, header.previous, crc, header.codec, header.topic, 0, columns
+        )
+        index, base = self.store(log, stored, payload, header.count, now, feeder)
+        accepted = Accepted(header.sequence, base, crc, index)
+        producer.accept(accepted)
+        feeder.streams[log] = None
+        return accepted
+
+    def store(
+        self, log: StreamLog, stored: Stored, payload: bytes, count: int, now: int, feeder: _Feeder | None = None
+    ) -> tuple[int, int]:
+        """Put a batch at the end of a stream, at the broker's own time, which is filled in.
+
+        Args:
+            feeder: whom to tell when it is safe; nobody, of a batch of the broker's own.
+
+        Returns:
+            The index of its record, and its first offset.
+        """
         at, stamp = self._stamped
         if at != now:
             stamp = self._stamp(now)
             self._stamped = now, stamp
-        published_at = max(stamp, log.published_at)
-        stored = Stored(
-            producer.id,
-            producer.epoch,
-            header.sequence,
-            header.previous,
-            crc,
-            header.codec,
-            header.topic,
-            published_at,
-            columns,
-        )
-        base, count = log.next_offset, header.count
+        stored.published_at = max(stamp, log.published_at)
+        base = log.next_offset
         index, number = self._write(log, stored, payload, count)
-        self._tail.put(
-            (log.id, number), Batch(index, base, count, header.codec, header.topic, published_at, columns, payload)
-        )
-        accepted = Accepted(header.sequence, base, crc, index)
-        producer.accept(accepted)
-        feeder.streams[log] = None
+        batch = Batch(index, base, count, stored.codec, stored.topic, stored.published_at, stored.columns, payload)
+        batch.marks, batch.group = stored.marks, stored.group
+        self._tail.put((log.id, number), batch)
         self._unsynced.append((index, log, base + count, feeder))
-        return accepted
+        return index, base
 
     def _write(self, log: StreamLog, stored: Stored, payload: bytes, count: int) -> tuple[int, int]:
         """The record of a batch at the end of its stream; its index, and the batch's number."""
@@ -329,7 +335,8 @@ class Intake:
             _, log, end, feeder = unsynced.popleft()
             log.durable_next = end
             grown[log] = None
-            touched[feeder] = None
+            if feeder is not None:
+                touched[feeder] = None
         self._tail.trim(index)
         self.confirm()
         return grown
