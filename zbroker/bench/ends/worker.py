@@ -40,6 +40,7 @@ ROLES: Final[dict[str, str]] = {
     "stop-taking": "durable:stop_taking",
     "send-together": "singles:send_together",
     "take-singles": "singles:take_singles",
+    "take-groups": "groups:take_groups",
     "write-and-sync": "disk:write_and_sync",
     "watch-for": "disk:watch_for",
     "store-lmdb": "stores:store_in_lmdb",
