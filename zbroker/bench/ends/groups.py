@@ -20,24 +20,23 @@ _SILENCE_S: Final = 2.0  # after everything was sent: what is missing then is lo
 _LOOK_S: Final = 0.05
 
 
-def take_groups(say: Say, *, address: str, first: int, count: int) -> None:
+def take_groups(say: Say, *, address: str, count: int, first: int = 0, stream: str = "") -> None:
     """Groups `first` and the following; they take until they are told that all was sent, and then until nothing comes."""
-    asyncio.run(_Groups(first, count).run(say, address))
+    asyncio.run(_Groups(stream or stream_of(0, 1), first, count).run(say, address))
 
 
 class _Groups:
     """The tasks, and what they have in common."""
 
-    def __init__(self, first: int, count: int) -> None:
+    def __init__(self, stream: str, first: int, count: int) -> None:
+        self._stream = stream
         self._numbers = range(first, first + count)
         self._received = self._damaged = self._batches = 0
         self._last = 0.0
 
     async def run(self, say: Say, address: str) -> None:
         async with AsyncExitStack() as stack:
-            made = [
-                Consumer(address, stream_of(0, 1), group=f"{GROUP}-{number}", codec="raw") for number in self._numbers
-            ]
+            made = [Consumer(address, self._stream, group=f"{GROUP}-{number}", codec="raw") for number in self._numbers]
             for consumer in made:
                 await stack.enter_async_context(consumer)
             for at in range(0, len(made), _AT_ONCE):

@@ -7,10 +7,12 @@ a time at which it should leave, and its latency counts from there.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Final
 
 import msgspec
 
+from zbroker.bench.ends.durable import STREAM
 from zbroker.bench.processes import Worker
 from zbroker.bench.report import Sample
 from zbroker.bench.rows.durable import disk_4k
@@ -20,6 +22,7 @@ from zbroker.bench.rows.request import ASK, asker, request_broker
 
 _HALF: Final = 0.5
 _MOST: Final = 0.8
+_GROUPS: Final = 2
 _LONGER_S: Final = 0.5  # the bulk goes on beside the last request too: a session takes a moment to stand
 _POST: Final = "Producer.post(), until its callback"
 
@@ -65,24 +68,31 @@ def _request_beside_bulk(settings: Settings) -> Sample:
     return msgspec.structs.replace(found[0], offered=paced.rate)
 
 
-def _post(settings: Settings) -> Sample:
-    with (
-        broker(settings, durable=True) as address,
-        Worker(
-            "post-paced",
-            address=address,
-            size=settings.size,
-            seconds=settings.seconds,
-            warm_up_s=settings.warm_up_s,
-            rate=settings.rate,
-        ) as producer,
-    ):
+def _post(settings: Settings, groups: int = 0) -> Sample:
+    with broker(settings, durable=True) as address, ExitStack() as stack:
+        if groups:
+            taker = stack.enter_context(Worker("take-groups", address=address, stream=STREAM, count=groups))
+            taker.said()
+        producer = stack.enter_context(
+            Worker(
+                "post-paced",
+                address=address,
+                size=settings.size,
+                seconds=settings.seconds,
+                warm_up_s=settings.warm_up_s,
+                rate=settings.rate,
+            )
+        )
         return timed(producer.said(settings.patience_s), settings.size)
 
 
-def _durable_half(settings: Settings) -> Sample:
-    paced = at_rate(settings, _post(settings).rate, _HALF)
-    return msgspec.structs.replace(_post(paced), offered=paced.rate)
+def _durable_half(settings: Settings, groups: int = 0) -> Sample:
+    paced = at_rate(settings, _post(settings, groups).rate, _HALF)
+    return msgspec.structs.replace(_post(paced, groups), offered=paced.rate)
+
+
+def _grouped_half(settings: Settings) -> Sample:
+    return _durable_half(settings, _GROUPS)
 
 
 _SIZED: Final = frozenset(("size", "transport"))
@@ -97,6 +107,7 @@ PLANS: Final[tuple[Plan, ...]] = tuple(
         ("latency-request-50", "the same at 50 % of its peak", ASK, RAW, _request_half, _SIZED),
         ("latency-request-bulk", "the same beside live traffic at 80 %", ASK, RAW, _request_beside_bulk, _SIZED),
         ("latency-durable-50", "durable posts at 50 % of their peak", _POST, RAW, _durable_half, _SIZED),
+        ("latency-durable-groups", "the same beside two groups that take them", _POST, RAW, _grouped_half, _SIZED),
         ("latency-disk", "the disk: 4 KiB pwrite + fdatasync", "os.pwrite", "4 KiB", disk_4k, _DISK),
     )
 )
@@ -104,4 +115,5 @@ PLANS: Final[tuple[Plan, ...]] = tuple(
 BARS: Final = bars(
     ("latency-request-bulk", "p99_us", ("latency-request-idle",), 3.0, False, "request p99 beside bulk at 80 % / idle"),
     ("latency-durable-50", "p99_us", ("latency-disk",), 5.0, False, "p99 of durable posts at half of peak / of the disk's sync"),
+    ("latency-durable-groups", "p99_us", ("latency-disk",), 5.0, False, "the same beside two groups"),
 )  # fmt: skip
