@@ -74,8 +74,8 @@ class AttemptsForgotten(Defects):
 _apply = Consumers._apply
 
 
-def _apply_any(self: Consumers, session: Session, header: Settle, now: int) -> int:
-    stale = _apply(self, session, header, now)
+def _apply_any(self: Consumers, session: Session, header: Settle, now: int, *rest: Any) -> int:
+    stale = _apply(self, session, header, now, *rest)
     member = self._members.get(session)
     if stale and header.action == "ack" and member is not None and member.feed.group is not None:
         group = member.feed.group

@@ -17,12 +17,14 @@ from zbroker.core.effects import Append
 from zbroker.core.groups import Dirty, Group
 from zbroker.core.log import StreamLog
 from zbroker.core.producers import Producer
+from zbroker.core.tail import Stored
 
 _RANGES_A_RECORD: Final = 8_192  # about 64 KiB: one turn's fragmented acks must not become one record of 100 MiB
 _ATTEMPTS_ITEMS: Final = 3  # first and last offset, and how often they were delivered
 _Number = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 _encode = msgspec.msgpack.Encoder().encode
-_decode_operations = msgspec.msgpack.Decoder(list[tuple[str, int, int, list[list[_Number]] | _Number]]).decode
+Operations = list[tuple[str, int, int, list[list[_Number]] | _Number]]
+_decode_operations = msgspec.msgpack.Decoder(Operations).decode
 
 
 class Recorder:
@@ -70,6 +72,7 @@ class Catalog:
         self.by_name: dict[str, StreamLog] = {}
         self.by_id: dict[int, StreamLog] = {}
         self.groups: dict[tuple[int, int], Group] = {}  # by stream id and group id, as OPS name them
+        self.dooming: dict[Group, None] = {}  # those that have messages which are to be dead letters
 
     def stream(self, name: str) -> StreamLog:
         """The stream of that name, made if there is none. Raises BadName."""
@@ -163,6 +166,13 @@ class Catalog:
         elif group is not None:
             group.config = msgspec.convert(value, GroupConfig)
 
+    def recover_operations(self, operations: Operations) -> None:
+        """Apply what a record says of groups; those that are not there any more are passed over."""
+        for what, stream_id, group_id, value in operations:
+            group = self.groups.get((stream_id, group_id))
+            if group is not None:
+                group.recover(what, value)
+
     def known(self, stream_id: int) -> StreamLog:
         """The stream of an id that a record names; if damage took its name, it gets one that says so."""
         return self.by_id.get(stream_id) or self.add(stream_id, f"recovered-{stream_id}")
@@ -182,7 +192,7 @@ class Catalog:
 
     def add_group(self, log: StreamLog, id: int, name: str, start: int) -> Group:
         """A group that a record or a checkpoint names. It takes the place of an older one of that name, which was reset."""
-        group = Group(id, log.id, name, start, GroupConfig(log.name, name))
+        group = Group(id, log.id, name, start, GroupConfig(log.name, name), self.dooming)
         before = log.groups.get(name)
         if before is not None and before.id > id:
             return group  # a checkpoint told of the younger one
@@ -234,13 +244,21 @@ def _operations(groups: Iterable[Group]) -> Iterator[tuple[list[object], int]]:
                 yield [what, group.stream_id, group.id, part], len(part)
 
 
-def decode_operations(payload: bytes) -> list[tuple[str, int, int, list[list[int]] | int]]:
+def decode_operations(payload: bytes) -> Operations:
     """(what, stream id, group id, ranges or offset) of an OPS payload.
 
     Raises:
         msgspec.MsgspecError, UnicodeError, RecursionError: these bytes are none, or hold a range that is none.
     """
-    found = _decode_operations(payload)
+    return _checked(_decode_operations(payload))
+
+
+def operations_of(stored: Stored) -> Operations:
+    """The same of those that hold if a batch does. Raises msgspec.MsgspecError."""
+    return _checked(msgspec.convert(stored.operations or [], Operations))
+
+
+def _checked(found: Operations) -> Operations:
     for what, _, _, value in found:
         items = _ATTEMPTS_ITEMS if what == "attempts" else 2
         if isinstance(value, list) and not (set(map(len, value)) <= {items} and all(map(le, *_ends(value)))):

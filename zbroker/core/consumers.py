@@ -22,6 +22,7 @@ from patterns.wire.settled import Range, merged
 from patterns.wire.words import counted
 from zbroker.core.catalog import Catalog, Recorder
 from zbroker.core.deliveries import Deliveries, Feed, Member
+from zbroker.core.doomed import Verdict
 from zbroker.core.groups import Group
 from zbroker.core.leases import Lease, Leases
 from zbroker.core.log import StreamLog
@@ -103,10 +104,13 @@ class Consumers:
         return list(feed.members) if feed else []
 
     def configured(self, group: Group) -> None:
-        """What it is told to be has changed, so it may have something to give."""
+        """What it is told to be has changed: its members hear of times, and it may have something to give."""
         feed = self._feeds.get(group)
-        if feed is not None:
-            self._deliveries.wake_feed(feed)
+        if feed is None:
+            return
+        for member in feed.members:
+            self._sessions.answer(member.session, _joined(0, feed))
+        self._deliveries.wake_feed(feed)
 
     def reset(self, log: StreamLog, group: Group, start: int) -> None:
         """Its account begins anew, at an offset: what members hold of the old one is stale, and they go on with the new one."""
@@ -190,7 +194,7 @@ class Consumers:
                 self._join(session, header)
             elif self._is_same(member, header):
                 member.slices = _is_sliced(header.mode)
-                self._sessions.answer(session, Joined(header.id, self._next_of(member.feed)))
+                self._sessions.answer(session, _joined(header.id, member.feed))
             else:
                 raise ProtocolError("a session joins once; LEAVE first, or open another one")
         except ZbrokerError as error:
@@ -209,7 +213,7 @@ class Consumers:
         feed = self._feed_for(header)
         claims = self._claims.pop(session, frozenset())
         member = self._members[session] = Member(session, feed, header.id, slices, claims)
-        joined = Joined(header.id, self._next_of(feed))
+        joined = _joined(header.id, feed)
         made_at = feed.group.id if feed.group else feed.log.id  # of one that is only awaited: 0
         if made_at <= self._durable_index:
             self._sessions.answer(session, joined)
@@ -288,9 +292,6 @@ class Consumers:
                     f"start {header.start} lies beyond the next offset {log.next_offset} of stream {log.name!r}"
                 )
 
-    def _next_of(self, feed: Feed) -> int:
-        return feed.group.cursor if feed.group else feed.cursor
-
     def leave(self, session: Session, header: Leave) -> None:
         """A LEAVE came: as GOODBYE, but the session stays."""
         member = self._members.pop(session, None)
@@ -310,14 +311,18 @@ class Consumers:
                 raise BadArgument("a range whose first offset is above its last")
             if self._recorder.failed:
                 raise StorageFailed("the broker's disk failed; what is settled now would be delivered again")
-            stale = self._apply(session, header, now)
+            verdict = Verdict(header.reason, is_awaited=header.id > 0) if header.action == "reject" else None
+            stale = self._apply(session, header, now, verdict)
             self._sessions.counters["stale_settles"] += stale > 0
         except ZbrokerError as error:
             self._sessions.refuse(session, error, "lease", header.lease)
             return
         if header.id:
             settled = Settled(header.id, min(stale, INTEGER_MAX))
-            self._promise(None, lambda: self._settled(session, settled))
+            if verdict is not None and verdict.left:  # it is settled when it is a dead letter, which may take a while
+                verdict.call = lambda index: self._promise(index, lambda: self._settled(session, settled))
+            else:
+                self._promise(None, lambda: self._settled(session, settled))
         elif stale:
             places = ", ".join(f"{first} to {last}" for first, last in header.ranges[:_RANGES_TOLD])
             why = StaleLease(
@@ -329,7 +334,7 @@ class Consumers:
         if session.state is not ServerState.CLOSED:  # whether it has joined or not: who asks is answered
             self._sessions.answer(session, settled)
 
-    def _apply(self, session: Session, header: Settle, now: int) -> int:
+    def _apply(self, session: Session, header: Settle, now: int, verdict: Verdict | None) -> int:
         """Do it; returns how many of the messages it names are not the session's."""
         ranges = merged(header.ranges) if len(header.ranges) > 1 else header.ranges
         asked = sum(last - first + 1 for first, last in ranges)
@@ -346,13 +351,23 @@ class Consumers:
             member.leases.keep(lease)
             return 0
         due = now + delay_us if header.action == "nack" and delay_us else None
-        held = self._settle(member, lease, header.action, ranges, due)
+        held = self._settle(member, lease, header.action, ranges, due, verdict)
         return max(asked - held, 0)
 
-    def _settle(self, member: Member, lease: Lease, action: str, ranges: list[Range], due: int | None) -> int:
+    def _settle(
+        self,
+        member: Member,
+        lease: Lease,
+        action: str,
+        ranges: list[Range],
+        due: int | None,
+        verdict: Verdict | None,
+    ) -> int:
         group = lease.group
-        held = group.settle(lease, ranges, action, due)
+        held = group.settle(lease, ranges, action, due, verdict)
         member.leases.keep(lease)
+        if lease.id == member.alone:
+            self._deliveries.wake(member)
         if action in ("ack", "reject"):
             self._dirty[group] = None
         elif due is None:
@@ -382,6 +397,15 @@ class Consumers:
             return 0
         self._dirty[group] = None
         return group.reclaim(ranges)
+
+
+def _joined(id: int, feed: Feed) -> Joined:
+    """What a member is told of where it stands, and of its times; with an id of 0 nobody has asked."""
+    group = feed.group
+    if group is None:
+        return Joined(id, feed.cursor)
+    processing_max_ms = int((group.config.processing_max_s or 0) * 1_000)
+    return Joined(id, group.cursor, group.lease_us // 1_000, processing_max_ms)
 
 
 def _check_start(header: Join) -> None:

@@ -30,10 +30,11 @@ class Member:
         slices: its mode; else whole batches.
         leases: what it holds; nothing, without a group.
         renewed_at: when it last settled anything.
+        alone: the lease by which it was last given what had failed before, in a group that counts failures.
         claims: leases of before the broker's restart that it still works on.
     """
 
-    __slots__ = ("claims", "feed", "id", "leases", "renewed_at", "session", "slices", "timed")
+    __slots__ = ("alone", "claims", "feed", "id", "leases", "renewed_at", "session", "slices", "timed")
 
     def __init__(self, session: Session, feed: Feed, id: int, slices: bool, claims: frozenset[int]) -> None:
         self.session = session
@@ -42,6 +43,7 @@ class Member:
         self.slices = slices
         self.leases = Leases(feed.group)
         self.renewed_at = 0
+        self.alone = 0
         self.timed = False
         self.claims = claims
 
@@ -58,10 +60,11 @@ class Feed:
     Attributes:
         cursor: of a reader.
         willing: members that have room, as far as we know; the one that waited longest first.
+        parked: members that have room for new messages alone, and there was none.
         lost: ranges that no member has been told of.
     """
 
-    __slots__ = ("cursor", "group", "log", "lost", "members", "willing")
+    __slots__ = ("cursor", "group", "log", "lost", "members", "parked", "willing")
 
     def __init__(self, log: StreamLog, group: Group | None, cursor: int = 0) -> None:
         self.log = log
@@ -69,12 +72,13 @@ class Feed:
         self.cursor = cursor
         self.members: dict[Member, None] = {}
         self.willing: dict[Member, None] = {}
+        self.parked: dict[Member, None] = {}
         self.lost: list[Range] = []
 
-    def next_piece(self) -> Piece | None:
-        """What is next to be delivered."""
+    def next_piece(self, *, begun: bool = True) -> Piece | None:
+        """What is next to be delivered; without `begun` nothing whose delivery has failed before."""
         if self.group is not None:
-            return None if self.group.is_paused else self.group.next_piece(self.log.durable_next)
+            return None if self.group.is_paused else self.group.next_piece(self.log.durable_next, begun=begun)
         durable_next = self.log.durable_next
         return Piece(self.cursor, durable_next - 1, 0) if self.cursor < durable_next else None
 
@@ -134,6 +138,7 @@ class Deliveries:
         feed = member.feed
         feed.members.pop(member, None)
         feed.willing.pop(member, None)
+        feed.parked.pop(member, None)
         self.wake_feed(feed)
         if not feed.members:
             self._ready.pop(feed, None)
@@ -150,14 +155,16 @@ class Deliveries:
 
     def wake_feed(self, feed: Feed) -> None:
         """A feed may have got something to give."""
+        if feed.parked:
+            feed.willing |= feed.parked
+            feed.parked.clear()
         if feed.willing:
             self._ready[feed] = None
 
     def wake_stream(self, log: StreamLog) -> None:
         """A stream has grown."""
         for feed in self._feeds.get(log, ()):
-            if feed.willing:
-                self._ready[feed] = None
+            self.wake_feed(feed)
 
     # -- deliver --------------------------------------------------------------------------------------------------
 
@@ -194,16 +201,19 @@ class Deliveries:
 
     def _deliver(self, feed: Feed, member: Member, now: int) -> int | None:
         """Bytes delivered; None when there is nothing to deliver, or not yet."""
-        log = feed.log
-        piece = feed.next_piece()
+        log, name = feed.log, feed.group.name if feed.group is not None else None
+        begun = not _is_alone(member)
+        piece = feed.next_piece(begun=begun)
         while piece is not None:
             number = log.find(piece.first)
-            missing = self._missing(log, number, piece)
+            missing = self._readback.missing(log, number, piece.first, piece.last, name)
             if missing is None:
                 break
             self._pass_over(feed, piece, number, missing)
-            piece = feed.next_piece()
+            piece = feed.next_piece(begun=begun)
         if piece is None:
+            if not begun:
+                self._park(feed, member)
             return None
         key = (log.id, number)
         batch = self._tail.get(key)
@@ -220,25 +230,16 @@ class Deliveries:
             return None
         return self._send(feed, member, piece, part, now)
 
-    def _missing(self, log: StreamLog, number: int, piece: Piece) -> int | None:
-        """Up to which offset the beginning of the piece does not exist; None when it does."""
-        if number == log.batches:
-            return piece.last
-        if log.base(number) > piece.first:
-            return min(log.base(number) - 1, piece.last)
-        if (log.id, number) in self._readback.damaged or log.is_gone(number):
-            return min(log.end(number) - 1, piece.last)
-        batch = self._tail.get((log.id, number))
-        if batch is None or batch.kept is None:
-            return None
-        first = batch.base + batch.run(piece.first - batch.base)[0]
-        return min(first - 1, piece.last) if first > piece.first else None
+    def _park(self, feed: Feed, member: Member) -> None:
+        """It has what failed before, and must show that it lives before it is given more of that; others may have it."""
+        del feed.willing[member]
+        feed.parked[member] = None
+        if feed.willing:
+            self._ready[feed] = None
 
     def _pass_over(self, feed: Feed, piece: Piece, number: int, last: int) -> None:
         """What damage took is told; what was given up, nobody who comes later is owed."""
-        is_lost = (feed.log.id, number) in self._readback.damaged
-        if not is_lost:
-            is_lost, last = feed.log.fate(piece.first, last)
+        is_lost, last = self._readback.fate(feed.log, number, piece.first, last)
         if is_lost:
             self._lose(feed, piece, last)
         elif feed.group is None:
@@ -272,6 +273,8 @@ class Deliveries:
             if end - begin < batch.count or len(batch.payload) > bytes_left:
                 split = self._tail.split(key, batch)
                 end = split.fitting(begin - taken_out, end - taken_out, bytes_left) + taken_out
+        elif piece.tries and _is_isolating(member):
+            end = begin + 1
         if end - begin == batch.count:
             columns, payload = reform(batch.columns, MSGPACK, session.form), batch.payload
         else:
@@ -305,6 +308,8 @@ class Deliveries:
         self._lease_count += 1
         lease = feed.group.lend(self._lease_base + self._lease_count, piece, last, now + feed.group.lease_us)
         member.leases.add(lease)
+        if piece.tries and _is_isolating(member):
+            member.alone = lease.id
         self._dirty[feed.group] = None
         if not member.timed:
             member.timed = True
@@ -332,3 +337,14 @@ class Deliveries:
         if earliest is not None:
             member.timed = True
             self._timers.at(earliest, lambda due: self._expire(member, due))
+
+
+def _is_isolating(member: Member) -> bool:
+    """Whether its group counts failures: then what ends a member must not be counted against others that failed with it."""
+    group = member.feed.group
+    return group is not None and group.config.max_deliveries > 0
+
+
+def _is_alone(member: Member) -> bool:
+    """Whether it still has a message that failed before, and its group isolates those."""
+    return member.alone > 0 and _is_isolating(member) and member.leases.get(member.alone) is not None

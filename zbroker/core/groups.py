@@ -10,6 +10,7 @@ from typing import Final
 
 from patterns.wire.configs import GroupConfig
 from patterns.wire.settled import Range, Settled, merged
+from zbroker.core.doomed import Doomed, Taken, Verdict
 from zbroker.core.heap import PackedHeap
 from zbroker.core.leases import Lease, Leases, Piece
 
@@ -52,9 +53,21 @@ class Group:
         woken_at: for who wakes it: when that is to happen next.
         config: what it was told to be.
         is_paused: nothing is lent until somebody resumes it.
+        doomed: what waits to become a dead letter.
+
+    Args:
+        dooming: groups that have such messages; whoever moves them looks there.
     """
 
-    def __init__(self, id: int, stream_id: int, name: str, start: int, config: GroupConfig | None = None) -> None:
+    def __init__(
+        self,
+        id: int,
+        stream_id: int,
+        name: str,
+        start: int,
+        config: GroupConfig | None = None,
+        dooming: dict[Group, None] | None = None,
+    ) -> None:
         self.id = id
         self.config = config or GroupConfig("", name)
         self.is_paused = False
@@ -66,6 +79,8 @@ class Group:
         self.acked = self.dead = self.expired = self.lost = 0
         self.leased = self.waiting = self.redelivered = self.leases_lost = 0
         self.dirty = Dirty()
+        self.doomed = Doomed()
+        self._dooming = {} if dooming is None else dooming
         self.holders: dict[Leases, None] = {}
         self.woken_at: int | None = None
         self._returned = PackedHeap()  # pieces that were lent and given back before anybody began with them
@@ -87,8 +102,8 @@ class Group:
 
     # -- what is to be delivered ----------------------------------------------------------------------------------
 
-    def next_piece(self, durable_next: int) -> Piece | None:
-        """What should be delivered next; it stays where it is until lend().
+    def next_piece(self, durable_next: int, *, begun: bool = True) -> Piece | None:
+        """What should be delivered next; it stays where it is until lend(). Without `begun`, of what no attempt was counted for.
 
         What nobody began with comes first, so that a group keeps the order while its members change. Then messages
         that were begun with and new ones take turns, so that one that fails for ever does not stop the rest.
@@ -96,7 +111,7 @@ class Group:
         if self._returned:
             return Piece._make(self._returned.first)
         fresh = self._fresh(durable_next)
-        waiting = self._first_waiting()
+        waiting = self._first_waiting() if begun else None
         return fresh if waiting is None or (self._fresh_next and fresh) else waiting
 
     def _first_waiting(self) -> Piece | None:
@@ -168,11 +183,14 @@ class Group:
 
     # -- what becomes of it ---------------------------------------------------------------------------------------
 
-    def settle(self, lease: Lease, ranges: list[Range], action: str, due: int | None = None) -> int:
+    def settle(
+        self, lease: Lease, ranges: list[Range], action: str, due: int | None = None, verdict: Verdict | None = None
+    ) -> int:
         """Apply ack, nack, reject, release or expire; returns how many messages of the ranges the lease held.
 
         Args:
             due: for nack, when they may be delivered again; None for at once.
+            verdict: for reject, where it leads to a dead letter.
         """
         taken, count = lease.take(ranges)
         self.leased -= count
@@ -180,7 +198,7 @@ class Group:
             for first, last in taken:
                 self.acked += self.settled.add(first, last)
             self.dirty.acked += taken
-        elif action == "reject":
+        elif action == "reject" and not self.config.dead_letter:
             for first, last in taken:
                 self.dead += self.settled.add(first, last)
             self.dirty.dead += taken
@@ -189,14 +207,43 @@ class Group:
             tries = lease.attempt - 1 if action == "release" else lease.attempt
             self.leases_lost += action == "expire" and count > 0
             for first, last in taken:
-                self._put_back(Piece(first, last, tries), due)
+                if action == "reject":
+                    self._doom(Piece(first, last, tries), verdict)
+                else:
+                    self._put_back(Piece(first, last, tries), due)
         return count
 
+    def _doom(self, piece: Piece, verdict: Verdict | None = None) -> None:
+        self.doomed.add(piece, verdict)
+        self._dooming[self] = None
+
     def _put_back(self, piece: Piece, due: int | None) -> None:
-        if due is None:
+        if 0 < self.config.max_deliveries <= piece.tries:
+            self._doom(piece)
+        elif due is None:
             (self._ready if piece.tries else self._returned).push(piece)
         else:
             self._delayed.push((due, *piece))
+
+    def bury(self, last: int, what: str = "moved") -> Taken:
+        """The first of the doomed, up to `last`, are dead letters now; or `dead` without one, `lost` or `expired`.
+
+        Of those that are moved the record that moves them tells the journal.
+        """
+        taken = self.doomed.take(last)
+        self.waiting -= taken.last - taken.first + 1
+        new = self.settled.add(taken.first, taken.last)
+        self.dead += new if what in ("moved", "dead") else 0
+        self.lost += new if what == "lost" else 0
+        self.expired += new if what == "expired" else 0
+        if what != "moved":
+            getattr(self.dirty, what).append((taken.first, taken.last))
+        return taken
+
+    def spare(self) -> None:
+        """The first of the doomed, which were delivered often enough, are to be offered again: there is no dead-letter stream."""
+        taken = self.doomed.take(self.doomed.first.last)
+        self._ready.push(Piece(taken.first, taken.last, taken.tries))
 
     def next_due(self) -> int | None:
         """When the next delayed message may be delivered."""
@@ -228,8 +275,18 @@ class Group:
     def release_recovered(self) -> None:
         """The time in which members may claim what they had before a restart is over."""
         self.recovered = False
-        self._again = self._delivered_before(self._again_from, self._again_end - 1)
+        self._again = self._spared(self._again_from, self._again_end - 1)
         self._again_next = self._next_again()
+
+    def _spared(self, first: int, last: int) -> Iterator[Piece]:
+        """What of it may be delivered again; the rest is doomed at once, for nobody may come who asks for what lies before."""
+        most = self.config.max_deliveries
+        if not most:
+            return self._delivered_before(first, last)
+        for piece in self._delivered_before(first, last):
+            if piece.tries >= most:
+                self._doom(piece)
+        return (piece for piece in self._delivered_before(first, last) if piece.tries < most)
 
     def _next_again(self) -> Piece | None:
         following = next(self._again, None)
@@ -279,9 +336,9 @@ class Group:
                 self._recover_tries(*item)
             return
         new = self.settled.add_all(value)
-        if what not in ("lost", "expired"):
+        if what not in ("lost", "expired", "redriven"):
             self.cursor = max(self.cursor, max(map(itemgetter(1), value), default=-1) + 1)
-        self.acked += new if what == "acked" else 0
+        self.acked += new if what in ("acked", "redriven") else 0
         self.dead += new if what == "dead" else 0
         self.lost += new if what == "lost" else 0
         self.expired += new if what == "expired" else 0
@@ -306,7 +363,7 @@ class Group:
 
         Of this moment, though it may be told later; some of it may be settled, or delivered more often.
         """
-        waiting = [self._ready.rows(2), (row[1:] for row in self._delayed.rows(2))]
+        waiting = [self._ready.rows(2), (row[1:] for row in self._delayed.rows(2)), self.doomed.attempts(2)]
         before = [(number, known) for number, known in self._tries.items() if number >= self._again_from // _TRIES]
         held = [leases.retried() for leases in self.holders]
         return chain(_told(before), map(Piece._make, chain(*waiting)), *held)

@@ -48,6 +48,33 @@ class ReadBack:
         self._logs: dict[int, StreamLog] = {}
         self._token = 0
 
+    def missing(self, log: StreamLog, number: int, first: int, last: int, group: str | None = None) -> int | None:
+        """Up to which of these offsets the beginning does not exist, for this group; None when it does, or nobody knows yet.
+
+        Args:
+            number: of the batch with the first one, or of the next after it.
+        """
+        if number == log.batches:
+            return last
+        if log.base(number) > first:
+            return min(log.base(number) - 1, last)
+        key = (log.id, number)
+        if key in self.damaged or log.is_gone(number):
+            return min(log.end(number) - 1, last)
+        batch = self._tail.get(key)
+        if batch is None:
+            return None
+        if batch.group is not None and group not in (None, batch.group):
+            return min(batch.base + batch.count - 1, last)
+        if batch.kept is None:
+            return None
+        there = batch.base + batch.run(first - batch.base)[0]
+        return min(there - 1, last) if there > first else None
+
+    def fate(self, log: StreamLog, number: int, first: int, last: int) -> tuple[bool, int]:
+        """Of offsets that are missing: whether damage took the first one, else it was given up; and up to which that holds."""
+        return (True, last) if (log.id, number) in self.damaged else log.fate(first, last)
+
     def fetch(self, waiter: _Waiter, log: StreamLog, number: int, settled: Settled | None = None) -> None:
         """Ask for a batch, and for those after it.
 

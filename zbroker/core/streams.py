@@ -18,7 +18,7 @@ from patterns.wire.server import Session, Sessions
 from zbroker.core import checkpoint
 from zbroker.core.accounts import Accounts
 from zbroker.core.administration import Administration
-from zbroker.core.catalog import Catalog, Recorder, decode_operations, encode_operations
+from zbroker.core.catalog import Catalog, Recorder, decode_operations, encode_operations, operations_of
 from zbroker.core.consumers import Consumers
 from zbroker.core.deliveries import Deliveries
 from zbroker.core.effects import Checkpoint, CheckpointEnd, Effect, Forget, Moved
@@ -165,25 +165,23 @@ class Streams:
                 case RecordKind.APPEND:
                     self._recover_batch(record, position)
                 case RecordKind.OPS:
-                    for what, stream_id, group_id, value in decode_operations(record.payload):
-                        group = self._catalog.groups.get((stream_id, group_id))
-                        if group is not None:
-                            group.recover(what, value)
+                    self._catalog.recover_operations(decode_operations(record.payload))
                 case RecordKind.LOST:
                     self._recover_lost(record)
         except _UNREADABLE:
             self._anomalies += 1
 
     def _recover_batch(self, record: Record, position: Position) -> None:
-        log = self._catalog.known(record.stream_id)
+        log, stored = self._catalog.known(record.stream_id), stored_of(record)
         if record.base_offset < log.next_offset and record.index <= log.last_index:
+            self._catalog.recover_operations(operations_of(stored))  # the groups' piece may be older than the stream's
             return  # a checkpoint told of it
         if record.base_offset < log.next_offset:
             self._anomalies += 1  # an offset never holds two values; the first one counts
             return
         if record.base_offset > log.next_offset:
             log.lose(log.next_offset, record.base_offset - 1)
-        stored = stored_of(record)
+        self._catalog.recover_operations(operations_of(stored))
         number = log.append(record.index, record.count, len(record.payload), stored.published_at)
         log.place(number, position)
         batch = Accepted(stored.sequence, record.base_offset, stored.crc, record.index)
