@@ -89,6 +89,7 @@ class BrokerProcess:
         engine.opened(opened, str(journal.status().get("uuid", "")), now)
         self._compare(engine, opened, log, now)
         self.engine, self.journal = engine, journal
+        world.look(self.streams)
         self.reads = DelayedReads(world, RecordReader(self.disk, FOLDER), self.process)
         self.carrier = Carrier(engine, self.journal, self._send, lambda effect: None, reads=self.reads)
         self._watch_appends(self.carrier)
@@ -299,6 +300,8 @@ class BrokerProcess:
         self.world.trace("in", peer, frames)
         self.world.model.received(peer, frames, arrived, now)
         self.engine.receive(SESSIONS, peer, frames, now)
+        if bytes(frames[0])[3:4] in b"JM":
+            self.world.model.look(self.streams._catalog)
 
     def _drain(self) -> int:
         """After a stall: all that has arrived."""

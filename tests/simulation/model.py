@@ -7,7 +7,7 @@ SPEC.md 9.2 alone it knows who may hold what, and which attempt it is; where tim
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from patterns.wire.errors import StaleLease, ZbrokerError
 from patterns.wire.frames import Frames, parse
@@ -25,75 +25,20 @@ from patterns.wire.messages import (
     Settled,
 )
 from patterns.wire.records import Opened, Record, RecordKind
+from tests.simulation.lending import Key, Lease, Message, News, Pair, Session
 from tests.simulation.violation import Violation, require
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
+    from zbroker.core.catalog import Catalog
+    from zbroker.core.groups import Group
 
-LEASE_US = 30_000_000
+LEASE_US = 30_000_000  # of a group as first use makes it
 STALL_US = 1_000_000
 ACTIONS = frozenset(("ack", "nack", "reject", "release", "extend"))
 GRACE_US = GRACE_MS * 1_000
 EXPIRY_US = EXPIRY_MS * 1_000
 UNRECORDED = 1 << 62
-Key = tuple[str, str]
-
-
-class News(NamedTuple):
-    """What an OPS record will say of a message, which had been lent so often by then."""
-
-    key: Key
-    offset: int
-    attempt: int
-    done: str
-    lent: int
-
-
-class Lease:
-    """A DELIVER that was sent; `held` is what nobody has settled of it."""
-
-    __slots__ = ("attempt", "held", "id", "is_doubtful", "key", "session", "until")
-
-    def __init__(self, id: int, key: Key, session: Session, header: Deliver, now: int) -> None:
-        self.id, self.key, self.session, self.attempt = id, key, session, header.attempt
-        self.held = set(range(header.offset, header.offset + header.count))
-        self.until = now + LEASE_US
-        self.is_doubtful = False  # its time was over once, and whether a timer or the next SETTLE came first is open
-
-
-class Session:
-    """A consumer's session, by nonce."""
-
-    __slots__ = ("key", "leases", "lost_at", "nonce", "progress_at")
-
-    def __init__(self, nonce: bytes) -> None:
-        self.nonce = nonce
-        self.key: Key | None = None
-        self.leases: dict[int, Lease] = {}
-        self.progress_at = 0
-        self.lost_at: int | None = None  # a send could not be routed: its grace runs
-
-
-class Message:
-    """One offset in one group: who holds it, whether it is done, and which attempt may come next."""
-
-    __slots__ = ("counted", "done", "done_at", "highest", "holder", "lent", "next_high", "next_low")
-
-    def __init__(self) -> None:
-        self.holder: Lease | None = None
-        self.done = ""
-        self.done_at = 0  # index of the record that says so
-        self.next_low = self.next_high = 1
-        self.highest = 0
-        self.lent = 0  # how often
-        # (how often lent, attempts that count) when nobody held it: a checkpoint may say so, until a record survives that
-        # tells of a later time it was lent. Each moment by itself: of a newer one nothing may have reached the disk.
-        self.counted: list[tuple[int, int]] = []
-
-    def comes_back(self, low: int, high: int) -> None:
-        self.holder = None
-        self.counted = [one for one in self.counted if one[1] < low - 1] + [(self.lent, low - 1)]
-        self.next_low, self.next_high = low, high
 
 
 class Model:
@@ -108,6 +53,10 @@ class Model:
         self._journaled: list[tuple[int, list[News]]] = []
         self._lease_ids: set[int] = set()
         self._last_ops = 0
+        self._ids: dict[Pair, int] = {}  # which group has the name now
+        self._lease_us: dict[Pair, int] = {}  # the shortest that any of its leases may have been given
+        self._paused: dict[Pair, bool] = {}
+        self._exclusive: dict[Pair, bool] = {}
         self._begin()
 
     def _begin(self) -> None:
@@ -120,6 +69,7 @@ class Model:
         self._verdicts: list[tuple[bytes, int, bool | None]] = []  # (peer, lease, stale?) of this turn, without an id
         self._stale_told: Counter[tuple[bytes, int]] = Counter()
         self._gone: dict[bytes, Session] = {}
+        self._active: dict[Pair, Session] = {}  # of an exclusive group: who was given its messages last
 
     # -- what comes in --------------------------------------------------------------------------------------------
 
@@ -143,11 +93,12 @@ class Model:
             case Settle() if self.world.is_storage_failed or header.action not in ACTIONS:
                 pass  # refused, whatever it names
             case Join():
-                session.key = (header.stream, header.group) if header.group else None
+                session.pair = (header.stream, header.group) if header.group else None
             case Settle():
                 self._settle(peer, session, header, arrived, now)
             case Goodbye() | Leave():
                 self._end(session, 0)
+                session.pair = None
                 if isinstance(header, Goodbye):
                     self._forget(peer, session)
 
@@ -216,9 +167,9 @@ class Model:
             self.coverage["claim"] += 1
             self._expect(peer, header, 0, count)
             session = self._by_peer[peer]
-            if session.key is not None:
+            if session.pair is not None:
                 for offset in asked:
-                    message = self._groups.setdefault(session.key, {}).get(offset)
+                    message = self._groups.setdefault(self._key(session.pair), {}).get(offset)
                     if message is not None and message.holder is None and not message.done:
                         message.done, message.done_at = "perhaps", 0
             return
@@ -233,10 +184,14 @@ class Model:
 
     def _validity(self, lease: Lease, arrived: int, now: int) -> bool:
         """Whether it certainly counts: its time is not over, or was not when the message came and nobody listened."""
-        until = max(lease.until, lease.session.progress_at + LEASE_US)
+        until = self._valid_until(lease)
         if now < until:
             return True
         return arrived < until and now - until > STALL_US
+
+    @staticmethod
+    def _valid_until(lease: Lease) -> int:
+        return max(lease.until, lease.session.progress_at + lease.length_us)
 
     # -- what goes out --------------------------------------------------------------------------------------------
 
@@ -296,12 +251,15 @@ class Model:
     def _deliver(self, session: Session, header: Deliver, now: int) -> None:
         if not header.lease:
             return
-        key = session.key
-        require(key is not None, f"6: {session.nonce!r} is given lease {header.lease} without a JOIN")
-        assert key is not None
+        pair = session.pair
+        require(pair is not None, f"6: {session.nonce!r} is given lease {header.lease} without a JOIN")
+        assert pair is not None
         require(header.lease not in self._lease_ids, f"6: lease id {header.lease} comes twice")
         self._lease_ids.add(header.lease)
-        lease = session.leases[header.lease] = Lease(header.lease, key, session, header, now)
+        self._check_turn(session, pair)
+        key = self._key(pair)
+        length_us = self._lease_us.get(pair, LEASE_US)
+        lease = session.leases[header.lease] = Lease(header.lease, key, session, header, now, length_us)
         messages = self._groups.setdefault(key, {})
         stream = self.world.truth.names.get(key[0])
         for offset in range(header.offset, header.offset + header.count):
@@ -313,6 +271,56 @@ class Model:
             self._lend(key, offset, message, lease)
             if (stream, offset) not in self.world.truth.messages and not self.world.truth.is_damaged:
                 raise Violation(f"1: {key[0]}[{offset}] is delivered before it is durable")
+
+    def _key(self, pair: Pair) -> Key:
+        return (*pair, self._ids.get(pair, 0))
+
+    def _check_turn(self, session: Session, pair: Pair) -> None:
+        """Whether the group may give anything now, and to this session."""
+        require(not self._paused.get(pair), f"6: {pair} is paused, and lends to {session.nonce!r}")
+        if not self._exclusive.get(pair):
+            return
+        active = self._active.get(pair)
+        if active is not None and active is not session and active.pair == pair:
+            peers = [peer for peer, one in self._by_peer.items() if one is active]
+            is_there = any(self.world.has_session(peer) for peer in peers)
+            require(
+                not is_there, f"6: {pair} is exclusive, {active.nonce!r} is there, and {session.nonce!r} is lent to"
+            )
+        self._active[pair] = session
+
+    def look(self, catalog: Catalog) -> None:
+        """A verb or a JOIN was heard, or a life has begun: which groups there are now, and what they are told to be."""
+        for log in catalog.by_name.values():
+            for group in log.groups.values():
+                self._look_at((log.name, group.name), group)
+
+    def _look_at(self, pair: Pair, group: Group) -> None:
+        before = self._ids.get(pair, group.id)
+        self._ids[pair] = group.id
+        if before != group.id:
+            self._reset((*pair, before))
+        if self._exclusive.get(pair) is not group.config.exclusive:
+            self._exclusive[pair] = group.config.exclusive
+            self._active.pop(pair, None)
+        self._paused[pair] = group.is_paused
+        length_us = int(group.config.lease_s * 1e6)
+        if self._lease_us.get(pair, LEASE_US) != length_us:
+            self._lease_us[pair] = length_us
+            for lease in [lease for session in self._sessions.values() for lease in session.leases.values()]:
+                if lease.key[:2] == pair:
+                    lease.length_us = min(lease.length_us, length_us)
+
+    def _reset(self, key: Key) -> None:
+        """Nobody holds anything of the older account any more; should the record of that be lost, it is as before a restart."""
+        self.coverage["reset"] += 1
+        for session in self._sessions.values():
+            for lease in [lease for lease in session.leases.values() if lease.key == key]:
+                del session.leases[lease.id]
+                for offset in lease.held:
+                    message = self._groups[key][offset]
+                    if message.holder is lease:
+                        message.comes_back(lease.attempt + 1, lease.attempt + 1)
 
     def _lend(self, key: Key, offset: int, message: Message, lease: Lease) -> None:
         if message.done == "perhaps":
@@ -330,7 +338,7 @@ class Model:
     def _take_from(self, message: Message, holder: Lease, offset: int, now: int) -> None:
         """It is lent to another: by now its holder must have lost it."""
         session = holder.session
-        is_over = holder.is_doubtful or now >= max(holder.until, session.progress_at + LEASE_US)
+        is_over = holder.is_doubtful or now >= self._valid_until(holder)
         silent_since = max(
             (self._heard.get(peer, 0) for peer, other in self._by_peer.items() if other is session), default=0
         )
@@ -363,6 +371,8 @@ class Model:
     def _give_back(self, lease: Lease, counted: int | None) -> None:
         """A lease ends; `counted`: 1 if the attempt counts, None where it may or may not."""
         lease.session.leases.pop(lease.id, None)
+        if counted == 0 and (lease.is_doubtful or self.world.scheduler.now >= self._valid_until(lease)):
+            counted = None  # its time may have been over before
         low = lease.attempt + (counted or 0)
         high = lease.attempt + (1 if counted is None else counted)
         messages = self._groups[lease.key]
@@ -431,9 +441,9 @@ class Model:
             message = self._groups[news.key][news.offset]
             message.counted = [one for one in message.counted if one[0] >= news.lent]
 
-    def is_settled(self, stream: str, group: str, offset: int, durable: int) -> bool:
+    def is_settled(self, stream: str, group: str, id: int, offset: int, durable: int) -> bool:
         """Whether a member has acked or rejected it, or may have, and a record up to `durable` says so."""
-        message = self._groups.get((stream, group), {}).get(offset)
+        message = self._groups.get((stream, group, id), {}).get(offset)
         return message is not None and bool(message.done) and message.done_at <= durable
 
     def settled(self) -> None:

@@ -33,7 +33,9 @@ def lent(model: Model, lease: int, attempt: int) -> None:
 def released_and_lent_again() -> Model:
     """Each time a record says so."""
     truth = SimpleNamespace(names={"s": 1}, messages={(1, 0): "uid"}, is_damaged=False)
-    world: Any = SimpleNamespace(truth=truth, has_session=lambda peer: True, is_storage_failed=False)
+    world: Any = SimpleNamespace(
+        truth=truth, has_session=lambda peer: True, is_storage_failed=False, scheduler=SimpleNamespace(now=0)
+    )
     model = Model(world)
     begun(model, [])
     lent(model, 1, 1)

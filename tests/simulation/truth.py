@@ -129,7 +129,7 @@ class LogTruth:
 
     # -- retention and compaction -----------------------------------------------------------------------------------
 
-    def forgot(self, ranges: list[tuple[int, int, int]], is_settled: Callable[[str, str, int, int], bool]) -> None:
+    def forgot(self, ranges: list[tuple[int, int, int]], is_settled: Callable[[str, str, int, int, int], bool]) -> None:
         """The broker has said that nobody wants these messages any more; groups that are older have settled them, on disk."""
         for stream, first, last in ranges:
             known = self._forgotten.setdefault(stream, Settled())
@@ -148,12 +148,14 @@ class LogTruth:
         known = self._forgotten.get(self._ids.get(stream, 0), Settled())  # 0: it never was on disk
         return all(offset in known for offset in range(first, last + 1))
 
-    def _judge_forgotten(self, stream: int, gone: list[int], is_settled: Callable[[str, str, int, int], bool]) -> None:
+    def _judge_forgotten(
+        self, stream: int, gone: list[int], is_settled: Callable[[str, str, int, int, int], bool]
+    ) -> None:
         name = next(name for name, id in self.names.items() if id == stream)
         for group in [group for id, group in self.groups if id == stream]:
             for offset in gone:
                 is_owed = self._stored.get((stream, offset), 0) > self.groups[stream, group]
-                if is_owed and not is_settled(name, group, offset, self.durable):
+                if is_owed and not is_settled(name, group, self.groups[stream, group], offset, self.durable):
                     raise Violation(f"2: {name}[{offset}] is given up, and {group} is owed it")
 
     def _is_forgotten(self, record: Record, offset: int) -> bool:

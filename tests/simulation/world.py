@@ -14,17 +14,20 @@ from tests.simulation.broker import FOLDER, BrokerProcess
 from tests.simulation.chance import Chances
 from tests.simulation.client import Client
 from tests.simulation.disks import FaultyDisk
-from tests.simulation.durable_actors import MemberActor, ProducerActor
+from tests.simulation.durable_actors import MemberActor
 from tests.simulation.faults import SECOND, Fault
-from tests.simulation.live_actors import AdminActor, PublisherActor, ReplierActor, RequesterActor, SubscriberActor
 from tests.simulation.model import Model
-from tests.simulation.rogue import RogueMember, RogueProducer
+from tests.simulation.rogue import RogueMember
+from tests.simulation.shape import shape
 from tests.simulation.sidecar import SidecarProcess
+from tests.simulation.steward import Steward
 from tests.simulation.truth import LogTruth
 from tests.simulation.violation import Violation, require
+from zbroker.core.catalog import Catalog
 from zbroker.core.effects import SESSIONS
 from zbroker.core.slices import sliced
-from zbroker.store.disk import Disk, FileSystem
+from zbroker.core.streams import Streams
+from zbroker.store.disk import Disk
 from zbroker.store.faults import FolderLocked, JournalError
 from zbroker.store.journal import FileJournal
 from zbroker.store.verify import FolderReport
@@ -73,60 +76,19 @@ class World:
         self.broker: BrokerProcess | None = None
         self._orphans: list[SidecarProcess] = []  # whose broker has died
         self.clients: list[Client] = []
+        self.steward: Steward | None = None
+        self.pairs: list[tuple[str, str]] = []
+        self.duration_us = self.segment_bytes = self.tail_bytes = self.messages_per_turn = self.stream_bytes = 0
+        self.checkpoint_records = self.latency_us = self.unconfirmed_bytes = self.line_bytes = 0
         self.trace_crc = 0
         self.lines: list[str] | None = [] if trace else None
         self._turns = 0
         self._fate = self.chances.of("fate")
         self._doom = "process"
         self._is_over = False
-        self._configure(self.chances.of("shape"))
+        shape(self, self.chances.of("shape"))
         plan = fault_kinds.plan(self.chances, self.duration_us, kinds)
         self.plan: list[Fault] = plan if only is None else [plan[place] for place in only]
-
-    def _configure(self, shape: Random) -> None:
-        """The seed's own world: sizes, speeds, who takes part."""
-        self.duration_us = shape.choice([10, 25, 60]) * SECOND
-        self.segment_bytes = shape.choice([32, 64, 256]) << 10
-        self.tail_bytes = shape.choice([100_000, 400_000, 1 << 22])
-        self.messages_per_turn = shape.choice([2, 16, 64])  # few: as libzmq has it when its thread was stopped, too
-        self.stream_bytes = self.chances.of("retention").choice([0, 0, 30_000, 1 << 40])
-        self.checkpoint_records = shape.choice([10, 60, 1 << 40])
-        self._latency_us = shape.choice([20, 200, 3_000])
-        self.network.weather.latency_us = shape.choice([(20, 100), (100, 2_000), (5_000, 40_000)])
-        self.unconfirmed_bytes = self.chances.of("unconfirmed").choice([3_000, 20_000, 1 << 40])  # more is refused
-        self.disk.sync_us = shape.choice([50, 1_000, 8_000])
-        self.line_bytes = self.chances.of("line").choice([3_000, 1 << 17])  # of the socketpair's buffer
-        if self.chances.of("marks").random() < 0.5:
-            self.disk.kind = FileSystem("virtual", False, [], marks_unwritten=True)
-        if shape.random() < 0.4:
-            self.disk.short_writes = self.chances.of("short")
-        streams = ["orders", "events"][: shape.randint(1, 2)]
-        for number in range(shape.randint(1, 3)):
-            stable = shape.choice(["", f"till-{number}"])
-            self.clients.append(ProducerActor(self, f"producer{number}", shape.choice(streams), stable))
-        groups = ["billing", "audit"][: shape.randint(1, 2)]
-        self.pairs = [(stream, group) for stream in streams for group in groups]
-        for number in range(shape.randint(1, 4)):
-            stream, group = shape.choice(self.pairs)
-            self.clients.append(MemberActor(self, f"member{number}", stream, group))
-        if shape.random() < 0.5:
-            self.clients.append(MemberActor(self, "reader", shape.choice(streams), ""))
-        if shape.random() < 0.4:
-            self._add_live(shape)
-        if shape.random() < 0.3:
-            self.clients.append(RogueProducer(self, "rogue-producer"))
-        for number in range(shape.choice([0, 0, 1, 2])):
-            self.clients.append(RogueMember(self, f"rogue{number}", *shape.choice(self.pairs)))
-
-    def _add_live(self, shape: Random) -> None:
-        """Those who need no disk: they go on while it is full or has failed."""
-        for number in range(shape.randint(1, 2)):
-            self.clients.append(RequesterActor(self, f"requester{number}"))
-            self.clients.append(ReplierActor(self, f"replier{number}"))
-        for number in range(shape.randint(1, 2)):
-            self.clients.append(PublisherActor(self, f"publisher{number}"))
-            self.clients.append(SubscriberActor(self, f"subscriber{number}"))
-        self.clients.append(AdminActor(self, "admin"))
 
     def serve(self, body: str) -> None:
         """A replier is given a request."""
@@ -136,7 +98,7 @@ class World:
 
     def chance_of_turns(self) -> int:
         """How long a process takes from being woken to its turn."""
-        return self._latency_us
+        return self.latency_us
 
     # -- the run --------------------------------------------------------------------------------------------------
 
@@ -382,6 +344,19 @@ class World:
         if compacted:
             self.coverage["opened_compacted"] += 1
 
+    def look(self, streams: Streams) -> None:
+        """A life begins: who was told that something is done, finds it so."""
+        self.model.look(streams._catalog)
+        self.check_configured(streams._catalog)
+
+    def check_configured(self, catalog: Catalog) -> None:
+        """11: what a verb was answered for has been done, and stays."""
+        if self.steward is None or self.truth.is_damaged:
+            return
+        for stream, group in self.pairs:
+            log = catalog.by_name.get(stream)
+            self.steward.check((stream, group), None if log is None else log.groups.get(group))
+
     def turned(self, broker: BrokerProcess) -> None:
         """After each turn of the broker."""
         self._turns += 1
@@ -406,6 +381,7 @@ class World:
     def check_books(self, broker: BrokerProcess) -> None:
         """8: each group's account; 6: no message is lent twice, whatever the engine's members say."""
         catalog = broker.streams._catalog
+        self.check_configured(catalog)
         for group in catalog.groups.values():
             log = catalog.by_id[group.stream_id]
             require(group.balance(log.durable_next), f"8: {log.name}/{group.name} does not balance")
