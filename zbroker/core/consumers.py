@@ -112,6 +112,12 @@ class Consumers:
             self._sessions.answer(member.session, _joined(0, feed))
         self._deliveries.wake_feed(feed)
 
+    def wake(self, group: Group) -> None:
+        """It may have got something to give."""
+        feed = self._feeds.get(group)
+        if feed is not None:
+            self._deliveries.wake_feed(feed)
+
     def reset(self, log: StreamLog, group: Group, start: int) -> None:
         """Its account begins anew, at an offset: what members hold of the old one is stale, and they go on with the new one."""
         new = self._catalog.group(log, group.name, start)

@@ -91,6 +91,19 @@ class Doomed:
         """The one with the lowest offset; there is one."""
         return Doom._make(self._heap.first)
 
+    def peek(self, end: int, count_max: int) -> list[Taken]:
+        """What lies at the front and below an offset, at most so many messages; it stays here."""
+        rows, found = [], []
+        while self._heap and count_max > 0 and self._heap.first[0] < end:
+            doom = Doom._make(self._heap.pop())
+            rows.append(doom)
+            last = min(doom.last, end - 1, doom.first + count_max - 1)
+            found.append(Taken(doom.first, last, doom.tries, self._reasons[doom.why], None))
+            count_max -= last - doom.first + 1
+        for row in rows:
+            self._heap.push(row)
+        return found
+
     def take(self, last: int) -> Taken:
         """Remove the beginning of the first one, up to `last`."""
         doom = Doom._make(self._heap.pop())

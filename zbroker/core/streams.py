@@ -20,6 +20,7 @@ from zbroker.core.accounts import Accounts
 from zbroker.core.administration import Administration
 from zbroker.core.catalog import Catalog, Recorder, decode_operations, encode_operations, operations_of
 from zbroker.core.consumers import Consumers
+from zbroker.core.dead_letters import DeadLetters, Mover
 from zbroker.core.deliveries import Deliveries
 from zbroker.core.effects import Checkpoint, CheckpointEnd, Effect, Forget, Moved
 from zbroker.core.groups import Group
@@ -89,6 +90,8 @@ class Streams:
         self._consumers = Consumers(
             sessions, self._catalog, self._recorder, self._deliveries, self._timers, self._dirty, self._promise, policy
         )
+        self._mover = Mover(self._catalog, self._recorder, self._intake, self._tail, self._readback)
+        self._dead_letters = DeadLetters(self._mover, self._retention.touch, self._consumers.wake, self._dirty)
         self._accounts = Accounts(self._intake, self._consumers, self._retention)
         self._administration = Administration(
             sessions,
@@ -294,6 +297,7 @@ class Streams:
         self._intake.confirm()
         if self._is_far_ahead:
             return  # the journal is far behind: what is settled stays in the groups, and is recorded together
+        self._dead_letters.run(now)
         index = self._record_operations(now)
         promises, self._promises_of_turn = self._promises_of_turn, []
         for call in promises:
@@ -382,6 +386,7 @@ class Streams:
         for log in self._intake.persisted(index):
             self._deliveries.wake_stream(log)
         self._forget(index)
+        self._mover.persisted(index)
         while self._operations and self._operations[0] <= index:
             self._operations.popleft()
         while self._promises and self._promises[0][0] <= index:
@@ -408,6 +413,7 @@ class Streams:
         is_sweeping = self._retention.has_more and may_write and not self._dirty
         if (
             self._deliveries.has_more
+            or (self._dead_letters.has_more and may_write)
             or is_sweeping
             or (self._cut is not None and not self._is_cut_waiting and may_write)
         ):

@@ -249,6 +249,10 @@ class Durable:
     def stream(self, name: str = "s") -> dict[str, Any]:
         return self.streams.status(1_000, self.now)["streams"][name]  # type: ignore[index, no-any-return]
 
+    def names(self) -> list[str]:
+        """Of all streams."""
+        return sorted(self.streams.status(1_000, self.now)["streams"])  # type: ignore[call-overload]
+
     def crash(self, **options: Any) -> Durable:
         """The next life: what was not on disk is gone."""
         return Durable(list(self.records), self.epoch + 1, self.now + SECOND, **options)
