@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -35,12 +36,15 @@ _HELD_US: Final = 250_000  # work that a consumer may hold ahead of what it does
 _BYTES_WINDOW: Final = 2 * 1024 * 1024
 _GRANTS_A_WINDOW: Final = 4  # so three quarters of it are open at the least, and a word for each batch is spared
 PROCESSING_MAX_US: Final = 3_600_000_000  # where neither the caller nor the group says it
+_CLUSTER: Final = (
+    1 << 53
+)  # between our numbers for leases of one cluster and of the next; on the wire they are below it
 _RANGES_A_SETTLE: Final = 3_000  # of 19 bytes at most, so that they fit into a header of 64 KiB
 _LEASES_RESUMED_MAX: Final = 7_000  # of 9 bytes at most, likewise; the rest is given back and delivered again
 
 
 class Delivered(msgspec.Struct, gc=False):
-    """A batch, or a slice of one, that was lent to us; `size` is what credit counts."""
+    """A batch, or a slice of one, that was lent to us; `size` is what credit counts, `lease` our own number for it."""
 
     lease: int
     attempt: int
@@ -54,6 +58,11 @@ class Delivered(msgspec.Struct, gc=False):
     topic: str | None
     published_at: int
     size: int
+
+    @property
+    def token(self) -> int:
+        """The broker's number for the lease."""
+        return self.lease % _CLUSTER
 
 
 class SettledEvent(msgspec.Struct):
@@ -137,6 +146,7 @@ class ConsumerEngine(ClientEngine):
         self._settle_ids = 0
         self._epoch = 0
         self._cluster = ""
+        self._base = 0  # what our numbers for leases have more than the broker's
         self._claimed: set[int] = set()  # leases of the broker's life before this one; they can be acked, not extended
         self._dirty: dict[int, None] = {}  # leases with something settled but not told, in order
         self._told: dict[int, int] = {}  # settle ids that wait for SETTLED, and the first offset of each
@@ -150,7 +160,8 @@ class ConsumerEngine(ClientEngine):
     def _hello(self, session: ClientSession) -> Hello:
         resume = None
         if session.ready is not None:
-            resume = Resume(session.ready.epoch, 0, list(self._leases)[:_LEASES_RESUMED_MAX])
+            leases = [number - self._base for number in islice(self._leases, _LEASES_RESUMED_MAX)]
+            resume = Resume(session.ready.epoch, 0, leases)
         return Hello(
             role=Role.CONSUMER,
             nonce=self._nonce,
@@ -181,10 +192,11 @@ class ConsumerEngine(ClientEngine):
         self._epoch = ready.epoch
 
     def _forsake(self) -> None:
-        """This is another cluster: its streams and leases have numbers of their own, which may be lower."""
+        """This is another cluster: its streams and leases have numbers of their own, which may be those of the one before."""
         self._leases.clear()
         self._next = None
-        self.given_back_to = 0
+        if self._epoch:
+            self._base += _CLUSTER
 
     def _join(self, session: ClientSession, now: int) -> None:
         join = Join(id=1, stream=self.stream, group=self.group, start=self._start, mode=self.mode)
@@ -264,15 +276,17 @@ class ConsumerEngine(ClientEngine):
             return
         self._waiting += header.count
         self._waiting_bytes += size
-        if header.lease:
+        lease = header.lease
+        if lease:
             if not self._leases:
                 self._handling.lent(now)
-            self._leases[header.lease] = _Lease(header.count, {})
+            lease += self._base
+            self._leases[lease] = _Lease(header.count, {})
         offsets = None if isinstance(columns.offsets, msgspec.UnsetType) else columns.offsets
         if not self.group:
             self._next = header.offset + (offsets[-1] if offsets else header.count - 1) + 1
         event = Delivered(
-            header.lease, header.attempt, header.offset, offsets, header.count, header.codec, message.payload, sizes,
+            lease, header.attempt, header.offset, offsets, header.count, header.codec, message.payload, sizes,
             columns, header.topic, header.published_at, size,
         )  # fmt: skip
         self.news.append(event)
@@ -371,7 +385,7 @@ class ConsumerEngine(ClientEngine):
             for begin in range(0, len(ranges), _RANGES_A_SETTLE):
                 part = ranges[begin : begin + _RANGES_A_SETTLE]
                 header = Settle(
-                    lease=number, action=action, id=about, ranges=part, delay_ms=delay_ms, reason=reason
+                    lease=number - self._base, action=action, id=about, ranges=part, delay_ms=delay_ms, reason=reason
                 )  # fmt: skip
                 session.send(header, now)
         lease.ranges.clear()
@@ -385,7 +399,7 @@ class ConsumerEngine(ClientEngine):
         if not session.is_ready or not self.joined:
             return  # nobody to tell: the broker counts the attempt when it takes the leases back
         for number in [number for number in self._leases if number not in self._claimed]:
-            session.send(Settle(lease=number, action="nack"), now)
+            session.send(Settle(lease=number - self._base, action="nack"), now)
             del self._leases[number]
 
     def place(self, offset: int) -> str:
@@ -436,7 +450,7 @@ class ConsumerEngine(ClientEngine):
         elif session.is_ready and self._handling.extends(now):
             lease_ms = self._handling.lease_us // 1_000
             for number in [number for number in self._leases if number not in self._claimed]:
-                session.send(Settle(lease=number, action="extend", delay_ms=lease_ms), now)
+                session.send(Settle(lease=number - self._base, action="extend", delay_ms=lease_ms), now)
 
     @property
     def needs_driver(self) -> bool:

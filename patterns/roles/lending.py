@@ -87,11 +87,11 @@ class DeliveryRole:
     @property
     def token(self) -> int:
         """Rises with each lease of a message; a fence for side effects. 0 without a group."""
-        return self._batch._delivered.lease
+        return self._batch._delivered.token
 
     def _release(self) -> None:
         """Nobody was given it: it is told with what was settled."""
-        self._consumer._release(self.token, self.offset, self.offset)
+        self._consumer._release(self._batch._delivered.lease, self.offset, self.offset)
 
     def _check(self) -> None:
         if self._settled:
@@ -100,7 +100,8 @@ class DeliveryRole:
     def _settle(self, action: str, settled: str, delay_ms: int = 0, reason: str = "") -> None:
         if self._settled:
             self._check()
-        self._consumer._settle(self.token, self.offset, self.offset, action, delay_ms=delay_ms, reason=reason)
+        lease = self._batch._delivered.lease
+        self._consumer._settle(lease, self.offset, self.offset, action, delay_ms=delay_ms, reason=reason)
         self._settled = settled
 
     def _ack(self) -> None:
@@ -108,7 +109,7 @@ class DeliveryRole:
 
     def _ack_surely(self) -> Steps[None]:
         self._check()
-        yield from self._consumer._settle_surely(self.token, self.offset)
+        yield from self._consumer._settle_surely(self._batch._delivered.lease, self.offset)
         self._settled = "acked"  # not before: who was not answered may ask again
 
     def nack(self, delay_s: float = 0.0) -> None:
@@ -122,7 +123,8 @@ class DeliveryRole:
     def extend(self, seconds: float) -> None:
         """It takes longer: keep the lease for so many seconds from now. Raises as ack() does."""
         self._check()
-        self._consumer._settle(self.token, self.offset, self.offset, "extend", delay_ms=_delay_ms("seconds", seconds))
+        lease = self._batch._delivered.lease
+        self._consumer._settle(lease, self.offset, self.offset, "extend", delay_ms=_delay_ms("seconds", seconds))
 
 
 class Batch:
