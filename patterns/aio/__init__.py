@@ -7,12 +7,14 @@ from patterns.aio.publisher import Publisher
 from patterns.aio.replier import IncomingRequest, Replier
 from patterns.aio.requester import Requester, StreamedReply
 from patterns.aio.subscriber import Subscriber
+from patterns.wire.configs import GroupConfig, StreamConfig
 
 __all__ = [
     "Admin",
     "Batch",
     "Consumer",
     "Delivery",
+    "GroupConfig",
     "IncomingRequest",
     "Posted",
     "Producer",
@@ -22,6 +24,7 @@ __all__ = [
     "Replier",
     "Requester",
     "SendManyError",
+    "StreamConfig",
     "StreamedReply",
     "Subscriber",
 ]

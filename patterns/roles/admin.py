@@ -1,21 +1,17 @@
-"""The Admin: asks a broker about itself."""
+"""The Admin: asks a broker about itself, and tells it what its streams and groups are to be."""
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 from patterns.core.admin import AdminEngine, Answered
+from patterns.core.verbs import Verb
 from patterns.io.clock import clock
 from patterns.io.links import SocketKind
 from patterns.io.waiting import Steps, Wait
 from patterns.roles.role import D, MakeDriver, Role, deadline_of, jitter, new_nonce, refuse_security, resolve
 from patterns.wire.codec import decode
 from patterns.wire.errors import BadBody, NotInThisDeployment, TimedOut
-
-_STREAM_VERBS = ("create_stream", "delete_stream", "purge_stream", "list_streams", "show_stream", "replay_stream")
-_GROUP_VERBS = ("create_group", "delete_group", "reset_group", "pause_group", "resume_group", "list_groups", "show_group")  # fmt: skip
-_DEAD_VERBS = ("list_dead", "show_dead", "redrive_dead")
-_PLANNED = frozenset((*_STREAM_VERBS, *_GROUP_VERBS, *_DEAD_VERBS))
 
 
 class AdminRole(Role[D]):
@@ -41,18 +37,32 @@ class AdminRole(Role[D]):
             if isinstance(event, Answered):
                 self._answers[event.id] = event
 
-    def _status(self) -> Steps[dict[str, Any]]:
-        result = yield from self._ask("status", {})
+    def _ask(self, verb: Verb) -> Steps[dict[str, Any]]:
+        """The result of a verb, which is a map."""
+        result = yield from self._answer(verb)
         if not isinstance(result, dict):
-            raise BadBody(f"status is a {type(result).__name__}, not a map")
+            raise BadBody(f"the result of {verb.name} is a {type(result).__name__}, not a map")
         return result
 
-    def _ask(self, verb: str, arguments: dict[str, object]) -> Steps[Any]:
+    def _all(self, name: str, rows: str, arguments: dict[str, object]) -> Steps[list[dict[str, Any]]]:
+        """All rows of a list, which comes in parts when it is long."""
+        found: list[dict[str, Any]] = []
+        while True:
+            page = yield from self._ask(Verb(name, {**arguments, "skip": len(found)}))
+            match page:
+                case {"count": int(count), **more} if isinstance(new := more.get(rows), list):
+                    found += new
+                case _:
+                    raise BadBody(f"the result of {name} has no list of {rows} with their count")
+            if not new or len(found) >= count:
+                return found
+
+    def _answer(self, verb: Verb) -> Steps[Any]:
         driver, engine, answers = self._driver, self._engine, self._answers
         driver.check()
         deadline = deadline_of(self._timeout_s)
         with driver.lock:
-            number = engine.ask(verb, arguments, clock())
+            number = engine.ask(verb.name, verb.arguments, clock())
         try:
             yield Wait(lambda: number in answers or driver.is_closed or engine.error is not None, deadline)
         finally:
@@ -62,12 +72,7 @@ class AdminRole(Role[D]):
             driver.check()
             if not engine.is_ready:
                 raise engine.unavailable()
-            raise TimedOut(f"{verb}: the broker has not answered within {self._timeout_s} s")
+            raise TimedOut(f"{verb.name}: the broker has not answered within {self._timeout_s} s")
         if answer.error is not None:
             raise answer.error
         return decode(answer.codec, answer.payload, 1, None)[0]
-
-    def __getattr__(self, name: str) -> NoReturn:
-        if name in _PLANNED:
-            raise NotInThisDeployment(f"Admin.{name}() is not built in this version; status() is")
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")

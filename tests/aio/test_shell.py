@@ -29,7 +29,12 @@ SPELLED = {
     "__exit__": "__aexit__",
 }
 WAITS = {
-    "Admin": {"status", "close"},
+    "Admin": {
+        *("status", "close"),
+        *(f"{verb}_stream" for verb in ("create", "show", "purge", "delete")),
+        *(f"{verb}_group" for verb in ("create", "show", "reset", "pause", "resume", "delete")),
+        *("list_streams", "list_groups"),
+    },
     "Consumer": {"ready", "receive", "close"},
     "IncomingRequest": {"send_part"},
     "Posted": {"result"},

@@ -1,0 +1,98 @@
+"""The verbs of an Admin (SPEC.md 10): what a caller hands over, checked, as ADMIN carries it. No session, no answer."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple, TypeVar
+
+from patterns.wire.configs import GroupConfig, Start, StreamConfig, config_of, start_of, told
+from patterns.wire.errors import BadArgument
+from patterns.wire.limits import INTEGER_MAX
+from patterns.wire.names import check_name
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_Config = TypeVar("_Config", StreamConfig, GroupConfig)
+
+
+class Verb(NamedTuple):
+    """Of an ADMIN."""
+
+    name: str
+    arguments: dict[str, object]
+
+
+def create(kind: type[_Config], config: _Config, *, dry_run: bool, change: bool) -> Verb:
+    """create_stream, or create_group. Raises BadName, BadArgument."""
+    name = "create_stream" if kind is StreamConfig else "create_group"
+    if not isinstance(config, kind):
+        raise BadArgument(
+            f"{name}({str(config)[:100]!r}): a {kind.__name__}, for example {kind.__name__}('orders', ..)"
+        )
+    checked = config_of(kind, told(config))  # a Struct takes any value until somebody looks
+    return Verb(name, {"config": told(checked), "dry_run": bool(dry_run), "change": bool(change)})
+
+
+def of_stream(name: str, stream: str) -> Verb:
+    """delete_stream, show_stream. Raises BadName."""
+    return Verb(name, {"stream": check_name(stream, "stream")})
+
+
+def of_group(name: str, stream: str, group: str) -> Verb:
+    """delete_group, show_group, pause_group, resume_group. Raises BadName."""
+    return Verb(name, {"stream": check_name(stream, "stream"), "group": check_name(group, "group")})
+
+
+def purge_stream(stream: str, keep: int | None, before: int | datetime | None) -> Verb:
+    """Raises BadName, BadArgument."""
+    verb = of_stream("purge_stream", stream)
+    if keep is not None and before is not None:
+        raise BadArgument(f"keep={keep!r} and before={before!r}: one of them")
+    if keep is not None:
+        verb.arguments["keep"] = _count("keep", keep, least=0)
+    elif isinstance(before, datetime):
+        verb.arguments["published_before"] = milliseconds_of("before", before)
+    elif before is not None:
+        verb.arguments["before"] = _count("before", before, least=0)
+    return verb
+
+
+def reset_group(stream: str, group: str, start: Start | None) -> Verb:
+    """Raises BadName, BadArgument."""
+    verb = of_group("reset_group", stream, group)
+    if start is not None:
+        begins = start_of(start)
+        if isinstance(begins, datetime):
+            verb.arguments.update(start="time", published_at=milliseconds_of("start", begins))
+        elif isinstance(begins, int | str) and not isinstance(begins, bool):
+            verb.arguments["start"] = begins
+        else:
+            raise BadArgument(f"start={start!r}: 'first', 'new', an offset, or an aware datetime")
+    return verb
+
+
+def redrive_dead(stream: str, count: int | None, to: str | None, first: int | None, last: int | None) -> Verb:
+    """Raises BadName, BadArgument."""
+    verb = of_stream("redrive_dead", stream)
+    if count is not None:
+        verb.arguments["count"] = _count("count", count)
+    if to is not None:
+        verb.arguments["to"] = check_name(to, "stream")
+    for name, offset in (("first", first), ("last", last)):
+        if offset is not None:
+            verb.arguments[name] = _count(name, offset, least=0)
+    if first is not None and last is not None and first > last:
+        raise BadArgument(f"first={first} lies behind last={last}")
+    return verb
+
+
+def milliseconds_of(name: str, instant: datetime) -> int:
+    """Since 1970; a part of one counts as whole. Raises BadArgument for a time without a zone."""
+    if instant.utcoffset() is None:
+        raise BadArgument(f"{name}={instant!r}: a time without a zone; datetime.now(timezone.utc) has one")
+    return max(0, -((_EPOCH - instant) // timedelta(milliseconds=1)))
+
+
+def _count(name: str, value: int, *, least: int = 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= INTEGER_MAX:
+        raise BadArgument(f"{name}={value!r}: a whole number, {least} or more")
+    return value
