@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from zbroker.core.log import StreamLog
     from zbroker.core.retention import Retention
 
+_MEMBERS_SHOWN = 1_000  # of one group: a RESULT is one message
 _LEASES_LOOKED_AT = 100_000  # for who holds the oldest message: a tenth of a second at the worst
 
 
@@ -73,8 +74,8 @@ class Accounts:
         oldest = max(floor, first)
         return oldest if oldest < log.durable_next else None
 
-    def stream_whole(self, log: StreamLog, wall_ms: int) -> dict[str, Any]:
-        """All about one stream: its row, its configuration, how old its messages are, and its groups."""
+    def stream_whole(self, log: StreamLog) -> dict[str, Any]:
+        """All about one stream: its row, its configuration, and how old its messages are."""
         is_empty = log.first_offset >= log.next_offset
         return {
             "name": log.name,
@@ -82,11 +83,10 @@ class Accounts:
             "published_first": None if is_empty else log.published_of(log.first_offset),
             "published_last": None if is_empty else log.published_at,
             "config": told(log.config),
-            "group_rows": {name: self.group(log, group, wall_ms) for name, group in log.groups.items()},
         }
 
     def group_whole(self, log: StreamLog, group: Group, wall_ms: int) -> dict[str, Any]:
-        """All about one group: its row, its configuration, its members, and who holds the oldest message."""
+        """All about one group: its row, its configuration, its first members, and who holds the oldest message."""
         members = self._consumers.members(group)
         return {
             "stream": log.name,
@@ -94,7 +94,7 @@ class Accounts:
             **self.group(log, group, wall_ms),
             "config": told(group.config),
             "oldest": self._oldest_row(log, group, members, wall_ms),
-            "member_rows": [_member_row(member) for member in members],
+            "member_rows": [_member_row(member) for member in members[:_MEMBERS_SHOWN]],
         }
 
     def _oldest_row(self, log: StreamLog, group: Group, members: list[Member], wall_ms: int) -> dict[str, Any] | None:

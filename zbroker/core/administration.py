@@ -220,7 +220,7 @@ class Administration:
         call.tell({"streams": rows, "count": len(logs)})
 
     def _show_stream(self, asked: OfStream, call: Call) -> None:
-        call.tell(self._accounts.stream_whole(self.stream_of(asked.stream), call.wall_ms))
+        call.tell(self._accounts.stream_whole(self.stream_of(asked.stream)))
 
     # -- groups ----------------------------------------------------------------------------------------------------
 
