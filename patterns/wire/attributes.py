@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from patterns.wire.errors import BadArgument, TooLarge
-from patterns.wire.limits import ATTRIBUTES_BYTES_MAX, COLUMNS_BYTES_TARGET
+from patterns.wire.limits import ATTRIBUTES_BYTES_MAX, COLUMNS_BYTES_TARGET, DELAY_MS_MAX
 
 _encode = msgspec.msgpack.Encoder().encode
 _NAMES: Final = ("key", "headers", "message_id")
@@ -33,6 +33,12 @@ def check_attributes(key: str | None, headers: dict[str, str] | None, message_id
     if headers is not None:
         size += _size_of_headers(headers)
     _check_size(size)
+
+
+def check_delay(ms: int) -> None:
+    """Raises BadArgument for a delay that no message may have."""
+    if ms > DELAY_MS_MAX:
+        raise BadArgument(f"a delay of {ms} ms, at most {DELAY_MS_MAX}, which are 365 days")
 
 
 def pieces(begin: int, end: int, size: int) -> Iterator[tuple[int, int]]:

@@ -11,7 +11,14 @@ from msgspec import Struct, ValidationError, convert
 from msgspec.structs import asdict, fields
 
 from patterns.wire.errors import BadArgument
-from patterns.wire.limits import DEDUP_IDS_MAX, INTEGER_MAX, SECONDS_MAX, TOPICS_CAPTURED_MAX, UNSETTLED_MAX
+from patterns.wire.limits import (
+    DEDUP_IDS_MAX,
+    DELAY_MS_MAX,
+    INTEGER_MAX,
+    SECONDS_MAX,
+    TOPICS_CAPTURED_MAX,
+    UNSETTLED_MAX,
+)
 from patterns.wire.names import check_meant, check_name
 
 if TYPE_CHECKING:
@@ -124,7 +131,7 @@ class GroupConfig(Struct, frozen=True, omit_defaults=True, gc=False):
         if len(self.backoff_s) > BACKOFFS_MAX:
             raise BadArgument(f"{len(self.backoff_s)} times in backoff_s, at most {BACKOFFS_MAX}; the last one repeats")
         for delay_s in self.backoff_s:
-            _check_seconds("backoff_s", delay_s, least=0, most=DELAY_S_MAX)
+            _check_seconds("backoff_s", delay_s, least=0, most=DELAY_MS_MAX / 1_000)
         if self.dead_letter:
             check_name(self.dead_letter, "stream")
         if self.dead_letter == self.stream:
@@ -138,7 +145,6 @@ class GroupConfig(Struct, frozen=True, omit_defaults=True, gc=False):
         return self
 
 
-DELAY_S_MAX: Final = 365 * 86_400.0  # of a delayed message; who waits longer has a calendar
 _Config = TypeVar("_Config", StreamConfig, GroupConfig)
 
 

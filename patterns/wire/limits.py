@@ -54,6 +54,7 @@ PEER_PREFIXES_BYTES_MAX: Final = (
 PEER_PREFIXES_BYTES_MAX_OF_ALL: Final = 2 * MIB  # libzmq takes 46 times that; as much may wait to be looked at
 SUBSCRIBERS_MAX: Final = 65_536  # of one Publisher peer to peer, as far as they are counted
 PLAIN_PREFIXES_BYTES_MAX_OF_ALL: Final = 512 * KIB  # libzmq walks through all of them at the end of each connection
+DELAY_MS_MAX: Final = 365 * 86_400_000  # of a delayed message, a nack, a backoff; who waits longer has a calendar
 SECONDS_MAX: Final = 1e9  # of any time that a user names: thirty years; in microseconds still below 2^53
 UNSETTLED_MAX: Final = 10_000_000  # of what a group may have lent and waiting; a hundred bytes each at the worst
 DEDUP_IDS_MAX: Final = 1_000_000  # that a stream may remember; some 150 bytes each

@@ -150,15 +150,21 @@ class Model:
                     message.holder, message.done, message.done_at = None, action, UNRECORDED
                     self._news.append(News(lease.key, offset, lease.attempt, action, message.lent))
                 else:
-                    message.comes_back(lease.attempt, lease.attempt + 1)
+                    self._come_back(lease, offset, lease.attempt, lease.attempt + 1)
                     message.done, message.done_at = "perhaps", 0  # taken, if the broker saw the time otherwise
                     self.coverage["settle_on_the_verge"] += 1
             elif action == "release":
-                message.comes_back(lease.attempt, lease.attempt + (not is_valid))
+                self._come_back(lease, offset, lease.attempt, lease.attempt + (not is_valid))
             else:
-                message.comes_back(lease.attempt + 1, lease.attempt + 1)
+                self._come_back(lease, offset, lease.attempt + 1, lease.attempt + 1)
         if not lease.held:
             lease.session.leases.pop(lease.id, None)
+
+    def _come_back(self, lease: Lease, offset: int, low: int, high: int) -> None:
+        """Nobody holds it; a record will say which attempts count, and takes back what one before may say."""
+        message = self._groups[lease.key][offset]
+        message.comes_back(low, high)
+        self._news.append(News(lease.key, offset, low - 1, "", message.lent))
 
     def _unknown(self, peer: bytes, header: Settle, asked: set[int]) -> None:
         """A lease that is not this session's: stale, but for a claim of before the restart."""
@@ -378,7 +384,7 @@ class Model:
         messages = self._groups[lease.key]
         for offset in lease.held:
             if messages[offset].holder is lease:
-                messages[offset].comes_back(low, high)
+                self._come_back(lease, offset, low, high)
 
     def _end(self, session: Session, counted: int | None) -> None:
         for lease in list(session.leases.values()):
@@ -436,8 +442,8 @@ class Model:
         """A record with these has survived."""
         for news in told:
             image = self._image.setdefault(news.key, {})
-            attempts, done = image.get(news.offset, (0, ""))
-            image[news.offset] = (max(attempts, news.attempt), news.done or done)
+            _, done = image.get(news.offset, (0, ""))
+            image[news.offset] = (news.attempt, news.done or done)
             message = self._groups[news.key][news.offset]
             message.counted = [one for one in message.counted if one[0] >= news.lent]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from operator import itemgetter, le
 from typing import Annotated, Any, Final
 
@@ -13,14 +14,18 @@ from patterns.wire.configs import GroupConfig, StreamConfig, told
 from patterns.wire.names import check_name
 from patterns.wire.records import FIRST_INDEX, Record, RecordKind
 from patterns.wire.settled import merged
+from zbroker.core.dirty import Dirty
 from zbroker.core.effects import Append
-from zbroker.core.groups import Dirty, Group
+from zbroker.core.groups import Group
 from zbroker.core.log import StreamLog
 from zbroker.core.producers import Producer
 from zbroker.core.tail import Stored
 
 _RANGES_A_RECORD: Final = 8_192  # about 64 KiB: one turn's fragmented acks must not become one record of 100 MiB
-_ATTEMPTS_ITEMS: Final = 3  # first and last offset, and how often they were delivered
+_ITEMS: Final = {
+    "attempts": 3,
+    "delayed": 5,
+}  # first and last offset; when they are due, and after which delay; how often they were delivered
 _Number = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 _encode = msgspec.msgpack.Encoder().encode
 Operations = list[tuple[str, int, int, list[list[_Number]] | _Number]]
@@ -205,16 +210,20 @@ class Catalog:
         return group
 
 
-def encode_operations(groups: Iterable[Group]) -> list[bytes]:
+def encode_operations(groups: Iterable[Group], ahead: int = 0) -> list[bytes]:
     """OPS payloads of all that the journal does not know of these groups; they are clean afterwards.
 
     Absolute, so that applying one twice, or after a later one, changes nothing; so they may also be several
-    records: a crash between them loses some operations, and what they settled is delivered again.
+    records: a crash between them loses some operations, and what they settled is delivered again. "delivered" comes
+    behind what says that something below it has not begun.
+
+    Args:
+        ahead: how far the broker's own clock is ahead of the engine's, in ms.
     """
     payloads: list[bytes] = []
     operations: list[list[object]] = []
     room = _RANGES_A_RECORD
-    for operation, size in _operations(groups):
+    for operation, size in _operations(groups, ahead):
         if operations and size > room:
             payloads.append(_encode(operations))
             operations, room = [], _RANGES_A_RECORD
@@ -225,23 +234,34 @@ def encode_operations(groups: Iterable[Group]) -> list[bytes]:
     return payloads
 
 
-def _operations(groups: Iterable[Group]) -> Iterator[tuple[list[object], int]]:
+def _operations(groups: Iterable[Group], ahead: int) -> Iterator[tuple[list[object], int]]:
     """Each operation, and how many ranges it has."""
     for group in groups:
         dirty, group.dirty = group.dirty, Dirty()
+        for what, rows in _waits(dirty, ahead):
+            yield from _parts(what, group, rows)
         if dirty.delivered:
             yield ["delivered", group.stream_id, group.id, group.cursor], 1
-        named: tuple[tuple[str, Sequence[object]], ...] = (
-            ("acked", merged(dirty.acked)),
-            ("dead", merged(dirty.dead)),
-            ("lost", merged(dirty.lost)),
-            ("expired", merged(dirty.expired)),
-            ("attempts", dirty.attempts),
-        )
-        for what, ranges in named:
-            for begin in range(0, len(ranges), _RANGES_A_RECORD):
-                part = ranges[begin : begin + _RANGES_A_RECORD]
-                yield [what, group.stream_id, group.id, part], len(part)
+        for what in ("acked", "dead", "lost", "expired"):
+            yield from _parts(what, group, merged(getattr(dirty, what)))
+
+
+def _waits(dirty: Dirty, ahead: int) -> Iterator[tuple[str, Sequence[object]]]:
+    """In order: of two that tell of the same message, the later one counts."""
+    for size, rows in groupby(dirty.waits, len):
+        if size == _ITEMS["attempts"]:
+            yield "attempts", list(rows)
+        else:
+            yield (
+                "delayed",
+                [(first, last, max(due + ahead, 0), delay, tries) for first, last, tries, due, delay in rows],
+            )
+
+
+def _parts(what: str, group: Group, ranges: Sequence[object]) -> Iterator[tuple[list[object], int]]:
+    for begin in range(0, len(ranges), _RANGES_A_RECORD):
+        part = ranges[begin : begin + _RANGES_A_RECORD]
+        yield [what, group.stream_id, group.id, part], len(part)
 
 
 def decode_operations(payload: bytes) -> Operations:
@@ -260,7 +280,7 @@ def operations_of(stored: Stored) -> Operations:
 
 def _checked(found: Operations) -> Operations:
     for what, _, _, value in found:
-        items = _ATTEMPTS_ITEMS if what == "attempts" else 2
+        items = _ITEMS.get(what, 2)
         if isinstance(value, list) and not (set(map(len, value)) <= {items} and all(map(le, *_ends(value)))):
             raise msgspec.ValidationError(f"operation {what[:16]!r} with a range that is none")
     return found

@@ -52,7 +52,9 @@ class Unknown(Exception):
 NOT_OURS: Final = (Unknown, msgspec.MsgspecError, RecursionError, ValueError, TypeError, LookupError, OverflowError)
 
 
-def cut(catalog: Catalog, producers: Producers, full: list[int], current: int) -> Iterator[tuple[bytes, int]]:
+def cut(
+    catalog: Catalog, producers: Producers, full: list[int], current: int, ahead: Callable[[], int] = lambda: 0
+) -> Iterator[tuple[bytes, int]]:
     """Chunks of a checkpoint, each with the segment whose index it is of; STATE for what is none's.
 
     Between two chunks the broker may run on. WAIT stands between them as long as a batch that the state tells of has no place.
@@ -60,6 +62,7 @@ def cut(catalog: Catalog, producers: Producers, full: list[int], current: int) -
     Args:
         full: segments that nothing is added to any more, and whose index is wanted.
         current: the first segment that may still grow; its index, and later ones', comes last.
+        ahead: how far the broker's own clock is ahead of the engine's now, in ms.
     """
     logs = list(catalog.by_id.values())
     for segment in full:
@@ -71,7 +74,7 @@ def cut(catalog: Catalog, producers: Producers, full: list[int], current: int) -
         if not found:
             yield _encode([]), segment  # nothing lies there; that, too, is worth knowing
     ends: dict[int, int] = {}
-    for chunk in _chunks(_state(catalog, producers, ends)):
+    for chunk in _chunks(_state(catalog, producers, ends, ahead)):
         yield chunk, STATE
     for id, end in ends.items():
         while catalog.by_id[id].placed < end:
@@ -101,7 +104,7 @@ def _joined(parts: list[bytes]) -> bytes:
 # -- pieces -------------------------------------------------------------------------------------------------------
 
 
-def _state(catalog: Catalog, producers: Producers, ends: dict[int, int]) -> Iterator[Piece]:
+def _state(catalog: Catalog, producers: Producers, ends: dict[int, int], ahead: Callable[[], int]) -> Iterator[Piece]:
     """All but where batches lie; `ends` learns up to which batch each stream's piece tells."""
     yield ["version", VERSION]
     for log in list(catalog.by_id.values()):
@@ -115,7 +118,7 @@ def _state(catalog: Catalog, producers: Producers, ends: dict[int, int]) -> Iter
             yield from _given_up(log)
     for group in list(catalog.groups.values()):
         if group.stream_id in ends:  # else it is as new as its stream
-            yield from _group(group)
+            yield from _group(group, ahead())
     for producer in list(producers):
         if producer.journaled or producer.epoch > 1:  # else no record tells of it
             yield _producer(producer)
@@ -128,9 +131,10 @@ def _given_up(log: StreamLog) -> Iterator[Piece]:
         yield ["given_up", log.id, floor, [(chunk, Settled.encode(bits)) for chunk, bits in some]]
 
 
-def _group(group: Group) -> Iterator[Piece]:
-    """The group, its settled offsets and attempts, all of one moment: its counts are of what is settled, and attempts fall never."""
-    floor, bitmaps, attempts = group.settled.floor, group.settled.bitmaps(), group.attempts()
+def _group(group: Group, ahead: int) -> Iterator[Piece]:
+    """The group, its settled offsets, attempts and delays, all of one moment: its counts are of what is settled."""
+    floor, bitmaps = group.settled.floor, group.settled.bitmaps()
+    attempts, delays = group.attempts(), group.delays(ahead)
     counts = [group.acked, group.dead, group.expired, group.lost]
     yield ["group", group.stream_id, group.id, group.name, group.start, group.cursor, floor, counts]
     if group.is_paused or group.config != GroupConfig(group.config.stream, group.name):
@@ -139,6 +143,8 @@ def _group(group: Group) -> Iterator[Piece]:
         yield ["settled", group.stream_id, group.id, [(chunk, Settled.encode(bits)) for chunk, bits in some]]
     while pieces := list(islice(attempts, _RANGES)):
         yield ["attempts", group.stream_id, group.id, pieces]
+    for blocks in delays:
+        yield ["delayed", group.stream_id, group.id, [block.encoded() for block in blocks]]
 
 
 def _producer(producer: Producer) -> Piece:
@@ -236,6 +242,16 @@ def _restore_attempts(catalog: Catalog, stream_id: int, id: int, pieces: list[li
     catalog.groups[stream_id, id].recover("attempts", pieces)
 
 
+def _restore_delayed(catalog: Catalog, stream_id: int, id: int, columns: list[list[Any]]) -> None:
+    group = catalog.groups[stream_id, id]
+    blocks = [decode_block(*column) for column in columns]
+    firsts, mores, *others = (block.values(0, block.count) for block in blocks)
+    lasts = [first + more for first, more in zip(firsts, mores, strict=True)]
+    if max(lasts) >= group.cursor:
+        raise Unknown(f"offset {max(lasts)} is delayed, and the group came to {group.cursor}")
+    group.recover("delayed", [list(row) for row in zip(firsts, lasts, *others, strict=True)])
+
+
 _RESTORERS: Final[dict[str, Callable[..., None]]] = {
     "stream": _restore_stream,
     "config": _restore_config,
@@ -245,6 +261,7 @@ _RESTORERS: Final[dict[str, Callable[..., None]]] = {
     "group": _restore_group,
     "settled": _restore_settled,
     "attempts": _restore_attempts,
+    "delayed": _restore_delayed,
 }
 
 

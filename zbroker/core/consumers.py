@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from patterns.wire.attributes import check_delay
 from patterns.wire.errors import (
     BadArgument,
     NoSuchGroup,
@@ -24,13 +25,13 @@ from zbroker.core.catalog import Catalog, Recorder
 from zbroker.core.deliveries import Deliveries, Feed, Member
 from zbroker.core.doomed import Verdict
 from zbroker.core.groups import Group
-from zbroker.core.leases import Lease, Leases
+from zbroker.core.leases import Leases
 from zbroker.core.log import StreamLog
 from zbroker.core.policy import Policy, no_stream
 from zbroker.core.timers import Timers
 
 ACTIONS: Final = frozenset(["ack", "nack", "reject", "release", "extend"])
-DELAY_US_MAX: Final = 7 * 86_400 * 1_000_000  # of a nack or an extend; a week is longer than anybody waits
+EXTEND_US_MAX: Final = 7 * 86_400 * 1_000_000  # a week is longer than anybody computes
 CLAIM_US: Final = GRACE_MS * 1_000
 _RANGES_TOLD: Final = 8  # of a SETTLE that comes too late; an error is to be read
 
@@ -80,6 +81,7 @@ class Consumers:
             feed = self._feed(self._catalog.by_id[group.stream_id], group)
             feed.lost = [(max(first, group.start), last) for first, last in feed.log.lost if last >= group.start]
             held = held or group.recovered
+            self._deliveries.wake_later(feed, now)
         if held:
             self._claims_until = now + CLAIM_US
             self._timers.at(self._claims_until, self._end_of_claims)
@@ -155,31 +157,32 @@ class Consumers:
             return
         if member.feed.group is None:  # what the old connection lost only its reader knows: it joins again, from there
             del self._members[session]
-            self._part(member, "release")
+            self._part(member, "release", now)
             return
         ready.resumed = True
         kept = frozenset(resume.leases)
         for lease in member.leases:
             if lease.id not in kept:
-                lease.group.settle(lease, [], "release")
+                lease.group.settle(lease, [], "release", now)
                 member.leases.keep(lease)
+                self._came_back(member, now)
         self._deliveries.wake_feed(member.feed)
         # the session is not READY before we return; the next turn finds it so
         if member in member.feed.members:
             member.feed.willing[member] = None
             self._deliveries.wake_feed(member.feed)
 
-    def ended(self, session: Session, reason: str) -> None:
+    def ended(self, session: Session, reason: str, now: int) -> None:
         """Give back what it held; an attempt counts unless it said so itself."""
         self._claims.pop(session, None)
         member = self._members.pop(session, None)
         if member is not None:
-            self._part(member, "expire" if reason in ("expired", "disconnected") else "release")
+            self._part(member, "expire" if reason in ("expired", "disconnected") else "release", now)
 
-    def _part(self, member: Member, action: str) -> None:
+    def _part(self, member: Member, action: str, now: int) -> None:
         for lease in member.leases.take_all():
-            lease.group.settle(lease, [], action)
-        self._deliveries.wake_feed(member.feed)
+            lease.group.settle(lease, [], action, now)
+        self._came_back(member, now)
         self._deliveries.leave(member)
         if member.feed.group is None:
             self._catalog.given_up(member.feed.log)
@@ -298,13 +301,13 @@ class Consumers:
                     f"start {header.start} lies beyond the next offset {log.next_offset} of stream {log.name!r}"
                 )
 
-    def leave(self, session: Session, header: Leave) -> None:
+    def leave(self, session: Session, header: Leave, now: int) -> None:
         """A LEAVE came: as GOODBYE, but the session stays."""
         member = self._members.pop(session, None)
         if member is None:
             self._sessions.refuse(session, ProtocolError("LEAVE without a JOIN"), "command", header.id)
             return
-        self._part(member, "release")
+        self._part(member, "release", now)
 
     # -- settle ---------------------------------------------------------------------------------------------------
 
@@ -315,6 +318,8 @@ class Consumers:
                 raise BadArgument(f"action {header.action[:32]!r}; one of {', '.join(sorted(ACTIONS))}")
             if any(first > last for first, last in header.ranges):
                 raise BadArgument("a range whose first offset is above its last")
+            if header.action == "nack":
+                check_delay(header.delay_ms)
             if self._recorder.failed:
                 raise StorageFailed("the broker's disk failed; what is settled now would be delivered again")
             verdict = Verdict(header.reason, is_awaited=header.id > 0) if header.action == "reject" else None
@@ -351,50 +356,32 @@ class Consumers:
         lease = member.leases.get(header.lease)
         if lease is None:
             return (asked or 1) - self._claim(member, header, ranges)
-        delay_us = min(header.delay_ms * 1_000, DELAY_US_MAX)
         if header.action == "extend":
-            lease.until = max(lease.until, now + delay_us)
+            lease.until = max(lease.until, now + min(header.delay_ms * 1_000, EXTEND_US_MAX))
             member.leases.keep(lease)
             return 0
-        due = now + delay_us if header.action == "nack" and delay_us else None
-        held = self._settle(member, lease, header.action, ranges, due, verdict)
-        return max(asked - held, 0)
-
-    def _settle(
-        self,
-        member: Member,
-        lease: Lease,
-        action: str,
-        ranges: list[Range],
-        due: int | None,
-        verdict: Verdict | None,
-    ) -> int:
         group = lease.group
-        held = group.settle(lease, ranges, action, due, verdict)
+        frees = header.action not in ("ack", "reject") or group.is_full
+        held = group.settle(lease, ranges, header.action, now, header.delay_ms, verdict)
         member.leases.keep(lease)
         if lease.id == member.alone:
             self._deliveries.wake(member)
-        if action in ("ack", "reject"):
+        if not group.dirty.is_clean:
+            group.dirty.is_awaited |= header.id > 0
             self._dirty[group] = None
-        elif due is None:
-            self._deliveries.wake_feed(member.feed)
-        else:
-            self._set_waking(group, due)
-        return held
+        if frees:
+            self._came_back(member, now)
+        return max(asked - held, 0)
 
-    def _set_waking(self, group: Group, due: int) -> None:
-        """One timer for all of a group's delayed messages; another one when an earlier one comes."""
-        if group.woken_at is None or due < group.woken_at:
-            group.woken_at = due
-            self._timers.at(due, lambda now: self._wake_delayed(group, now))
-
-    def _wake_delayed(self, group: Group, now: int) -> None:
-        group.woken_at = None
-        if group.wake(now):
-            self._deliveries.wake_feed(self._feeds[group])
-        following = group.next_due()
-        if following is not None:
-            self._set_waking(group, following)
+    def _came_back(self, member: Member, now: int) -> None:
+        """What it held is settled, or waits for another: at once, or until its time."""
+        group = member.feed.group
+        if group is None:
+            return
+        if not group.dirty.is_clean:
+            self._dirty[group] = None
+        self._deliveries.wake_later(member.feed, now)
+        self._deliveries.wake_feed(member.feed)
 
     def _claim(self, member: Member, header: Settle, ranges: list[Range]) -> int:
         """An ack of a lease of before the restart, while its messages are held for whoever had them."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import groupby, takewhile
 from typing import Final, NamedTuple
 
 from patterns.wire.errors import BadBody
@@ -16,11 +18,12 @@ from zbroker.core.leases import Leases, Piece
 from zbroker.core.log import StreamLog
 from zbroker.core.producers import ID_SHIFT
 from zbroker.core.readback import ReadBack
-from zbroker.core.tail import UNREADABLE, Batch, Key, Tail
+from zbroker.core.tail import DELAYS, UNREADABLE, Batch, Key, Tail
 from zbroker.core.timers import Timers
 
 TURN_BYTES: Final = 4 << 20  # delivered in one turn; then others have theirs
 TURN_DELIVERIES: Final = 512
+FAR_US: Final = 2_000_000  # what is due later is not timed exactly yet
 
 
 class Member:
@@ -97,16 +100,26 @@ class Deliveries:
 
     Attributes:
         dirty: groups of which the journal does not know all; shared with the facade.
+
+    Args:
+        wall_ms: the broker's own clock in ms at an instant of the engine's, as in `published_at`.
     """
 
     def __init__(
-        self, sessions: Sessions, tail: Tail, readback: ReadBack, timers: Timers, dirty: dict[Group, None]
+        self,
+        sessions: Sessions,
+        tail: Tail,
+        readback: ReadBack,
+        timers: Timers,
+        dirty: dict[Group, None],
+        wall_ms: Callable[[int], int],
     ) -> None:
         self._sessions = sessions
         self._tail = tail
         self._readback = readback
         self._timers = timers
         self._dirty = dirty
+        self._wall_ms = wall_ms
         self._ready: dict[Feed, None] = {}
         self._feeds: dict[StreamLog, dict[Feed, None]] = {}
         self._lease_base = 0
@@ -222,13 +235,16 @@ class Deliveries:
             self._readback.fetch((self.wake_feed, feed), log, number, settled)
             return None
         try:
-            part = self._part(member, piece, key, batch)
+            due = self._due_of(feed, piece, key, batch, now)
+            if due is None:
+                return 0
+            part = self._part(member, due, key, batch)
         except UNREADABLE:  # nothing that lies on a disk ends the broker: it is told like what the disk has damaged
             self._tail.unreadable()
             self._readback.damaged.add(key)
             self._ready[feed] = None
             return None
-        return self._send(feed, member, piece, part, now)
+        return self._send(feed, member, due, part, now)
 
     def _park(self, feed: Feed, member: Member) -> None:
         """It has what failed before, and must show that it lives before it is given more of that; others may have it."""
@@ -258,6 +274,56 @@ class Deliveries:
             self._sessions.tell(member.session, Lost(first=piece.first, last=last))
         if not feed.members:
             feed.lost = merged([*feed.lost, (piece.first, last)])
+
+    # -- delayed --------------------------------------------------------------------------------------------------
+
+    def _due_of(self, feed: Feed, piece: Piece, key: Key, batch: Batch, now: int) -> Piece | None:
+        """The piece as far as it may be delivered by now; None when its beginning may not, and waits elsewhere. Raises UNREADABLE."""
+        group = feed.group
+        if not batch.marks & DELAYS or group is None or piece.first < group.cursor:
+            return piece
+        begin = piece.first - batch.base
+        first, last, before = batch.run(begin)
+        taken_out = first - before
+        end = min(last, piece.last - batch.base) + 1
+        delays = self._tail.split(key, batch).columns.delays or []
+        delays = delays[begin - taken_out : end - taken_out]
+        age = max(self._wall_ms(now) - batch.published_at, 0)
+        due = sum(1 for _ in takewhile(lambda delay: delay <= age, delays))
+        if due:
+            return Piece(piece.first, piece.first + due - 1, 0)
+        offset = piece.first
+        for delay, same in groupby(takewhile(lambda delay: delay > age, delays)):
+            count = len(list(same))
+            group.postpone(offset, offset + count - 1, now, delay, delay - age)
+            offset += count
+        self._dirty[group] = None
+        self.wake_later(feed, now)
+        return None
+
+    def wake_later(self, feed: Feed, now: int) -> None:
+        """What of its group is delayed may be due before the feed is woken the next time.
+
+        What is far away is looked at again half-way, so that messages which are due each before the one before have a
+        few timers and not one each.
+        """
+        group = feed.group
+        due = group.next_due() if group is not None else None
+        if group is None or due is None or (group.woken_at is not None and group.woken_at <= due):
+            return
+        left = max(due - now, 1)
+        at = group.woken_at = now + (left if left < FAR_US else 1 << (left.bit_length() - 1))
+        self._timers.at(at, lambda now: self._wake_delayed(feed, group, at, now))
+
+    def _wake_delayed(self, feed: Feed, group: Group, at: int, now: int) -> None:
+        if group.woken_at != at or feed.group is not group:
+            return  # an earlier one has come since; or it was reset
+        group.woken_at = None
+        if group.wake(now):
+            self.wake_feed(feed)
+        self.wake_later(feed, now)
+
+    # -- lent -----------------------------------------------------------------------------------------------------
 
     def _part(self, member: Member, piece: Piece, key: Key, batch: Batch) -> _Part:
         """As much of the batch as the member takes. Raises UNREADABLE."""
@@ -329,8 +395,9 @@ class Deliveries:
         else:
             for lease in member.leases:
                 if lease.until <= now:
-                    lease.group.settle(lease, [], "expire")
+                    lease.group.settle(lease, [], "expire", now)
                     member.leases.keep(lease)
+                    self.wake_later(member.feed, now)
                     self.wake_feed(member.feed)
                 elif earliest is None or lease.until < earliest:
                     earliest = lease.until

@@ -9,6 +9,7 @@ from typing import Final
 import google_crc32c
 import msgspec
 
+from patterns.wire.attributes import check_delay
 from patterns.wire.codec import check
 from patterns.wire.errors import (
     BadArgument,
@@ -39,7 +40,7 @@ from zbroker.core.catalog import Catalog, Recorder
 from zbroker.core.log import StreamLog
 from zbroker.core.policy import Policy, no_stream
 from zbroker.core.producers import Accepted, Producer, Producers
-from zbroker.core.tail import Batch, Stored, Tail
+from zbroker.core.tail import Batch, Stored, Tail, marks_of
 
 CONFIRMS: Final = ("durable", "written", "received")
 FULL_RETRY_MS: Final = 1_000  # a compaction takes about that long to make room
@@ -169,12 +170,12 @@ class Intake:
             self._repeat(feeder, header, known, size, now)
             return
         try:
-            self._check(message, header)
+            marks = self._check(message, header)
             log = self._catalog.by_name.get(header.stream) or self._made(header.stream)
         except ZbrokerError as error:
             self._refuse(feeder, header, error, crc, now)
             return
-        batch = self._store(feeder, header, log, columns, message.payload, crc, now)
+        batch = self._store(feeder, header, log, columns, message.payload, crc, marks, now)
         self._await(feeder, _Entry(batch, header.confirm, header.count, size))
 
     def _made(self, name: str) -> StreamLog:
@@ -183,7 +184,8 @@ class Intake:
             raise no_stream(check_name(name, "stream"))
         return self._catalog.stream(name)
 
-    def _check(self, message: Message, header: Append) -> None:
+    def _check(self, message: Message, header: Append) -> int:
+        """The marks of its batch. Raises what it is refused with."""
         if self._recorder.failed:
             raise StorageFailed("the broker's disk failed; nothing is stored until it is started again")
         if self.full:
@@ -206,11 +208,20 @@ class Intake:
                 check_topic(topic)
         if columns.offsets is not msgspec.UNSET or columns.published is not msgspec.UNSET:
             raise BadArgument("columns 'offsets' and 'published' are the broker's to write")
-        if columns.delays is not msgspec.UNSET and any(columns.delays):
-            raise BadArgument("column 'delays': delayed messages are not in this version")
+        if columns.delays is not msgspec.UNSET:
+            check_delay(max(columns.delays, default=0))
+        return marks_of(columns)
 
     def _store(
-        self, feeder: _Feeder, header: Append, log: StreamLog, columns: bytes, payload: bytes, crc: int, now: int
+        self,
+        feeder: _Feeder,
+        header: Append,
+        log: StreamLog,
+        columns: bytes,
+        payload: bytes,
+        crc: int,
+        marks: int,
+        now: int,
     ) -> Accepted:
         producer = feeder.producer
         if not producer.journaled:
@@ -220,6 +231,7 @@ class Intake:
         stored = Stored(
             producer.id, producer.epoch, header.sequence, header.previous, crc, header.codec, header.topic, 0, columns
         )
+        stored.marks = marks
         index, base = self.store(log, stored, payload, header.count, now, feeder)
         accepted = Accepted(header.sequence, base, crc, index)
         producer.accept(accepted)

@@ -191,20 +191,21 @@ class Leases:
         self._partly.clear()
 
     def retried(self) -> Iterator[Piece]:
-        """What messages that were delivered before were lent as, and how often they are delivered with that.
-
-        As it is at the call; messages that a lease let go of meanwhile may be among them.
-        """
+        """What is held of messages that were delivered before, and how often they are delivered with that. As it is at the call."""
         packs = [(packed, packed.live) for packed in self._packs if packed.attempts.high > 1]
-        young = [
-            Piece(one.first, one.first + one.count - 1, one.attempt) for one in self._young.values() if one.attempt > 1
-        ]
-        return chain(chain.from_iterable(map(_pieces, packs)), young)
+        young = [(one.first, one.held, one.attempt) for one in self._young.values() if one.attempt > 1]
+        partly = self._partly.copy()
+        packed = chain.from_iterable(_pieces(pack, live, partly) for pack, live in packs)
+        return chain(packed, (piece for held in young for piece in _held(*held)))
 
 
-def _pieces(part: tuple[_Pack, int]) -> Iterator[Piece]:
-    packed, live = part
+def _pieces(packed: _Pack, live: int, partly: dict[int, int]) -> Iterator[Piece]:
     for begin, end in runs(live, 0):
         for at in range(begin, end + 1):
-            if packed.attempts[at] > 1:
-                yield Piece(packed.firsts[at], packed.firsts[at] + packed.counts[at] - 1, packed.attempts[at])
+            id, first, count, attempt, _ = packed.row(at)
+            if attempt > 1:
+                yield from _held(first, partly.get(id, (1 << count) - 1), attempt)
+
+
+def _held(first: int, held: int, attempt: int) -> Iterator[Piece]:
+    return (Piece(begin, end, attempt) for begin, end in runs(held, first))

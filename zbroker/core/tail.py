@@ -30,6 +30,13 @@ _T = TypeVar("_T")
 Key = tuple[int, int]  # stream id, number of the batch in its stream
 
 
+def marks_of(columns: Columns) -> int:
+    """What somebody must look at in the columns of a batch."""
+    has_delays = columns.delays is not msgspec.UNSET and any(columns.delays)
+    has_ids = columns.ids is not msgspec.UNSET and any(columns.ids)
+    return DELAYS * has_delays | IDS * has_ids
+
+
 class Stored(msgspec.Struct, array_like=True, gc=False):
     """The columns of an APPEND record: what the broker adds, then the client's columns in msgpack form.
 

@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from patterns.wire.settled import runs
 from zbroker.core.groups import Group
 from zbroker.core.leases import YOUNG_MAX, Lease, Leases, Piece
 
@@ -51,7 +52,8 @@ def test_leases_are_what_was_added_less_what_was_let_go_whether_packed_or_not(se
         assert (leases in group.holders) == bool(model)
         assert leases.get(id + 1) is leases.get(-1) is None
         retried = sorted(leases.retried())
-        assert retried == sorted((one[1], one[1] + one[2] - 1, one[3]) for one in model.values() if one[3] > 1)
+        held = [(*run, one[3]) for one in model.values() if one[3] > 1 for run in runs(one[4], one[1])]
+        assert retried == sorted(held)
     assert sorted(map(_told, leases.take_all())) == sorted(model.values())
     assert (len(leases), list(leases), group.holders) == (0, [], {})
 

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from patterns.wire.errors import BadBody, CreditExceeded, ZbrokerError
+from patterns.wire.limits import DELAY_MS_MAX
 from patterns.wire.messages import Codec, Columns, Credit, Join, Lost, Ready, Resume, Role
 from patterns.wire.records import Damage, LostRange, Record, RecordKind, encode_lost
 from tests.unit.core.durable import JSON, SECOND, Durable
@@ -208,7 +209,7 @@ def test_bad_bodies_are_refused_at_the_door_and_do_not_hold_up_what_follows() ->
     producer.append("a", codec=Codec.JSON, payload=b'["\xff"]')
     producer.append("a", confirm="maybe")
     producer.append("a", columns=Columns(offsets=[3]))
-    producer.append("a", columns=Columns(delays=[3]))
+    producer.append("a", columns=Columns(delays=[DELAY_MS_MAX + 1]))
     producer.append("good")
     rig.turn()
     assert rig.errors(b"p") == [
