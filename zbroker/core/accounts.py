@@ -52,6 +52,7 @@ class Accounts:
             "pending": group.pending(log.durable_next),
             "leased": group.leased,
             "waiting": group.waiting,
+            "doomed": group.doomed.count,
             "redelivered": group.redelivered,
             "leases_lost": group.leases_lost,
             "members": self._consumers.members_of(group),

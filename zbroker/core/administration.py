@@ -118,6 +118,7 @@ class Administration:
     Args:
         promise: makes a call once a record is on disk.
         configured: hears of a stream whose configuration is new.
+        group_configured: hears of such a group.
         wall_ms: the broker's own clock in ms at an instant of the engine's.
     """
 
@@ -130,6 +131,7 @@ class Administration:
         accounts: Accounts,
         promise: Promise,
         configured: Callable[[StreamLog], None],
+        group_configured: Callable[[Group], None],
         wall_ms: Callable[[int], int],
     ) -> None:
         self._sessions = sessions
@@ -139,6 +141,7 @@ class Administration:
         self._accounts = accounts
         self._promise = promise
         self._configured = configured
+        self._group_configured = group_configured
         self._wall_ms = wall_ms
         self._verbs: dict[str, Verb] = {
             "create_stream": Verb(OfConfig, self._create_stream, True),
@@ -245,7 +248,7 @@ class Administration:
         log = self._catalog.stream(config.stream)
         group = group or self._catalog.group(log, config.name, start)
         self._catalog.group_configured(group, config)
-        self._consumers.configured(group)
+        self._group_configured(group)
         call.done(result)
 
     def _check_dead_letters(self, config: GroupConfig) -> None:

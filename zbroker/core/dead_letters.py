@@ -47,9 +47,16 @@ class Mover:
         self._ahead = 0
 
     @property
-    def may_write(self) -> bool:
-        """Whether anything can be moved now."""
-        return not (self.intake.full or self._recorder.failed) and self._ahead < AHEAD_BYTES
+    def hindrance(self) -> str:
+        """Why nothing can be stored; "" when it can."""
+        if self._recorder.failed:
+            return "the broker's disk failed; nothing is stored until it is started again"
+        return "the broker's disk is full" if self.intake.full else ""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much is not durable that more must wait."""
+        return self._ahead >= AHEAD_BYTES
 
     def write(
         self, log: StreamLog, batch: Batch, letter: letters.Letter, now: int, **fields: object
@@ -79,33 +86,29 @@ class DeadLetters:
     """All groups that have something to move.
 
     Args:
-        settled: hears of a stream of which a group is done with something.
+        touched: hears of a group that is done with something.
         offered: hears of a group that has something to give again.
-        dirty: groups of which the journal does not know all.
     """
 
-    def __init__(
-        self,
-        mover: Mover,
-        settled: Callable[[StreamLog], None],
-        offered: Callable[[Group], None],
-        dirty: dict[Group, None],
-    ) -> None:
+    def __init__(self, mover: Mover, touched: Callable[[Group], None], offered: Callable[[Group], None]) -> None:
         self._mover = mover
         self._catalog = mover.catalog
-        self._settled = settled
+        self._touched = touched
         self._offered = offered
-        self._dirty = dirty
 
     @property
     def has_more(self) -> bool:
         """Whether run() would move something."""
-        return bool(self._catalog.dooming) and self._mover.may_write
+        return bool(self._catalog.dooming) and self._may_write
+
+    @property
+    def _may_write(self) -> bool:
+        return not (self._mover.is_behind or self._mover.hindrance)
 
     def run(self, now: int) -> None:
         """A record for each group that has something to move, round and round, until nothing is left or the turn is full."""
         dooming, left = self._catalog.dooming, TURN_BYTES
-        while dooming and left > 0 and self._mover.may_write:
+        while dooming and left > 0 and self._may_write:
             group = next(iter(dooming))
             del dooming[group]
             size = self._move(group, now)
@@ -170,7 +173,7 @@ class DeadLetters:
             verdict = group.bury(one.last).verdict
             if verdict is not None:
                 _tell(verdict, index)
-        self._settled(log)
+        self._touched(group)
         return size
 
     def _let_go(self, group: Group) -> None:
@@ -183,7 +186,7 @@ class DeadLetters:
 
     def _drop(self, group: Group, last: int, what: str) -> None:
         taken = group.bury(last, what)
-        self._dirty[group] = None
+        self._touched(group)
         if taken.verdict is not None:
             _tell(taken.verdict, 0)
 

@@ -29,6 +29,7 @@ from zbroker.core.log import StreamLog
 from zbroker.core.policy import DEFAULT_POLICY, Policy
 from zbroker.core.producers import Accepted
 from zbroker.core.readback import ReadBack
+from zbroker.core.redrives import Redrives
 from zbroker.core.retention import Retention
 from zbroker.core.tail import TAIL_BYTES, Tail, stored_of
 from zbroker.core.timers import Timers
@@ -79,7 +80,6 @@ class Streams:
         self._promises_of_turn: list[Callable[[], None]] = []
         self._wall_ms = wall_ms
         self._lazy_due: int | None = None
-        self._ahead = 0  # how far the broker's own clock is ahead of the engine's, in ms; as of this turn
         self._turn_began_at = 0  # last index when the turn began
         self._anomalies = 0
         self._retention = Retention(policy.stream_bytes)
@@ -87,12 +87,12 @@ class Streams:
         self._catalog = Catalog(self._recorder)
         self._intake = Intake(sessions, self._catalog, self._recorder, self._tail, wall_ms, policy)
         self._readback = ReadBack(effects, self._tail, self._timers)
-        self._deliveries = Deliveries(sessions, self._tail, self._readback, self._timers, self._dirty, wall_ms)
+        self._deliveries = Deliveries(sessions, self._tail, self._readback, self._timers, self._dirty)
         self._consumers = Consumers(
             sessions, self._catalog, self._recorder, self._deliveries, self._timers, self._dirty, self._promise, policy
         )
         self._mover = Mover(self._catalog, self._recorder, self._intake, self._tail, self._readback)
-        self._dead_letters = DeadLetters(self._mover, self._retention.touch, self._consumers.wake, self._dirty)
+        self._dead_letters = DeadLetters(self._mover, self._touched, self._consumers.wake)
         self._accounts = Accounts(self._intake, self._consumers, self._retention)
         self._administration = Administration(
             sessions,
@@ -102,14 +102,16 @@ class Streams:
             self._accounts,
             self._promise,
             self._configured,
+            self._group_configured,
             wall_ms,
         )
+        self._redrives = Redrives(self._mover, self._administration, self._touched)
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
 
     def begin_checkpoint(self, full: list[int], current: int) -> None:
         """Cut a checkpoint from now on, a piece each turn; see checkpoint.cut()."""
-        self._cut = checkpoint.cut(self._catalog, self._intake.producers, full, current, lambda: self._ahead)
+        self._cut = checkpoint.cut(self._catalog, self._intake.producers, full, current)
         self._is_cut_waiting = False
 
     def _cut_piece(self) -> None:
@@ -225,7 +227,7 @@ class Streams:
             log.durable_next = log.next_offset
             self._retention.touch(log)
         for group in self._catalog.groups.values():
-            group.opened(self._catalog.by_id[group.stream_id].next_offset, now, self._wall_ms(now) - now // 1_000)
+            group.opened(self._catalog.by_id[group.stream_id].next_offset)
         self._consumers.opened(next_index, now)
 
     # -- sessions -------------------------------------------------------------------------------------------------
@@ -252,7 +254,7 @@ class Streams:
             case Settle() if session.role is Role.CONSUMER:
                 self._consumers.settle(session, header, now)
             case Leave() if session.role is Role.CONSUMER:
-                self._consumers.leave(session, header, now)
+                self._consumers.leave(session, header)
             case CreditHeader():
                 self._consumers.credit(session)
             case Append() | Join() | Settle() | Leave():
@@ -267,15 +269,25 @@ class Streams:
         if session.role is Role.PRODUCER:
             self._intake.ended(session, reason)
         else:
-            self._consumers.ended(session, reason, now)
+            self._consumers.ended(session, reason)
 
     def administer(self, session: Session, header: Admin, now: int) -> None:
         """A verb about streams or groups."""
         self._administration.ask(session, header, now)
 
+    def _touched(self, group: Group) -> None:
+        """It is done with something: the journal may have to hear of it, and what nobody is owed may go."""
+        self._dirty[group] = None
+        self._retention.touch(self._catalog.by_id[group.stream_id])
+
     def _configured(self, log: StreamLog) -> None:
         """A stream is to be something else than before."""
         self._retention.touch(log)
+
+    def _group_configured(self, group: Group) -> None:
+        """A group is to be something else than before."""
+        self._dead_letters.configured(group)
+        self._consumers.configured(group)
 
     def adopt(
         self,
@@ -294,12 +306,12 @@ class Streams:
 
     def turn(self, now: int) -> None:
         """The end of a loop turn, before the journal commits: deliver, then one OPS record for all that changed."""
-        self._ahead = self._wall_ms(now) - now // 1_000
         self._deliveries.run(now)
         self._intake.confirm()
         if self._is_far_ahead:
             return  # the journal is far behind: what is settled stays in the groups, and is recorded together
         self._dead_letters.run(now)
+        self._redrives.run(now)
         index = self._record_operations(now)
         promises, self._promises_of_turn = self._promises_of_turn, []
         for call in promises:
@@ -321,7 +333,7 @@ class Streams:
             return None
         for group in self._dirty:
             self._retention.touch(self._catalog.by_id[group.stream_id])
-        for payload in encode_operations(self._dirty, self._ahead):
+        for payload in encode_operations(self._dirty):
             self._operations.append(self._recorder.write(RecordKind.OPS, payload))
         self._dirty.clear()
         self._lazy_due = None
@@ -415,7 +427,7 @@ class Streams:
         is_sweeping = self._retention.has_more and may_write and not self._dirty
         if (
             self._deliveries.has_more
-            or (self._dead_letters.has_more and may_write)
+            or ((self._dead_letters.has_more or self._redrives.has_more) and may_write)
             or is_sweeping
             or (self._cut is not None and not self._is_cut_waiting and may_write)
         ):
