@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator
-from itertools import chain, groupby
+from itertools import chain
 from operator import itemgetter
 from typing import Final
 
 from patterns.wire.configs import GroupConfig
 from patterns.wire.settled import Range, Settled, merged
+from zbroker.core.column import Block
+from zbroker.core.delays import Delays
+from zbroker.core.dirty import Dirty
 from zbroker.core.doomed import Doomed, Taken, Verdict
 from zbroker.core.heap import PackedHeap
 from zbroker.core.leases import Lease, Leases, Piece
+from zbroker.core.recovered import Recovered
 
-UNSETTLED_MAX: Final = 1_000_000  # lent and waiting together; beyond it a group gets nothing new until some are settled
-_TRIES: Final = 64  # offsets in one array of attempts: what is delivered again comes alone, or with many beside it
-_TRIES_MAX: Final = 2**32 - 1  # as such an array has it
-_ONCE: Final = [1] * _TRIES
-
-
-class Dirty:
-    """What the journal does not know of a group yet: absolute operations in the making."""
-
-    __slots__ = ("acked", "attempts", "dead", "delivered", "expired", "lost")
-
-    def __init__(self) -> None:
-        self.acked: list[Range] = []
-        self.dead: list[Range] = []
-        self.lost: list[Range] = []
-        self.expired: list[Range] = []
-        self.attempts: list[Piece] = []
-        self.delivered = False
-
-    @property
-    def settles(self) -> bool:
-        """Whether something is in it that should not wait."""
-        return bool(self.acked or self.dead or self.lost or self.expired)
+_WOKEN_MAX: Final = 1_024  # pieces whose time has come, in one go: a million may be due at the same instant
 
 
 class Group:
@@ -83,29 +64,36 @@ class Group:
         self._dooming = {} if dooming is None else dooming
         self.holders: dict[Leases, None] = {}
         self.woken_at: int | None = None
-        self._returned = PackedHeap()  # pieces that were lent and given back before anybody began with them
+        self._returned = PackedHeap()  # pieces that nobody has begun with: given back before, or delayed until now
         self._ready = PackedHeap()  # the others that wait
-        self._delayed = PackedHeap()  # when it is due, and a piece
+        self._delays = Delays()
         self._ahead = 0  # settled above the cursor
         self._fresh_next = False
-        # What was delivered before a restart and is not settled waits where it is, between these offsets.
-        self._again_from = self._again_end = start
-        self._again: Iterator[Piece] = iter(())
-        self._again_next: Piece | None = None
-        self.recovered = False  # they are held until members had time to come back
-        self._tries: dict[int, array[int]] = {}  # of these, what the journal says beyond "once": _TRIES offsets in each
+        self._before = Recovered(start)  # what was delivered before a restart and is not settled waits where it is
+        self.recovered = False  # it is held until members had time to come back
 
     @property
     def lease_us(self) -> int:
         """How long a lease lasts without progress of its member."""
         return int(self.config.lease_s * 1_000_000)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether so much is lent and waits that it is given nothing new."""
+        return self.leased + self.waiting >= self.config.unsettled_max
+
+    @property
+    def delayed(self) -> int:
+        """How many messages wait for their time."""
+        return self._delays.messages
+
     # -- what is to be delivered ----------------------------------------------------------------------------------
 
     def next_piece(self, durable_next: int, *, begun: bool = True) -> Piece | None:
         """What should be delivered next; it stays where it is until lend(). Without `begun`, of what no attempt was counted for.
 
-        What nobody began with comes first, so that a group keeps the order while its members change. Then messages
+        What nobody began with comes first, so that a group keeps the order while its members change, and what was
+        delayed is not kept longer than it was to be. Then messages
         that were begun with and new ones take turns, so that one that fails for ever does not stop the rest.
         """
         if self._returned:
@@ -115,14 +103,14 @@ class Group:
         return fresh if waiting is None or (self._fresh_next and fresh) else waiting
 
     def _first_waiting(self) -> Piece | None:
-        again = self._again_next
+        again = self._before.next
         if not self._ready:
             return again
         ready = Piece._make(self._ready.first)
         return ready if again is None or ready < again else again
 
     def _fresh(self, durable_next: int) -> Piece | None:
-        if self.leased + self.waiting >= UNSETTLED_MAX:
+        if self.is_full:
             return None
         if self._ahead:
             self._pass_settled(durable_next)
@@ -142,14 +130,26 @@ class Group:
 
     def lend(self, id: int, piece: Piece, last: int, until: int) -> Lease:
         """Lend the piece that next_piece() named, up to `last`."""
+        is_fresh = piece.first >= self.cursor
         self._take(piece, last)
-        taken = Piece(piece.first, last, piece.tries)
-        lease = Lease(id, self, taken, until)
+        lease = Lease(id, self, Piece(piece.first, last, piece.tries), until)
         self.leased += lease.count
-        if piece.tries:
-            self.redelivered += lease.count
-            self.dirty.attempts.append(Piece(taken.first, last, lease.attempt))
+        self.redelivered += lease.count if piece.tries else 0
+        if not is_fresh:
+            self.dirty.tried(Piece(piece.first, last, lease.attempt))
         return lease
+
+    def postpone(self, first: int, last: int, now: int, delay: int, left: int) -> None:
+        """What next_piece() named, which is new, is not to be delivered yet.
+
+        Args:
+            delay: how long its sender wants it to wait, in ms.
+            left: how much of that is left; more than none.
+        """
+        self.cursor = last + 1
+        self.dirty.delivered = True
+        self.waiting += last + 1 - first
+        self._delay(Piece(first, last, 0), now, delay, left)
 
     def _take(self, piece: Piece, last: int) -> None:
         """Remove the beginning of the next piece from its place."""
@@ -159,8 +159,8 @@ class Group:
             self._fresh_next = False
             return
         rest = Piece(last + 1, piece.last, piece.tries) if last < piece.last else None
-        if piece == self._again_next:
-            self._again_next = rest or self._next_again()
+        if piece == self._before.next:
+            self._before.take_next(rest)
         else:
             heap = self._ready if piece.tries else self._returned
             heap.pop()
@@ -184,12 +184,18 @@ class Group:
     # -- what becomes of it ---------------------------------------------------------------------------------------
 
     def settle(
-        self, lease: Lease, ranges: list[Range], action: str, due: int | None = None, verdict: Verdict | None = None
+        self,
+        lease: Lease,
+        ranges: list[Range],
+        action: str,
+        now: int = 0,
+        delay: int = 0,
+        verdict: Verdict | None = None,
     ) -> int:
         """Apply ack, nack, reject, release or expire; returns how many messages of the ranges the lease held.
 
         Args:
-            due: for nack, when they may be delivered again; None for at once.
+            delay: for nack, after how many ms they may be delivered again; 0: as the group says.
             verdict: for reject, where it leads to a dead letter.
         """
         taken, count = lease.take(ranges)
@@ -204,26 +210,46 @@ class Group:
             self.dirty.dead += taken
         else:
             self.waiting += count
-            tries = lease.attempt - 1 if action == "release" else lease.attempt
             self.leases_lost += action == "expire" and count > 0
+            tries = lease.attempt - 1 if action == "release" else lease.attempt
             for first, last in taken:
+                piece = Piece(first, last, tries)
                 if action == "reject":
-                    self._doom(Piece(first, last, tries), verdict)
+                    self._doom(piece, verdict)
                 else:
-                    self._put_back(Piece(first, last, tries), due)
+                    self._come_back(piece, action, now, delay)
         return count
 
     def _doom(self, piece: Piece, verdict: Verdict | None = None) -> None:
         self.doomed.add(piece, verdict)
         self._dooming[self] = None
 
-    def _put_back(self, piece: Piece, due: int | None) -> None:
-        if 0 < self.config.max_deliveries <= piece.tries:
+    def _come_back(self, piece: Piece, action: str, now: int, delay: int) -> None:
+        if action == "release":
+            self.dirty.tried(piece)
+        elif not self._is_over(piece) and (delay := delay or self._backoff(piece.tries)):
+            self._delay(piece, now, delay, delay)
+            return
+        self._put_back(piece)
+
+    def _backoff(self, tries: int) -> int:
+        """How long a message waits that has failed so often; ms."""
+        steps = self.config.backoff_s
+        return int(steps[min(tries, len(steps)) - 1] * 1_000) if steps else 0
+
+    def _is_over(self, piece: Piece) -> bool:
+        return 0 < self.config.max_deliveries <= piece.tries
+
+    def _delay(self, piece: Piece, now: int, delay: int, left: int) -> None:
+        due = -(-now // 1_000) + left
+        self._delays.add(piece, due, delay)
+        self.dirty.waits.append((*piece, due, delay))
+
+    def _put_back(self, piece: Piece) -> None:
+        if self._is_over(piece):
             self._doom(piece)
-        elif due is None:
-            (self._ready if piece.tries else self._returned).push(piece)
         else:
-            self._delayed.push((due, *piece))
+            (self._ready if piece.tries else self._returned).push(piece)
 
     def bury(self, last: int, what: str = "moved") -> Taken:
         """The first of the doomed, up to `last`, are dead letters now; or `dead` without one, `lost` or `expired`.
@@ -260,16 +286,17 @@ class Group:
         self._ready.push(Piece(taken.first, taken.last, taken.tries))
 
     def next_due(self) -> int | None:
-        """When the next delayed message may be delivered."""
-        return self._delayed.first[0] if self._delayed else None
+        """When the next delayed message may be delivered; microseconds."""
+        due = self._delays.next_due
+        return None if due is None else due * 1_000
 
     def wake(self, now: int) -> bool:
-        """Delayed messages whose time has come get ready; whether there were any."""
-        woken = False
-        while self._delayed and self._delayed.first[0] <= now:
-            self._ready.push(Piece._make(self._delayed.pop()[1:]))
-            woken = True
-        return woken
+        """Delayed messages whose time has come get ready, the first of them; whether there were any."""
+        woken = 0
+        while woken < _WOKEN_MAX and (due := self.next_due()) is not None and due <= now:
+            self._put_back(self._delays.pop())
+            woken += 1
+        return woken > 0
 
     def reclaim(self, ranges: list[Range]) -> int:
         """Ack what was delivered once before a restart, and is held for its member; how many messages that was.
@@ -278,8 +305,8 @@ class Group:
         """
         if not self.recovered:
             return 0
-        asked = merged(ranges) or [(self._again_from, self._again_end - 1)]
-        taken = [piece for first, last in asked for piece in self._delivered_before(first, last) if piece.tries == 1]
+        asked = merged(ranges) or [(self.start, self.cursor - 1)]
+        taken = [piece for first, last in asked for piece in self._before.pieces(first, last) if piece.tries == 1]
         count = sum(self.settled.add(piece.first, piece.last) for piece in taken)
         self.dirty.acked += [(piece.first, piece.last) for piece in taken]
         self.acked += count
@@ -289,49 +316,11 @@ class Group:
     def release_recovered(self) -> None:
         """The time in which members may claim what they had before a restart is over."""
         self.recovered = False
-        self._again = self._spared(self._again_from, self._again_end - 1)
-        self._again_next = self._next_again()
-
-    def _spared(self, first: int, last: int) -> Iterator[Piece]:
-        """What of it may be delivered again; the rest is doomed at once, for nobody may come who asks for what lies before."""
-        most = self.config.max_deliveries
-        if not most:
-            return self._delivered_before(first, last)
-        for piece in self._delivered_before(first, last):
-            if piece.tries >= most:
-                self._doom(piece)
-        return (piece for piece in self._delivered_before(first, last) if piece.tries < most)
-
-    def _next_again(self) -> Piece | None:
-        following = next(self._again, None)
-        if following is None:
-            self._tries.clear()
-            self._again_from = self._again_end
-        else:
-            self._again_from = following.first
-        return following
-
-    def _delivered_before(self, first: int, last: int) -> Iterator[Piece]:
-        """What of these offsets was delivered before the restart and is not settled, in order.
-
-        Once released, nothing of it is settled before it is taken from here.
-        """
-        first, last = max(first, self._again_from), min(last, self._again_end - 1)
-        for begin, end in self.settled.missing(first, last):
-            if not self._tries:
-                yield Piece(begin, end, 1)
-                continue
-            tries, at = self._tries_of(begin), begin
-            while at <= end:
-                if self._tries_of(at) != tries:
-                    yield Piece(begin, at - 1, tries)
-                    begin, tries = at, self._tries_of(at)
-                at += 1 if at // _TRIES in self._tries else _TRIES - at % _TRIES
-            yield Piece(begin, end, tries)
-
-    def _tries_of(self, offset: int) -> int:
-        known = self._tries.get(offset // _TRIES)
-        return known[offset % _TRIES] if known is not None else 1
+        if self.config.max_deliveries:
+            for piece in self._before.pieces(self.start, self.cursor - 1):
+                if self._is_over(piece):  # now: nobody may come who asks for what lies before
+                    self._doom(piece)
+        self._before.release(lambda piece: not self._is_over(piece))
 
     def lose(self, first: int, last: int) -> None:
         """Damage took these offsets, found while recovering: nothing is lent or waiting yet."""
@@ -345,9 +334,9 @@ class Group:
         if isinstance(value, int):
             self.cursor = max(self.cursor, value)
             return
-        if what == "attempts":
+        if what in ("attempts", "delayed"):
             for item in value:
-                self._recover_tries(*item)
+                (self._before.tried if what == "attempts" else self._before.delayed)(*item)
             return
         new = self.settled.add_all(value)
         if what not in ("lost", "expired", "redriven"):
@@ -357,30 +346,39 @@ class Group:
         self.lost += new if what == "lost" else 0
         self.expired += new if what == "expired" else 0
 
-    def _recover_tries(self, first: int, last: int, tries: int) -> None:
-        for offset in range(first, last + 1):
-            known = self._tries.get(offset // _TRIES)
-            if known is None:
-                known = self._tries[offset // _TRIES] = array("I", _ONCE)
-            known[offset % _TRIES] = max(min(tries, _TRIES_MAX), known[offset % _TRIES])
+    def opened(self, next_offset: int, now: int = 0, ahead: int = 0) -> None:
+        """What was delivered and is not settled waits to be delivered again, counting the attempts before the stop.
 
-    def opened(self, next_offset: int) -> None:
-        """What was delivered and is not settled waits to be delivered again, counting the attempts before the stop."""
+        Args:
+            ahead: how far the clock of what is told is ahead of the engine's, in ms.
+        """
         self.cursor = max(self.cursor, self.settled.floor)
         self.waiting = max(0, self.cursor - self.start) - self.settled.count(self.start, self.cursor - 1)
-        self._again_from, self._again_end = self.settled.floor, self.cursor
-        self.recovered = self.waiting > 0
         self._ahead = self.settled.count(self.cursor, max(next_offset, self.cursor) - 1)
+        self._before.open(self.settled, self.cursor)
+        elsewhere = 0
+        soonest = now // 1_000
+        for first, last, due, delay, tries in self._before.take_delayed():
+            due = min(max(due - ahead, soonest), soonest + delay)  # whatever the clock says by now
+            self._delays.add(Piece(first, last, tries), due, delay)
+            elsewhere += last + 1 - first
+        for piece in self._before.take_unbegun():
+            self._returned.push(piece)
+            elsewhere += piece.last + 1 - piece.first
+        self.recovered = self.waiting > elsewhere
 
     def attempts(self) -> Iterator[Piece]:
-        """What was delivered more than once and is not settled, wherever it is now; as recover() takes it.
+        """What waits or is lent and was not delivered once, but for what is delayed; as recover() takes it, in order.
 
         Of this moment, though it may be told later; some of it may be settled, or delivered more often.
         """
-        waiting = [self._ready.rows(2), (row[1:] for row in self._delayed.rows(2)), self.doomed.attempts(2)]
-        before = [(number, known) for number, known in self._tries.items() if number >= self._again_from // _TRIES]
+        waiting = [self._returned.rows(), self._ready.rows(2), self.doomed.attempts(2)]
         held = [leases.retried() for leases in self.holders]
-        return chain(_told(before), map(Piece._make, chain(*waiting)), *held)
+        return chain(self._before.attempts(), map(Piece._make, chain(*waiting)), *held)
+
+    def delays(self, ahead: int) -> Iterator[list[Block]]:
+        """What is delayed, of this moment; see Delays.blocks()."""
+        return self._delays.blocks(ahead)
 
     # -- the account ----------------------------------------------------------------------------------------------
 
@@ -392,11 +390,3 @@ class Group:
         """Whether accepted = acked + dead + expired + lost + pending."""
         accepted = max(0, durable_next - self.start)
         return accepted == self.acked + self.dead + self.expired + self.lost + self.pending(durable_next)
-
-
-def _told(tries: list[tuple[int, array[int]]]) -> Iterator[Piece]:
-    for number, known in tries:
-        for count, places in groupby(range(_TRIES), known.__getitem__):
-            if count > 1:
-                first, *more = places
-                yield Piece(number * _TRIES + first, number * _TRIES + first + len(more), count)

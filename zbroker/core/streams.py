@@ -80,6 +80,7 @@ class Streams:
         self._promises_of_turn: list[Callable[[], None]] = []
         self._wall_ms = wall_ms
         self._lazy_due: int | None = None
+        self._ahead = 0  # how far the broker's own clock is ahead of the engine's, in ms; as of this turn
         self._turn_began_at = 0  # last index when the turn began
         self._anomalies = 0
         self._retention = Retention(policy.stream_bytes)
@@ -87,7 +88,7 @@ class Streams:
         self._catalog = Catalog(self._recorder)
         self._intake = Intake(sessions, self._catalog, self._recorder, self._tail, wall_ms, policy)
         self._readback = ReadBack(effects, self._tail, self._timers)
-        self._deliveries = Deliveries(sessions, self._tail, self._readback, self._timers, self._dirty)
+        self._deliveries = Deliveries(sessions, self._tail, self._readback, self._timers, self._dirty, wall_ms)
         self._consumers = Consumers(
             sessions, self._catalog, self._recorder, self._deliveries, self._timers, self._dirty, self._promise, policy
         )
@@ -111,7 +112,7 @@ class Streams:
 
     def begin_checkpoint(self, full: list[int], current: int) -> None:
         """Cut a checkpoint from now on, a piece each turn; see checkpoint.cut()."""
-        self._cut = checkpoint.cut(self._catalog, self._intake.producers, full, current)
+        self._cut = checkpoint.cut(self._catalog, self._intake.producers, full, current, lambda: self._ahead)
         self._is_cut_waiting = False
 
     def _cut_piece(self) -> None:
@@ -227,7 +228,7 @@ class Streams:
             log.durable_next = log.next_offset
             self._retention.touch(log)
         for group in self._catalog.groups.values():
-            group.opened(self._catalog.by_id[group.stream_id].next_offset)
+            group.opened(self._catalog.by_id[group.stream_id].next_offset, now, self._wall_ms(now) - now // 1_000)
         self._consumers.opened(next_index, now)
 
     # -- sessions -------------------------------------------------------------------------------------------------
@@ -254,7 +255,7 @@ class Streams:
             case Settle() if session.role is Role.CONSUMER:
                 self._consumers.settle(session, header, now)
             case Leave() if session.role is Role.CONSUMER:
-                self._consumers.leave(session, header)
+                self._consumers.leave(session, header, now)
             case CreditHeader():
                 self._consumers.credit(session)
             case Append() | Join() | Settle() | Leave():
@@ -269,7 +270,7 @@ class Streams:
         if session.role is Role.PRODUCER:
             self._intake.ended(session, reason)
         else:
-            self._consumers.ended(session, reason)
+            self._consumers.ended(session, reason, now)
 
     def administer(self, session: Session, header: Admin, now: int) -> None:
         """A verb about streams or groups."""
@@ -306,6 +307,7 @@ class Streams:
 
     def turn(self, now: int) -> None:
         """The end of a loop turn, before the journal commits: deliver, then one OPS record for all that changed."""
+        self._ahead = self._wall_ms(now) - now // 1_000
         self._deliveries.run(now)
         self._intake.confirm()
         if self._is_far_ahead:
@@ -333,7 +335,7 @@ class Streams:
             return None
         for group in self._dirty:
             self._retention.touch(self._catalog.by_id[group.stream_id])
-        for payload in encode_operations(self._dirty):
+        for payload in encode_operations(self._dirty, self._ahead):
             self._operations.append(self._recorder.write(RecordKind.OPS, payload))
         self._dirty.clear()
         self._lazy_due = None
