@@ -37,7 +37,7 @@ class Admin(AdminRole[AioDriver], AioRole):
 
     async def status(self) -> dict[str, Any]:
         """What the broker holds and does: `streams`, `groups`, `services`, `subscriptions`, `sessions`, `counters`,
-        `refused`, `guard`, `journal`, `warnings`, and more; SPEC.md 10.2 has what is counted.
+        `refused`, `guard`, `journal`, `warnings`, and more; SPEC.md 10.1 has what is counted.
 
         Raises:
             Unavailable: no broker answers.
@@ -68,7 +68,7 @@ class Admin(AdminRole[AioDriver], AioRole):
 
     async def list_streams(self) -> list[dict[str, Any]]:
         """A row of each stream, in the order in which they were made."""
-        return await self._driver.drive(self._all("list_streams", "streams", {}))
+        return await self._driver.drive(self._all(verbs.list_of("list_streams"), "streams"))
 
     async def show_stream(self, stream: str) -> dict[str, Any]:
         """A stream's row, its `config`, and when its first and last messages were published.
@@ -115,8 +115,7 @@ class Admin(AdminRole[AioDriver], AioRole):
         Raises:
             NoSuchStream.
         """
-        arguments: dict[str, object] = {} if stream is None else verbs.of_stream("list_groups", stream).arguments
-        return await self._driver.drive(self._all("list_groups", "groups", arguments))
+        return await self._driver.drive(self._all(verbs.list_of("list_groups", stream), "groups"))
 
     async def show_group(self, stream: str, group: str) -> dict[str, Any]:
         """A group's row, its `config`, its members (`member_rows`), and its `oldest` message with who holds it.
@@ -160,3 +159,55 @@ class Admin(AdminRole[AioDriver], AioRole):
             NoSuchStream, NoSuchGroup.
         """
         return await self._driver.drive(self._ask(verbs.of_group("delete_group", stream, group)))
+
+    # -- dead letters ----------------------------------------------------------------------------------------------
+
+    async def list_dead(self, stream: str | None = None) -> list[dict[str, Any]]:
+        """A row of each stream that has dead letters or is named by a group for them, or of one: how many of its `letters`
+        are `pending` because nobody has sent them back, and which groups they come from.
+
+        Raises:
+            NoSuchStream.
+        """
+        return await self._driver.drive(self._rows(verbs.list_of("list_dead", stream), "streams"))
+
+    async def show_dead(
+        self, stream: str, *, first: int = 0, count: int | None = None, all: bool = False
+    ) -> dict[str, Any]:
+        """Dead letters, with the reason, the origin and the attempts of each, and the first words of its body.
+
+        Args:
+            stream: the dead-letter stream.
+            first: from this offset on; `next` of the result goes on from there.
+            count: so many at most, 500 at the most; None: 20.
+            all: those too that were sent back already.
+
+        Raises:
+            NoSuchStream; BadArgument: the stream has had no dead letters.
+        """
+        return await self._driver.drive(self._ask(verbs.show_dead(stream, first, count, all)))
+
+    async def redrive_dead(
+        self,
+        stream: str,
+        *,
+        count: int | None = None,
+        to: str | None = None,
+        first: int | None = None,
+        last: int | None = None,
+    ) -> dict[str, Any]:
+        """Send dead letters back to the groups where they died, and to no others.
+
+        Args:
+            stream: the dead-letter stream.
+            count: so many at most; None: all that nobody has sent back.
+            to: a stream where they go instead, for all of its groups.
+            first, last: only from this offset on, only up to this one.
+
+        Returns:
+            How many were `redriven`, were `skipped` and why, and are `pending` still; `stopped` says what hindered the rest.
+
+        Raises:
+            NoSuchStream; BadArgument: the stream has had no dead letters; StorageFull.
+        """
+        return await self._driver.drive(self._ask(verbs.redrive_dead(stream, count, to, first, last)))

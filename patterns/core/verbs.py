@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from patterns.wire.configs import GroupConfig, Start, StreamConfig, config_of, start_of, told
-from patterns.wire.errors import BadArgument
+from patterns.wire.errors import BadArgument, BadBody
 from patterns.wire.limits import INTEGER_MAX
 from patterns.wire.names import check_name
 
@@ -35,6 +35,11 @@ def create(kind: type[_Config], config: _Config, *, dry_run: bool, change: bool)
 def of_stream(name: str, stream: str) -> Verb:
     """delete_stream, show_stream. Raises BadName."""
     return Verb(name, {"stream": check_name(stream, "stream")})
+
+
+def list_of(name: str, stream: str | None = None) -> Verb:
+    """list_streams; list_groups and list_dead, of one stream or of all. Raises BadName."""
+    return Verb(name, {}) if stream is None else of_stream(name, stream)
 
 
 def of_group(name: str, stream: str, group: str) -> Verb:
@@ -70,6 +75,15 @@ def reset_group(stream: str, group: str, start: Start | None) -> Verb:
     return verb
 
 
+def show_dead(stream: str, first: int, count: int | None, all: bool) -> Verb:
+    """Raises BadName, BadArgument."""
+    verb = of_stream("show_dead", stream)
+    verb.arguments.update(first=_count("first", first, least=0), all=bool(all))
+    if count is not None:
+        verb.arguments["count"] = _count("count", count)
+    return verb
+
+
 def redrive_dead(stream: str, count: int | None, to: str | None, first: int | None, last: int | None) -> Verb:
     """Raises BadName, BadArgument."""
     verb = of_stream("redrive_dead", stream)
@@ -83,6 +97,22 @@ def redrive_dead(stream: str, count: int | None, to: str | None, first: int | No
     if first is not None and last is not None and first > last:
         raise BadArgument(f"first={first} lies behind last={last}")
     return verb
+
+
+def rows_of(verb: Verb, result: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """The rows of a list's result. Raises BadBody: it has none."""
+    rows = result.get(key)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise BadBody(f"the result of {verb.name} has no list of {key}")
+    return rows
+
+
+def count_of(verb: Verb, result: dict[str, Any]) -> int:
+    """How many rows there are in all. Raises BadBody: it does not say."""
+    count = result.get("count")
+    if not isinstance(count, int):
+        raise BadBody(f"the result of {verb.name} has no count")
+    return count
 
 
 def milliseconds_of(name: str, instant: datetime) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from patterns.core.admin import AdminEngine, Answered
-from patterns.core.verbs import Verb
+from patterns.core.verbs import Verb, count_of, rows_of
 from patterns.io.clock import clock
 from patterns.io.links import SocketKind
 from patterns.io.waiting import Steps, Wait
@@ -44,17 +44,18 @@ class AdminRole(Role[D]):
             raise BadBody(f"the result of {verb.name} is a {type(result).__name__}, not a map")
         return result
 
-    def _all(self, name: str, rows: str, arguments: dict[str, object]) -> Steps[list[dict[str, Any]]]:
+    def _rows(self, verb: Verb, key: str) -> Steps[list[dict[str, Any]]]:
+        """The rows that a verb answers with."""
+        return rows_of(verb, (yield from self._ask(verb)), key)
+
+    def _all(self, verb: Verb, key: str) -> Steps[list[dict[str, Any]]]:
         """All rows of a list, which comes in parts when it is long."""
         found: list[dict[str, Any]] = []
         while True:
-            page = yield from self._ask(Verb(name, {**arguments, "skip": len(found)}))
-            match page:
-                case {"count": int(count), **more} if isinstance(new := more.get(rows), list):
-                    found += new
-                case _:
-                    raise BadBody(f"the result of {name} has no list of {rows} with their count")
-            if not new or len(found) >= count:
+            page = yield from self._ask(Verb(verb.name, {**verb.arguments, "skip": len(found)}))
+            new = rows_of(verb, page, key)
+            found += new
+            if not new or len(found) >= count_of(verb, page):
                 return found
 
     def _answer(self, verb: Verb) -> Steps[Any]:

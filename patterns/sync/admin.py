@@ -37,7 +37,7 @@ class Admin(AdminRole[Driver], SyncRole):
 
     def status(self) -> dict[str, Any]:
         """What the broker holds and does: `streams`, `groups`, `services`, `subscriptions`, `sessions`, `counters`,
-        `refused`, `guard`, `journal`, `warnings`, and more; SPEC.md 10.2 has what is counted.
+        `refused`, `guard`, `journal`, `warnings`, and more; SPEC.md 10.1 has what is counted.
 
         Raises:
             Unavailable: no broker answers.
@@ -66,7 +66,7 @@ class Admin(AdminRole[Driver], SyncRole):
 
     def list_streams(self) -> list[dict[str, Any]]:
         """A row of each stream, in the order in which they were made."""
-        return self._driver.drive(self._all("list_streams", "streams", {}))
+        return self._driver.drive(self._all(verbs.list_of("list_streams"), "streams"))
 
     def show_stream(self, stream: str) -> dict[str, Any]:
         """A stream's row, its `config`, and when its first and last messages were published.
@@ -113,8 +113,7 @@ class Admin(AdminRole[Driver], SyncRole):
         Raises:
             NoSuchStream.
         """
-        arguments: dict[str, object] = {} if stream is None else verbs.of_stream("list_groups", stream).arguments
-        return self._driver.drive(self._all("list_groups", "groups", arguments))
+        return self._driver.drive(self._all(verbs.list_of("list_groups", stream), "groups"))
 
     def show_group(self, stream: str, group: str) -> dict[str, Any]:
         """A group's row, its `config`, its members (`member_rows`), and its `oldest` message with who holds it.
@@ -158,3 +157,53 @@ class Admin(AdminRole[Driver], SyncRole):
             NoSuchStream, NoSuchGroup.
         """
         return self._driver.drive(self._ask(verbs.of_group("delete_group", stream, group)))
+
+    # -- dead letters ----------------------------------------------------------------------------------------------
+
+    def list_dead(self, stream: str | None = None) -> list[dict[str, Any]]:
+        """A row of each stream that has dead letters or is named by a group for them, or of one: how many of its `letters`
+        are `pending` because nobody has sent them back, and which groups they come from.
+
+        Raises:
+            NoSuchStream.
+        """
+        return self._driver.drive(self._rows(verbs.list_of("list_dead", stream), "streams"))
+
+    def show_dead(self, stream: str, *, first: int = 0, count: int | None = None, all: bool = False) -> dict[str, Any]:
+        """Dead letters, with the reason, the origin and the attempts of each, and the first words of its body.
+
+        Args:
+            stream: the dead-letter stream.
+            first: from this offset on; `next` of the result goes on from there.
+            count: so many at most, 500 at the most; None: 20.
+            all: those too that were sent back already.
+
+        Raises:
+            NoSuchStream; BadArgument: the stream has had no dead letters.
+        """
+        return self._driver.drive(self._ask(verbs.show_dead(stream, first, count, all)))
+
+    def redrive_dead(
+        self,
+        stream: str,
+        *,
+        count: int | None = None,
+        to: str | None = None,
+        first: int | None = None,
+        last: int | None = None,
+    ) -> dict[str, Any]:
+        """Send dead letters back to the groups where they died, and to no others.
+
+        Args:
+            stream: the dead-letter stream.
+            count: so many at most; None: all that nobody has sent back.
+            to: a stream where they go instead, for all of its groups.
+            first, last: only from this offset on, only up to this one.
+
+        Returns:
+            How many were `redriven`, were `skipped` and why, and are `pending` still; `stopped` says what hindered the rest.
+
+        Raises:
+            NoSuchStream; BadArgument: the stream has had no dead letters; StorageFull.
+        """
+        return self._driver.drive(self._ask(verbs.redrive_dead(stream, count, to, first, last)))

@@ -33,7 +33,7 @@ WAITS = {
         *("status", "close"),
         *(f"{verb}_stream" for verb in ("create", "show", "purge", "delete")),
         *(f"{verb}_group" for verb in ("create", "show", "reset", "pause", "resume", "delete")),
-        *("list_streams", "list_groups"),
+        *("list_streams", "list_groups", "list_dead", "show_dead", "redrive_dead"),
     },
     "Consumer": {"ready", "receive", "close"},
     "IncomingRequest": {"send_part"},

@@ -11,6 +11,7 @@ from zbroker.cli.bodies import is_json
 
 # What counts is never negative, and more than 63 bits is no count of anything; arithmetic and formats stay exact.
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 Fact = str | int | float | None
 
 
@@ -32,6 +33,12 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     acked: Count
     lag: Count
     pending: Count
+    lag_s: Seconds | None = None
+    accepted: Count | None = None
+    lost: Count | None = None
+    delayed: Count | None = None
+    doomed: Count | None = None
+    paused: bool | None = None
     leased: Count | None = None
     waiting: Count | None = None
     dead: Count | None = None
@@ -113,7 +120,7 @@ def understood(found: dict[str, Any], url: str) -> Status:
 def as_told(found: dict[str, Any], url: str) -> dict[str, Any]:
     """An answer to be printed as JSON, whatever its shape is. Raises BadBody: JSON cannot express it."""
     if not is_json(found):
-        raise _misunderstood(url, "it holds what JSON cannot express, or is nested too deep")
+        raise BadBody(f"the broker at {url} answered with what JSON cannot express, or what is nested too deep")
     return found
 
 

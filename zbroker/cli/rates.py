@@ -7,13 +7,21 @@ from typing import Any, Final
 
 from patterns.wire.words import counted
 from zbroker.cli.answer import Group, Guard, Status
-from zbroker.cli.words import cleaned, columns_of, fitted
+from zbroker.cli.words import brief_time_of, cleaned, columns_of, fitted
 
 _GAP: Final = 2
 _NAME_COLUMNS_MIN: Final = 12
+_NAME_COLUMNS: Final = 24  # on a terminal of 80 columns, where figures give way for them
 _FIGURE_COLUMNS: Final = 9  # 1,234,567
 _MIB: Final = 1 << 20
-_STREAM_COLUMNS: Final = ("append/s", "ack/s", "lag", "pending", "messages")  # those on the right give way first
+_STREAM_COLUMNS: Final = (
+    "append/s",
+    "ack/s",
+    "lag",
+    "behind",
+    "pending",
+    "messages",
+)  # those on the right give way first
 
 
 def frame_of(before: Status, after: Status) -> dict[str, Any]:
@@ -36,6 +44,7 @@ def frame_of(before: Status, after: Status) -> dict[str, Any]:
             "append": rate(stream.next_offset, was.next_offset if was else None),
             "ack": rate(acked[name], acked_before.get(name)) if members else None,
             "lag": max((group.lag for group in members), default=None),
+            "lag_s": max((group.lag_s for group in members if group.lag_s is not None), default=None),
             "pending": sum(group.pending for group in members) if members else None,
             "messages": stream.messages,
         }
@@ -114,13 +123,20 @@ def _packed(facts: Sequence[str], columns: int) -> Iterator[str]:
 
 def _table(streams: Mapping[str, Mapping[str, Any]], columns: int) -> Iterator[str]:
     """The busiest first; columns that have no room are left out, and a long name is cut."""
-    room = max(columns - _NAME_COLUMNS_MIN, _GAP + _FIGURE_COLUMNS)
+    wanted = _NAME_COLUMNS if columns >= 80 else _NAME_COLUMNS_MIN
+    room = max(columns - wanted, _GAP + _FIGURE_COLUMNS)
     shown = _STREAM_COLUMNS[: room // (_GAP + _FIGURE_COLUMNS)]
     longest = max(map(columns_of, map(cleaned, ("streams", *streams))))
     width = min(longest, max(_NAME_COLUMNS_MIN, columns - len(shown) * (_GAP + _FIGURE_COLUMNS)))
     yield _row("streams", shown, width)
     for name, stream in sorted(streams.items(), key=lambda item: (-(item[1]["append"] or 0), item[0])):
-        yield _row(name, [_figure(stream[title.removesuffix("/s")]) for title in shown], width)
+        yield _row(name, [_cell(stream, title) for title in shown], width)
+
+
+def _cell(stream: Mapping[str, Any], title: str) -> str:
+    if title != "behind":
+        return _figure(stream[title.removesuffix("/s")])
+    return "-" if stream["lag_s"] is None else brief_time_of(stream["lag_s"])
 
 
 def _row(name: str, cells: Sequence[str], width: int) -> str:

@@ -9,6 +9,7 @@ from typing import Final
 
 _SIZES: Final = (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1))
 _TIMES: Final = (("s", 1_000_000), ("ms", 1_000), ("us", 1))
+_LONG_TIMES: Final = (("d", 86_400), ("h", 3_600), ("min", 60))
 _CHARACTERS_MAX: Final = 1_000  # a screen has about 2,000, and an error's detail may have megabytes
 
 
@@ -51,6 +52,14 @@ def time_of(microseconds: float) -> str:
     days, hours = divmod(hours, 24)
     parts = [f"{value} {unit}" for value, unit in ((days, "d"), (hours, "h"), (minutes, "min")) if value]
     return " ".join([*parts, f"{seconds} s"])
+
+
+def brief_time_of(seconds: float) -> str:
+    """A duration in its largest unit alone, in a narrow column: 850 ms, 12 s, 5 min, 26 h, 3 d."""
+    if seconds < 60:
+        return time_of(seconds * 1e6) if seconds else "0 s"
+    unit, factor = next((unit, factor) for unit, factor in _LONG_TIMES if seconds >= 2 * factor or factor == 60)
+    return f"{int(seconds // factor)} {unit}"
 
 
 def _scaled(value: float, units: tuple[tuple[str, int], ...]) -> str:

@@ -19,8 +19,8 @@ def status(uptime_ms: int = 10_000, scale: int = 1, epoch: int = 1, **more: Any)
         "refused": {"NO_REPLIER": 4 * scale, "TOO_LARGE": scale},
         "streams": {"a": {"next_offset": 1_000 * scale, "messages": 7}, "b": {"next_offset": 5, "messages": 5}},
         "groups": {
-            "a/x": {"acked": 400 * scale, "lag": 10, "pending": 2},
-            "a/y": {"acked": 100 * scale, "lag": 90, "pending": 3},
+            "a/x": {"acked": 400 * scale, "lag": 10, "lag_s": 3.5, "pending": 2},
+            "a/y": {"acked": 100 * scale, "lag": 90, "lag_s": 90.0, "pending": 3},
         },
         "sessions": {"total": 3, "admin": 1, "producer": 2},
         "guard": {"connections": 3, "cuts": {"before_hello": 2, "memory": 1}, "rss_bytes": 50 << 20},
@@ -34,8 +34,22 @@ def test_rates_are_by_the_brokers_own_clock():
     frame = frame_of(status(), status(12_000, 2))
     assert frame["interval_ms"] == 2_000
     assert frame["rates"] == {"requests": 50.0, "published": 100.0, "dropped": 2.0, "refused": 2.5}
-    assert frame["streams"]["a"] == {"append": 500.0, "ack": 250.0, "lag": 90, "pending": 5, "messages": 7}
-    assert frame["streams"]["b"] == {"append": 0.0, "ack": None, "lag": None, "pending": None, "messages": 5}
+    assert frame["streams"]["a"] == {
+        "append": 500.0,
+        "ack": 250.0,
+        "lag": 90,
+        "lag_s": 90.0,
+        "pending": 5,
+        "messages": 7,
+    }
+    assert frame["streams"]["b"] == {
+        "append": 0.0,
+        "ack": None,
+        "lag": None,
+        "lag_s": None,
+        "pending": None,
+        "messages": 5,
+    }
     assert (frame["connections"], frame["cuts"], frame["memory_bytes"]) == (3, 3, 50 << 20)
 
 

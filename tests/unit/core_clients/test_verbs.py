@@ -7,7 +7,7 @@ import pytest
 from patterns.core import verbs
 from patterns.core.verbs import Verb
 from patterns.wire.configs import GroupConfig, StreamConfig
-from patterns.wire.errors import BadArgument, BadName
+from patterns.wire.errors import BadArgument, BadBody, BadName
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 NOON_MS = 1_769_860_800_000
@@ -113,6 +113,14 @@ def test_a_reset_to_nowhere_is_refused(start):
         verbs.reset_group("s", "g", start)
 
 
+def test_dead_letters_are_shown_from_an_offset():
+    assert verbs.show_dead("s", 0, None, False).arguments == {"stream": "s", "first": 0, "all": False}
+    assert verbs.show_dead("s", 7, 5, True).arguments == {"stream": "s", "first": 7, "all": True, "count": 5}
+    for first, count in ((-1, None), (0, 0), ("new", None), (0, True)):
+        with pytest.raises(BadArgument):
+            verbs.show_dead("s", first, count, False)
+
+
 def test_a_redrive_says_what_and_where():
     assert verbs.redrive_dead("s", None, None, None, None).arguments == {"stream": "s"}
     told = verbs.redrive_dead("s", 10, "t", 0, 9).arguments
@@ -120,3 +128,24 @@ def test_a_redrive_says_what_and_where():
     for wrong in ((0, None, None, None), (None, None, 2, 1), (None, None, -1, None)):
         with pytest.raises(BadArgument):
             verbs.redrive_dead("s", *wrong)
+
+
+def test_a_list_may_be_of_one_stream():
+    assert verbs.list_of("list_groups") == Verb("list_groups", {})
+    assert verbs.list_of("list_groups", "s") == Verb("list_groups", {"stream": "s"})
+    with pytest.raises(BadName):
+        verbs.list_of("list_groups", "")
+
+
+@pytest.mark.parametrize("result", [{}, {"streams": {}}, {"streams": [1]}, {"streams": None, "count": 1}])
+def test_a_result_that_is_no_list_is_refused(result):
+    verb = verbs.list_of("list_streams")
+    with pytest.raises(BadBody, match="list_streams has no list of streams"):
+        verbs.rows_of(verb, result, "streams")
+
+
+def test_a_list_says_how_many_rows_there_are():
+    verb = verbs.list_of("list_streams")
+    assert verbs.count_of(verb, {"count": 3}) == 3
+    with pytest.raises(BadBody, match="no count"):
+        verbs.count_of(verb, {"count": "3"})
