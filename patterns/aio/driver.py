@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -22,6 +23,7 @@ from patterns.wire.errors import Closed, Forked, LocalProtocolError
 _log = logging.getLogger("zbroker")
 _T = TypeVar("_T")
 _TURNS_MAX: Final = 64  # in a row; a turn ends at the first news, and each look at those who wait costs all of them
+_LOOK_S: Final = 1.0  # a loop that is busy for longer sees by itself, later, that time was skipped
 _STINT_US: Final = 10_000  # then the loop's others have their turn
 _open: Final[set[AioDriver]] = set()
 """Those that are not closed. Kept: collected without a close() they leave connections, descriptors and the guard's thread behind."""
@@ -209,6 +211,27 @@ class AioDriver:
         left = [deadline for _done, deadline in self._waiters.values() if deadline is not None and deadline > now]
         if left and not self.is_closed:
             self._wake_by(min(left))
+
+    def look_at_clock(self) -> int | None:
+        """See patterns.io.context.User; a loop that runs in another thread does it there, and is waited for."""
+        if self.is_closed or self.forked or self._loop.is_closed():
+            return None
+        if self._loop.is_running() and asyncio._get_running_loop() is not self._loop:
+            seen = threading.Event()
+            self._loop.call_soon_threadsafe(self._look_at_clock)
+            self._loop.call_soon_threadsafe(seen.set)
+            seen.wait(_LOOK_S)
+        else:
+            self._look_at_clock()
+        return self.engine.next_timeout()
+
+    def _look_at_clock(self) -> None:
+        """Twice: after so long, a turn that has taken something in leaves what is due for the next."""
+        for _ in range(2):
+            if self._timer is not None:
+                self._timer.cancel()
+            if not self.is_closed:
+                self._expire()
 
     # -- what roles call -----------------------------------------------------------------------------------------
 

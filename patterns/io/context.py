@@ -24,6 +24,9 @@ class User(Protocol):
     def at_exit(self, until: int) -> None:
         """Close what the program left open; what waits at all ends when the clock says so."""
 
+    def look_at_clock(self) -> int | None:
+        """Time was skipped: do what is due, wake whoever waits with a deadline. Returns when the engine is due next; None: never."""
+
 
 _SOCKETS_MAX: Final = 16_384  # three a role; libzmq's 1,023 are 340 roles, and so many more cost 24 KiB
 _EXIT_US: Final = (
@@ -55,6 +58,11 @@ def enter(user: User) -> None:
 def leave(user: User) -> None:
     """It has closed its sockets."""
     _users.discard(user)
+
+
+def look_at_clock() -> int | None:
+    """Have every user see that time was skipped; from any thread. Returns when the first of their engines is due next."""
+    return min((due for user in list(_users) if (due := user.look_at_clock()) is not None), default=None)
 
 
 def left_s(until: int) -> float:

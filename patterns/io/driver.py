@@ -78,7 +78,7 @@ class Driver:
         self._poll.register(self._wake.fd, _IN_FD)
         self._leader: Callable[[], bool] | None = None  # the wait of who leads
         self._sleeps_until = 0
-        self._followers: list[Follower] = []
+        self.followers: list[Follower] = []  # threads that wait while another one leads
         self._deferred: deque[Callable[[], None]] = deque()
         self._arriving: list[None] = []  # an item for each thread that waits for the lock to begin a call
         self._deferring: set[int] = set()  # threads that are in run_deferred()
@@ -141,7 +141,7 @@ class Driver:
         """A turn of the links; wakes those whose wait it has ended. `named`: the descriptors that a poll has named."""
         self.kicked = False
         self._links.turn(named)
-        if self._followers or self._leader is not None:
+        if self.followers or self._leader is not None:
             self._ring_the_done()
 
     def catch_up(self) -> None:
@@ -155,7 +155,7 @@ class Driver:
         """The keeper's turn, or what was deferred, has raised: whoever waits is told; under the lock."""
         if not self.is_closed:
             self._links.fail(self.owner, error)
-            self._ring_everybody()
+            self.ring_everybody()
 
     # -- waiting -------------------------------------------------------------------------------------------------
 
@@ -317,7 +317,7 @@ class Driver:
 
     def _follow(self, done: Callable[[], bool], deadline: int | None, now: int) -> None:
         follower = Follower(done)
-        self._followers.append(follower)
+        self.followers.append(follower)
         due = self.engine.next_timeout()
         if self._keeper.leads or (due is not None and due < self._sleeps_until):
             self._wake.ring()  # the leader sleeps longer than what we have just asked for
@@ -333,21 +333,21 @@ class Driver:
                     shield.is_open = False
                 self.lock.acquire()
         finally:
-            if follower in self._followers:
-                self._followers.remove(follower)
+            if follower in self.followers:
+                self.followers.remove(follower)
 
     def _ring_the_done(self) -> None:
         """Wake those whose wait this turn has ended."""
-        for follower in self._followers[:]:
+        for follower in self.followers[:]:
             if follower.done():
-                self._followers.remove(follower)
+                self.followers.remove(follower)
                 follower.bell.release()
         if self._leader is not None and self._leader():
             self._wake.ring()
 
     def _hand_over(self, keeper: bool) -> None:
-        if self._followers:
-            self._followers.pop(0).bell.release()
+        if self.followers:
+            self.followers.pop(0).bell.release()
         elif not keeper and (self.kicked or self._keeper.is_wanted()):
             self._keeper.call()
 
@@ -355,10 +355,6 @@ class Driver:
     def is_led(self) -> bool:
         """Whether a thread sleeps on the sockets now."""
         return self._leader is not None
-
-    @property
-    def has_followers(self) -> bool:
-        return bool(self._followers)
 
     def run(self, call: Callable[[int], None] | None = None) -> None:
         """Send what call(now) and others have posted; never waits for the other end, and takes nothing in."""
@@ -383,13 +379,13 @@ class Driver:
         """The rest of run(), under the lock."""
         self.kicked = False
         self._links.push(now)
-        if self._followers or self._leader is not None:
+        if self.followers or self._leader is not None:
             self._ring_the_done()
         if self._deferred:
             self.run_deferred()
         if self._leader is not None:
             self._wake_if_swallowed()
-        elif not self._followers and self._keeper.is_wanted():
+        elif not self.followers and self._keeper.is_wanted():
             self._keeper.call()
 
     def _wake_if_swallowed(self) -> None:
@@ -486,15 +482,19 @@ class Driver:
                 return
             self.is_closed = True
             self._links.close()
-            self._ring_everybody()
+            self.ring_everybody()
         self._keeper.stop()
         with self.lock:
             if self._leader is None:
                 self._wake.close()
         context.leave(self)
 
-    def _ring_everybody(self) -> None:
-        for follower in self._followers:
+    def look_at_clock(self) -> int | None:
+        """See patterns.io.context.User."""
+        return None if self.is_closed or self.forked else self._keeper.look_at_clock()
+
+    def ring_everybody(self) -> None:
+        for follower in self.followers:
             follower.bell.release()
-        self._followers.clear()
+        self.followers.clear()
         self._wake.ring()

@@ -63,6 +63,19 @@ class Keeper:
         """Whether it would have something to do; the driver's lock is held."""
         return self._parked and not self._watches and self._driver.in_background()
 
+    def look_at_clock(self) -> int | None:
+        """Time was skipped: do what is due in the caller's thread; who sleeps looks how long. Returns when the engine is due next."""
+        driver = self._driver
+        with driver.lock:
+            if driver.is_closed:
+                return None
+            driver.catch_up()
+            driver.turn()  # after so long, a turn that has taken something in leaves what is due for the next
+            driver.run_deferred()
+            driver.ring_everybody()
+            self.call()
+            return driver.engine.next_timeout()
+
     def _run(self) -> None:
         poll = select.poll()
         poll.register(self._read_fd, select.POLLIN)
@@ -129,7 +142,7 @@ class Keeper:
     def _enough(self) -> bool:
         driver = self._driver
         return (
-            self._stopped or driver.has_followers or driver.bursts != self._bursts or not driver.in_background()
+            self._stopped or bool(driver.followers) or driver.bursts != self._bursts or not driver.in_background()
         )  # fmt: skip
 
     def _park(self, poll: select.poll, timeout_us: int) -> None:

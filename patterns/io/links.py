@@ -15,6 +15,8 @@ import zmq
 
 from patterns.io import sockets, turn
 from patterns.io.clock import clock
+from patterns.io.virtual import Ends
+from patterns.wire.address import MEMORY
 from patterns.wire.engine import Close, Effect, Link, Listen, Open, PeerId, Send, Unreachable
 from patterns.wire.errors import LocalProtocolError, ZbrokerError
 from patterns.wire.frames import Frames
@@ -130,6 +132,7 @@ class Links:
         self._linger_ms = linger_ms
         self._plugs: dict[Link, Plug] = {}
         self._plugs_by_fd: dict[int, Plug] = {}  # by their sockets' descriptors, not their monitors'
+        self._ends: Ends | None = None  # the links that need no socket: in a program under test
         self._last_turn_at = clock()
         self.has_new = False
         self.due: int | None = None
@@ -160,7 +163,7 @@ class Links:
             received = self._receive_from(plug, True, now)
         else:
             self._drain_monitors(now)
-            received = sum([self._receive_from(plug, False, now) for plug in list(self._plugs.values())])
+            received = self._receive_all(now)
         if named is None:
             self.due = self._engine.next_timeout()
         due = self.due  # asked before the sleep; a timer set since is seen before the next one
@@ -171,8 +174,11 @@ class Links:
 
     def listen(self, now: int) -> None:
         """Hand what is there to the engine; monitors and timers wait for a turn."""
-        for plug in self._plugs.values():
-            self._receive_from(plug, False, now)
+        self._receive_all(now)
+
+    def _receive_all(self, now: int) -> int:
+        received = sum([self._receive_from(plug, False, now) for plug in list(self._plugs.values())])
+        return received if self._ends is None else received + self._ends.receive(now)
 
     def push(self, now: int) -> None:
         """Send what callers have posted and what the engine has to say; hand its events on."""
@@ -224,6 +230,8 @@ class Links:
     def _drain_monitors(self, now: int) -> None:
         """Read what the monitors tell. One that was never read until it was empty does not wake anybody."""
         self.has_new = False
+        if self._ends is not None:
+            self._ends.hear(now)
         for plug in list(self._plugs.values()):
             while (
                 plug.monitor is not None
@@ -265,8 +273,9 @@ class Links:
             match effect:
                 case Send(link=link, frames=frames):
                     plug = self._plugs.get(link)
-                    if plug is None:
-                        pass  # the engine gave this link up later in the same turn
+                    if plug is None:  # the engine gave this link up later in the same turn, or it never had a socket
+                        if self._ends is not None:
+                            self._ends.send(link, frames)
                     elif plug.is_routed:
                         self._send_routed(plug, effect)
                     else:
@@ -285,6 +294,11 @@ class Links:
             self.perform()
 
     def _open(self, effect: Open) -> None:
+        if effect.address.startswith(MEMORY):
+            self._ends = self._ends or Ends(self._engine, self._watch, self._unwatch)
+            self._ends.open(effect.link, effect.address)
+            self.has_new = True
+            return
         context = self._context()
         monitor = watch = None
         match self._kind:
@@ -320,6 +334,8 @@ class Links:
         plug = self._plugs.pop(effect.link, None)
         if plug is not None:
             self._unplug(plug, self._linger_ms if self._engine.closed else 0)
+        elif self._ends is not None:
+            self._ends.close(effect.link)
 
     def _unplug(self, plug: Plug, linger_ms: int) -> None:
         self._unwatch(plug.socket_fd)
@@ -334,13 +350,15 @@ class Links:
 
     def is_readable(self) -> bool:
         """The descriptors are edge-triggered, so after a send only the sockets themselves know."""
-        for plug in self._plugs.values():  # noqa: SIM110  any() over a generator takes twice as long
+        for plug in self._plugs.values():  # any() over a generator takes twice as long
             if turn.is_readable(plug.socket):
                 return True
-        return False
+        return self._ends is not None and self._ends.is_readable
 
     def close(self) -> None:
         """Close all sockets."""
         for plug in self._plugs.values():
             self._unplug(plug, self._linger_ms)
         self._plugs.clear()
+        if self._ends is not None:
+            self._ends.close_all()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+from patterns.io import virtual
 from patterns.io.clock import clock
 from patterns.io.links import DrivenEngine, SocketKind
 from patterns.io.waiting import Steps
@@ -119,8 +120,10 @@ class Role(Generic[D]):
 
 
 def resolve(address: str | None) -> tuple[Address, ...]:
-    """The addresses of an argument; None or "": those of ZBROKER_URL. Raises BadAddress."""
-    return parse_addresses(address or os.environ.get("ZBROKER_URL"))
+    """The addresses of an argument; None or "": those of ZBROKER_URL. Raises BadAddress, and Unavailable for a memory:// that nobody has."""
+    addresses = parse_addresses(address or os.environ.get("ZBROKER_URL"))
+    virtual.check(addresses)
+    return addresses
 
 
 def codec_of(codec: str) -> Codec:

@@ -10,7 +10,8 @@ import msgspec
 from patterns.wire.errors import BadAddress
 
 BROKER_PORT: Final = 7700
-_SCHEMES: Final = ("tcp://", "ipc://", "inproc://", "zb://", "zb+ipc://")
+MEMORY: Final = "memory://"  # a broker in the memory of this process, for tests; no other process gets there
+_SCHEMES: Final = ("tcp://", "ipc://", "inproc://", "zb://", "zb+ipc://", MEMORY)
 _TCP = re.compile(r"(?P<host>\[[0-9a-fA-F:.%]+\]|[^\[\]:/\s]+)(?::(?P<port>[0-9]{1,5}|\*))?\Z")
 IPC_PATH_BYTES_MAX: Final = 107  # sun_path of Linux, less the final zero
 
@@ -19,8 +20,8 @@ class Address(msgspec.Struct, frozen=True):
     """Where one other end is.
 
     Attributes:
-        endpoint: for ZeroMQ: tcp://, ipc:// or inproc://.
-        brokered: zb:// or zb+ipc://.
+        endpoint: for ZeroMQ: tcp://, ipc:// or inproc://; or memory://.
+        brokered: zb://, zb+ipc:// or memory://.
         binds: True, False, or None: the role decides.
     """
 
@@ -30,7 +31,7 @@ class Address(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         """As a user writes it, the port filled in: zb://host:7700 for a broker."""
-        if not self.brokered:
+        if not self.brokered or self.endpoint.startswith(MEMORY):
             return self.endpoint
         scheme, _, rest = self.endpoint.partition("://")
         return f"{'zb' if scheme == 'tcp' else 'zb+ipc'}://{rest}"
@@ -75,8 +76,16 @@ def parse_address(text: str) -> Address:
         raise BadAddress(
             f"address {text!r}: a socket path has at most {IPC_PATH_BYTES_MAX} bytes, this has {len(rest.encode())}"
         )
+    if scheme == MEMORY:
+        return _memory_address(text, rest, binds)
     brokered = scheme == "zb+ipc://"
     return Address(f"{'ipc://' if brokered else scheme}{rest}", brokered, False if brokered else binds)
+
+
+def _memory_address(text: str, rest: str, binds: bool | None) -> Address:
+    if binds:
+        raise BadAddress(f"address {text!r}: everybody connects to a broker, '@' has no meaning here")
+    return Address(f"{MEMORY}{rest}", True, False)
 
 
 def _tcp_address(text: str, scheme: str, rest: str, binds: bool | None) -> Address:

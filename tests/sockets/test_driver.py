@@ -378,7 +378,7 @@ def test_who_waits_beside_a_leader_may_have_a_deadline_in_ages() -> None:
         crowd = Crowd()
         crowd.run(driver.wait, done.is_set, clock() + (1 << 53) * 1_000)
         crowd.run(driver.wait, done.is_set, clock() + (1 << 53) * 1_000)
-        until(lambda: driver.has_followers)
+        until(lambda: driver.followers)
         done.set()
         publisher.flush(30)
         crowd.join()

@@ -25,6 +25,6 @@ class Links:
 @pytest.mark.parametrize(("there", "left"), [(1, 0), (20, 0), (_TURNS_MAX + 5, 5)])
 def test_it_takes_turns_until_nothing_is_there_but_not_for_ever(there: int, left: int) -> None:
     driver: Any = Driver.__new__(Driver)
-    driver._links, driver._followers, driver._leader = Links(there), [], None
+    driver._links, driver.followers, driver._leader = Links(there), [], None
     driver.catch_up()
     assert driver._links.left == left

@@ -18,6 +18,7 @@ from patterns.wire.errors import BadAddress
         (">tcp://[::1]:7000", Address("tcp://[::1]:7000", False, False)),
         ("tcp://127.0.0.1:*", Address("tcp://127.0.0.1:*", False)),
         ("ipc:///tmp/a", Address("ipc:///tmp/a", False)),
+        ("memory://tests", Address("memory://tests", True, False)),
         ("inproc://a", Address("inproc://a", False)),
     ],
 )
@@ -90,6 +91,7 @@ def test_a_loopback_endpoint_is_told_from_an_open_one(endpoint, loopback):
         ("zb://host", "zb://host:7700"),
         ("zb://[::1]:7", "zb://[::1]:7"),
         ("zb+ipc:///run/b", "zb+ipc:///run/b"),
+        ("memory://tests", "memory://tests"),
         ("tcp://h:1", "tcp://h:1"),
         ("@ipc://x", "ipc://x"),
     ],
