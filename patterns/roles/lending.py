@@ -58,6 +58,17 @@ class DeliveryRole:
         return self._batch._raw(self._at)
 
     @property
+    def codec(self) -> str:
+        """How `raw` is encoded: "msgpack", "json" or "raw"."""
+        return self._batch._delivered.codec.value
+
+    @property
+    def message_id(self) -> str | None:
+        """As sent."""
+        ids = self._batch._delivered.columns.ids
+        return None if isinstance(ids, msgspec.UnsetType) else ids[self._at]
+
+    @property
     def attempt(self) -> int:
         """1 the first time, one more each time that it was not done."""
         return self._batch.attempt
