@@ -21,10 +21,18 @@ _log = logging.getLogger("zbroker.producer")
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
-    """A message is on disk: its offset in the stream, and whether an earlier try had stored it already."""
+    """A message is on disk: its offset in the stream, and whether an earlier try had stored it already.
 
-    offset: int
+    The offset is None where the disk is that of the Producer's own journal, from which the message is still to be forwarded.
+    """
+
+    offset: int | None
     duplicate: bool = False
+
+
+def receipt_of(batch: Batch, place: int) -> Receipt:
+    """Of a message of a batch that is done."""
+    return Receipt(None if batch.offset < 0 else batch.offset + place, batch.duplicate)
 
 
 class Receipts(Sequence[Receipt]):
@@ -43,6 +51,8 @@ class Receipts(Sequence[Receipt]):
             return "<no receipts>"
         again = sum(batch.count for batch in self._batches if batch.duplicate)
         first, last = self[0].offset, self[-1].offset
+        if first is None:
+            return f"<{counted(len(self), 'receipt')}, in the producer's own journal>"
         where = f"offset {first}" if len(self) == 1 else f"offsets {first} to {last}"
         return f"<{counted(len(self), 'receipt')}, {where}{f', {again} stored by an earlier try' if again else ''}>"
 
@@ -64,7 +74,7 @@ class Receipts(Sequence[Receipt]):
             middle = (low + high) // 2
             low, high = (low, middle) if place < self._ends[middle] else (middle + 1, high)
         batch = self._batches[low]
-        return Receipt(batch.offset + place - (self._ends[low] - batch.count), batch.duplicate)
+        return receipt_of(batch, place - (self._ends[low] - batch.count))
 
 
 class SendManyError(ZbrokerError):
@@ -104,7 +114,9 @@ class PostedRole(msgspec.Struct, gc=False, eq=False):
         if not self.done():
             return f"<{type(self).__name__}, on its way>"
         assert self._batch is not None
-        return f"<{type(self).__name__}, stored, offset {self._batch.offset + self._index}>"
+        offset = receipt_of(self._batch, self._index).offset
+        where = "in the producer's own journal" if offset is None else f"offset {offset}"
+        return f"<{type(self).__name__}, stored, {where}>"
 
     def done(self) -> bool:
         """Whether it is on disk, or refused."""
@@ -116,7 +128,7 @@ class PostedRole(msgspec.Struct, gc=False, eq=False):
         if error is not None:
             raise error.anew()
         assert self._batch is not None
-        return Receipt(self._batch.offset + self._index, self._batch.duplicate)
+        return receipt_of(self._batch, self._index)
 
     def add_done_callback(self, call: Callable[[Self], object]) -> None:
         """Call with this object when it is done, from whichever thread drives; at once if it is done already."""

@@ -11,12 +11,15 @@ from itertools import islice
 from typing import Any, Final, NoReturn
 
 from patterns.core.client import Failed
+from patterns.core.forward import ClusterChanged, Estranged, ForwardingEngine
 from patterns.core.produce import Batch, Confirmed, ProducerEngine, batch_of, batches_of
 from patterns.io.clock import clock
 from patterns.io.links import SocketKind
+from patterns.io.outbox import Outbox
 from patterns.io.waiting import Steps, Wait
 from patterns.roles.arguments import check_count, check_limits
-from patterns.roles.posting import PostedRole, Receipt, Receipts, SendManyError
+from patterns.roles.forwarding import Forwarding
+from patterns.roles.posting import PostedRole, Receipt, Receipts, SendManyError, receipt_of
 from patterns.roles.role import (
     D,
     MakeDriver,
@@ -76,6 +79,7 @@ class ProducerRole(Role[D]):
         name: str,
         timeout_s: float,
         unconfirmed_bytes_max: int,
+        journal: Outbox | None,
         security: object,
     ) -> None:
         refuse_security(security)
@@ -90,7 +94,12 @@ class ProducerRole(Role[D]):
         self._codec = codec_of(codec)
         self._timeout_s = timeout_s
         self._bytes_max = unconfirmed_bytes_max
-        self._engine = ProducerEngine(addresses, stream, new_nonce(), self._codec, jitter, name)
+        if journal is None:
+            self._engine = ProducerEngine(addresses, stream, new_nonce(), self._codec, jitter, name)
+        else:
+            check_journal(journal, name)
+            sender = journal.begin(stream)
+            self._engine = ForwardingEngine(addresses, stream, sender, self._codec, jitter, journal.last_number)
         self._left_out: list[
             ZbrokerError
         ] = []  # why bodies could not be posted; whoever asks their Posted hears it too
@@ -106,7 +115,11 @@ class ProducerRole(Role[D]):
             before_turn=self._drain,
             in_background=self._wants_keeper,
         )
+        self._forwarding: Forwarding | None = None
         self._start()
+        if isinstance(self._engine, ForwardingEngine):
+            assert journal is not None
+            self._forwarding = Forwarding(journal, self._engine, self._driver, unconfirmed_bytes_max, self._tell)
 
     def _wants_keeper(self) -> bool:
         engine = self._engine
@@ -118,10 +131,19 @@ class ProducerRole(Role[D]):
                 self._engine.shed(event.error)
                 self._take(self._engine.events())
             elif isinstance(event, Confirmed):
+                if self._forwarding is not None:
+                    self._forwarding.confirmed(event.batches)
+                    continue
                 for batch in event.batches:
-                    for posted in self._owners.pop(id(batch), ()):
-                        if posted._callbacks:
-                            self._driver.defer(posted._run_callbacks)
+                    self._tell(batch)
+            elif isinstance(event, Estranged | ClusterChanged) and self._forwarding is not None:
+                self._forwarding.heard(event)
+
+    def _tell(self, batch: Batch) -> None:
+        """A batch is done: whoever posted what is in it may want to hear it."""
+        for posted in self._owners.pop(id(batch), ()):
+            if posted._callbacks:
+                self._driver.defer(posted._run_callbacks)
 
     # -- one at a time -------------------------------------------------------------------------------------------
 
@@ -144,6 +166,8 @@ class ProducerRole(Role[D]):
         else:
             check_attributes(key, headers, message_id)
             batch = batch_of(self._codec, part, keys=[key], headers=[headers], ids=[message_id])
+        if self._forwarding is not None:
+            yield from self._until(self._has_room, self._timeout_s, "the journal takes no more")
         self._append([batch])
         try:
             wait = Wait(
@@ -159,7 +183,7 @@ class ProducerRole(Role[D]):
             raise
         if batch.error is not None:
             raise batch.error
-        return Receipt(batch.offset, batch.duplicate)
+        return receipt_of(batch, 0)
 
     def _append(self, batches: list[Batch]) -> None:
         driver = self._driver
@@ -167,6 +191,13 @@ class ProducerRole(Role[D]):
             now = clock()
             if self._posted:
                 self._drain(now)  # what was posted before goes before
+            self._take_in(batches, now)
+
+    def _take_in(self, batches: list[Batch], now: int) -> None:
+        """Under the lock: to the broker, or to the own disk first."""
+        if self._forwarding is not None:
+            self._forwarding.append(batches)
+        else:
             self._engine.append(batches, now)
 
     def _until(self, done: Callable[[], bool], timeout_s: float | None, what: str) -> Steps[None]:
@@ -181,6 +212,8 @@ class ProducerRole(Role[D]):
         if in_time:
             raise_error(engine)
             raise Closed("this producer was closed")
+        if self._forwarding is not None and (hindrance := self._forwarding.hindrance()) is not None:
+            raise hindrance
         if engine.hindrance is not None:
             raise engine.hindrance
         if not engine.is_ready:
@@ -190,7 +223,8 @@ class ProducerRole(Role[D]):
     def _is_uncertain(self, batch: Batch, error: ZbrokerError) -> bool:
         """Whether a message may be stored though send() raises; one that certainly is not is taken back for good."""
         with self._driver.lock:
-            return not self._engine.withdraw(batch) and error.retryable
+            place = self._forwarding or self._engine
+            return not place.withdraw(batch) and error.retryable
 
     # -- many ----------------------------------------------------------------------------------------------------
 
@@ -287,7 +321,9 @@ class ProducerRole(Role[D]):
         self._driver.check()
         self._is_full = False
 
-    def _no_room(self) -> BufferFull:
+    def _no_room(self) -> ZbrokerError:
+        if self._forwarding is not None and (hindrance := self._forwarding.hindrance()) is not None:
+            return hindrance
         cause = self._engine.hindrance
         why = f": {cause.detail}" if cause is not None else ""
         return BufferFull(
@@ -295,6 +331,8 @@ class ProducerRole(Role[D]):
         )
 
     def _has_room(self) -> bool:
+        if self._forwarding is not None:
+            return self._forwarding.hindrance() is None
         return self._engine.unconfirmed_bytes < self._bytes_max
 
     def _may_go_on(self) -> bool:
@@ -302,6 +340,8 @@ class ProducerRole(Role[D]):
 
     def _drain(self, now: int) -> None:
         """Make batches of what was posted; other threads may go on posting."""
+        if self._forwarding is not None:
+            self._forwarding.pour(now)
         end = len(self._posted)
         if not end:
             return
@@ -337,7 +377,7 @@ class ProducerRole(Role[D]):
             end = begin + batch.count
             self._learn(batch.count, batch.size)
             self._own(batch, posted[begin:end])
-            self._engine.append([batch], now)
+            self._take_in([batch], now)
             begin = end
 
     def _leave_out(self, posted: PostedRole, error: ZbrokerError) -> None:
@@ -363,6 +403,8 @@ class ProducerRole(Role[D]):
         yield from self._until(self._all_done, timeout_s, "not everything posted is confirmed")
 
     def _all_done(self) -> bool:
+        if self._forwarding is not None:
+            return not self._posted and not self._forwarding.messages
         return not self._posted and self._engine.unconfirmed == 0
 
     @property
@@ -370,8 +412,21 @@ class ProducerRole(Role[D]):
         """Bytes that are under way."""
         return self._engine.unconfirmed_bytes
 
+    @property
+    def waiting(self) -> int:
+        """With a journal: messages that the broker has neither confirmed nor refused. Else 0."""
+        return 0 if self._forwarding is None else self._forwarding.messages
+
+    @property
+    def refused(self) -> int:
+        """With a journal: messages that the broker has refused for good, and that `refused.jsonl` beside it holds. Else 0."""
+        return 0 if self._forwarding is None else self._forwarding.refused_messages
+
     def _last(self, timeout_s: float) -> Steps[None]:
         """Wait for the confirms of what was posted; what has none by then is OutcomeUnknown."""
+        if self._forwarding is not None:
+            yield from self._last_kept(self._forwarding, timeout_s)
+            return
         driver, engine = self._driver, self._engine
         try:
             if engine.error is None:
@@ -389,6 +444,28 @@ class ProducerRole(Role[D]):
                 )
             if not driver.is_closed:
                 driver.run(lambda now: engine.shed(OutcomeUnknown("the producer was closed before the confirm came")))
+
+    def _last_kept(self, forwarding: Forwarding, timeout_s: float) -> Steps[None]:
+        """Wait until all is on the own disk, and forwarded if the broker is there; the rest is for the next life."""
+        engine, deadline = self._engine, deadline_of(timeout_s)
+        try:
+            yield Wait(lambda: not self._posted and forwarding.is_kept, deadline)
+            if engine.error is None and forwarding.error is None:
+                yield Wait(lambda: self._all_done() or not engine.is_ready or engine.error is not None, deadline)
+        finally:
+            forwarding.stop()
+        yield Wait(lambda: forwarding.is_over, deadline)
+        if forwarding.messages:
+            left = counted(forwarding.messages, "message")
+            _log.info("closed; the journal in %s keeps %s for the next Producer", forwarding.folder, left)
+
+
+def check_journal(journal: object, name: str) -> None:
+    """Raises BadArgument."""
+    if not isinstance(journal, Outbox):
+        raise BadArgument(f"journal={journal!r}: what zbroker.store.open_journal(DIR) returns")
+    if name:
+        raise BadArgument(f"name={name!r} with a journal: that has a name of its own, which must not change")
 
 
 def _each_of(bodies: object) -> Iterator[Any]:

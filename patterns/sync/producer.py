@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from patterns.io.driver import Driver
+from patterns.io.outbox import Outbox
 from patterns.roles.posting import PostedRole, Receipt, Receipts, SendManyError
 from patterns.roles.producer import UNCONFIRMED_BYTES_MAX, ProducerRole, refuse_unbuilt
 from patterns.sync.role import SyncRole
@@ -32,11 +33,14 @@ class Producer(ProducerRole[Driver], SyncRole):
         codec: of the bodies.
         name: keeps the producer's identity over restarts of the program and shuts out its older self.
         timeout_s: how long send() waits for its confirm, and post() for room.
-        unconfirmed_bytes_max: what may be under way.
+        unconfirmed_bytes_max: what may be under way; with a journal, to its disk.
+        journal: of zbroker.store.open_journal(DIR), for this Producer alone, which closes it: what is sent is on that disk first, and
+            is forwarded in order, once, when the broker is there, over restarts of both. send() and post() are done when it is on that disk.
         security: not built yet.
 
     Raises:
         BadAddress, BadName, BadArgument; NotInThisDeployment peer to peer.
+        StorageFull, StorageFailed: of the journal.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class Producer(ProducerRole[Driver], SyncRole):
         name: str = "",
         timeout_s: float = 10.0,
         unconfirmed_bytes_max: int = UNCONFIRMED_BYTES_MAX,
+        journal: Outbox | None = None,
         security: object = None,
     ) -> None:
         super().__init__(
@@ -58,6 +63,7 @@ class Producer(ProducerRole[Driver], SyncRole):
             name=name,
             timeout_s=timeout_s,
             unconfirmed_bytes_max=unconfirmed_bytes_max,
+            journal=journal,
             security=security,
         )
 

@@ -61,6 +61,7 @@ FINE: Final[dict[str, tuple[object, ...]]] = {  # which of these a parameter tak
     "seconds": (5,),
     "upto": (None,),
     "indexes": (None, [1]),
+    "journal": (None,),
     "body": (None, 5, "x", b"x", NAN, -1, [1]),
 }
 NEVER_NONE: Final = {"request", "close"}  # which always have a limit

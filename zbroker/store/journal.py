@@ -267,11 +267,16 @@ class FileJournal:
         to be written now.
         """
         writer, checkpoints = self._writer, self._checkpoints
-        is_quiet = not writer.is_waiting and self._failed is None and not self._compactor.is_moving
-        return is_quiet and (
+        return self.may_checkpoint and (
             checkpoints.is_due(writer.last_index, writer.log_bytes)
             or checkpoints.is_far_behind(writer.number, self._segment_bytes)
         )
+
+    @property
+    def may_checkpoint(self) -> bool:
+        """Whether one could begin now, due or not."""
+        is_quiet = not self._writer.is_waiting and self._failed is None and not self._compactor.is_moving
+        return is_quiet and not self._checkpoints.is_writing
 
     def begin_checkpoint(self) -> tuple[list[int], int]:
         """Begin one at the end of the log, which is durable; see the protocol.
@@ -350,6 +355,16 @@ class FileJournal:
     def durable_index(self) -> int:
         """Highest index known to be synced; 0 when none is."""
         return self._writer.durable_index
+
+    @property
+    def number(self) -> int:
+        """Of the segment that is written to."""
+        return self._writer.number
+
+    @property
+    def segments(self) -> int:
+        """How many segments the log has now."""
+        return len(self._headers)
 
     @property
     def full(self) -> bool:

@@ -7,6 +7,7 @@ import stat
 import struct
 import sys
 import time
+import weakref
 from collections.abc import Sequence
 
 from zbroker.store.disk import FileSystem
@@ -28,6 +29,8 @@ WARNINGS = {
     "ramfs": "a file system in memory: nothing in it survives a power cut",
 }
 
+LAST_MS = 253_402_300_799_999  # of the year 9999: calendars end there, and no field on disk is below 0
+
 
 class OsDisk:
     """Linux; on macOS a sync is F_FULLFSYNC and the lock is flock's.
@@ -41,6 +44,7 @@ class OsDisk:
         self._mode = os.O_RDONLY if read_only else os.O_RDWR
         self._ofd_lock = OFD_READ_LOCK if read_only else OFD_WRITE_LOCK
         self._flock = fcntl.LOCK_SH if read_only else fcntl.LOCK_EX
+        self._is_the_parents = False
         self._inodes: dict[
             int, tuple[int, int]
         ] = {}  # of open handles: inode and device, given to no other file meanwhile
@@ -72,8 +76,16 @@ class OsDisk:
         return handle
 
     def close(self, handle: int) -> None:
+        if self._is_the_parents:
+            return  # by now the number may be another file's
         self._inodes.pop(handle, None)
         os.close(handle)
+
+    def let_go(self) -> None:
+        """Close all handles, for good: in a child after a fork, which would hold its parent's locks with them beyond its end."""
+        self._is_the_parents = True
+        while self._inodes:
+            os.close(self._inodes.popitem()[0])
 
     def lock(self, handle: int) -> bool:
         """An open-file-description lock: a POSIX lock would go with any close of the file in this process."""
@@ -164,6 +176,25 @@ class OsDisk:
             kind = "unknown"  # no /proc: macOS, a bare chroot
         warning = WARNINGS.get(kind)
         return FileSystem(kind, kind in NETWORK_KINDS, [] if warning is None else [warning], kind in MARKING_KINDS)
+
+
+def leave_to_parent(disk: OsDisk) -> None:
+    """After a fork, none of its files is open in the child: for the disks of programs that are not ours."""
+    _left_to_parents.add(disk)
+
+
+def _let_go_in_child() -> None:
+    for disk in list(_left_to_parents):
+        disk.let_go()
+
+
+_left_to_parents: weakref.WeakSet[OsDisk] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_let_go_in_child)
+
+
+def wall_ms() -> int:
+    """Milliseconds since 1970, within the years 1970 to 9999 whatever the system says: never for a timer."""
+    return min(max(time.time_ns() // 1_000_000, 0), LAST_MS)
 
 
 def kind_of_mount(path: str, mounts: str) -> str:

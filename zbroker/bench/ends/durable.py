@@ -170,7 +170,7 @@ class _Taking:
 def send_each(say: Say, *, address: str, stream: str = STREAM, waits: bool = False, **told: Any) -> None:
     """Producer.send() for each: it returns when the message is on disk; with `waits`, it begins when it is told to."""
     with Producer(address, stream, codec="raw", timeout_s=TIMEOUT_S) as producer:
-        offset = producer.send(END).offset
+        offset = producer.send(END).offset or 0  # None only where a producer has a journal of its own
 
         def send(body: bytes) -> bytes | None:
             nonlocal offset

@@ -138,6 +138,7 @@ class _Senders:
             index = first_number(number) + done
             receipt = await producer.send(body_of(index, sends.size))
             end = clock()
+            assert receipt.offset is not None, "of a producer without a journal of its own"
             self._confirm(stream, receipt.offset, index)
             if at >= warm or end >= until:
                 micros = (end - at) // 1_000
