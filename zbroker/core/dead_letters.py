@@ -174,6 +174,7 @@ class DeadLetters:
             if verdict is not None:
                 _tell(verdict, index)
         self._touched(group)
+        self._offered(group)  # it may have waited for room below unsettled_max, and nothing else wakes it
         return size
 
     def _let_go(self, group: Group) -> None:
@@ -187,6 +188,7 @@ class DeadLetters:
     def _drop(self, group: Group, last: int, what: str) -> None:
         taken = group.bury(last, what)
         self._touched(group)
+        self._offered(group)
         if taken.verdict is not None:
             _tell(taken.verdict, 0)
 

@@ -129,6 +129,26 @@ def test_what_failed_often_enough_before_a_restart_moves_after_it_though_nobody_
     assert again.group()["balanced"]
 
 
+def test_a_lower_bound_counts_for_failures_from_then_on_and_forgets_nothing_that_was_recovered() -> None:
+    rig = _filled(3, max_deliveries=3)
+    for delivery in rig.deliveries(b"c"):
+        rig.settle(b"c", delivery, "nack")
+    rig.pass_time(SECOND)
+    again = rig.crash()
+    again.pass_time(3 * SECOND)
+    config = {"stream": "s", "name": "g", "dead_letter": "dead", "max_deliveries": 1}
+    again.ask("create_group", config=config, change=True)
+    again.consumer(mode="batches", credit=1_000)
+    seen = []
+    for _ in range(20):
+        for delivery in again.deliveries(b"c"):
+            seen += delivery.offsets
+            again.settle(b"c", delivery)
+        again.turn()
+    assert seen == list(range(6))
+    assert again.group()["pending"] == 0
+
+
 def test_settled_comes_when_the_move_is_on_disk() -> None:
     rig = _filled(1)
     [delivery] = rig.deliveries(b"c")
@@ -300,3 +320,12 @@ def test_a_message_for_one_group_is_expired_for_others_and_seen_by_readers() -> 
     assert (group["expired"], group["balanced"]) == (1, True)
     rig.consumer(b"reader", group="", mode="batches")
     assert [body for one in rig.deliveries(b"reader") for body in one.bodies] == [0, 0, 0]
+
+
+def test_a_group_that_had_no_room_for_more_goes_on_when_its_dead_letters_have_left_it() -> None:
+    rig = _filled(3, unsettled_max=2)
+    [held] = rig.deliveries(b"c")
+    rig.settle(b"c", held, "reject")
+    for _ in range(3):
+        rig.turn()
+    assert [delivery.offset for delivery in rig.deliveries(b"c")] == [2]
