@@ -14,6 +14,7 @@ import msgspec
 from patterns.wire.frames import Frames
 from patterns.wire.messages import Role
 from patterns.wire.records import Damage, Opened, Position, Record
+from tests.simulation.burials import recount
 from tests.simulation.disks import ProcessDisk
 from tests.simulation.process import Process
 from tests.simulation.reads import DelayedReads
@@ -191,6 +192,16 @@ class BrokerProcess:
         for section in ("streams", "groups"):
             kept, whole = _lasting(engine.status(now)[section]), _lasting(reference.status(now)[section])
             require(kept == whole, f"5: {section} are {kept} by checkpoint, {whole} by replay")
+        self._recount(engine, [record for record, _ in (*self.world.truth.given_back(), *log)])
+
+    def _recount(self, engine: BrokerEngine, records: list[Record]) -> None:
+        """8: what groups count is what records say, each of which the checker reads by itself."""
+        assert isinstance(engine._streams, Streams)
+        by_id = recount(records)
+        for key, group in engine._streams._catalog.groups.items():
+            for what in ("acked", "dead"):
+                counted, said = getattr(group, what), by_id.get((*key, what), 0)
+                require(counted == said, f"8: group {key} counts {counted} {what}, its records say {said}")
 
     def _verified(self) -> FolderReport | None:
         """What `store verify` says of the image, if it can open its files."""

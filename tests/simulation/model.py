@@ -25,6 +25,7 @@ from patterns.wire.messages import (
     Settled,
 )
 from patterns.wire.records import Opened, Record, RecordKind
+from tests.simulation.burials import settled_by
 from tests.simulation.lending import Key, Lease, Message, News, Pair, Session
 from tests.simulation.violation import Violation, require
 
@@ -52,11 +53,13 @@ class Model:
         self._news: list[News] = []  # what no OPS record holds yet
         self._journaled: list[tuple[int, list[News]]] = []
         self._lease_ids: set[int] = set()
-        self._last_ops = 0
+        self._last_ops = self._last_append = 0
         self._ids: dict[Pair, int] = {}  # which group has the name now
         self._lease_us: dict[Pair, int] = {}  # the shortest that any of its leases may have been given
         self._paused: dict[Pair, bool] = {}
         self._exclusive: dict[Pair, bool] = {}
+        self._deadly: dict[Pair, tuple[str, int]] = {}  # where its dead letters go, and after how many deliveries
+        self._seen: set[int] = set()
         self._begin()
 
     def _begin(self) -> None:
@@ -66,9 +69,11 @@ class Model:
         self._heard: dict[bytes, int] = {}  # by the broker; when what it heard last had come to its socket is in:
         self._arrived: dict[bytes, int] = {}
         self._asked: dict[tuple[bytes, int], tuple[int, int]] = {}  # (peer, settle id) -> stale at least, at most
+        self._sure: dict[tuple[bytes, int], tuple[Key, set[int]]] = {}  # what must be on disk with that answer
         self._verdicts: list[tuple[bytes, int, bool | None]] = []  # (peer, lease, stale?) of this turn, without an id
         self._stale_told: Counter[tuple[bytes, int]] = Counter()
         self._gone: dict[bytes, Session] = {}
+        self._was_deadly: set[Pair] = set()  # what it makes of failures has changed in this life
         self._active: dict[Pair, Session] = {}  # of an exclusive group: who was given its messages last
 
     # -- what comes in --------------------------------------------------------------------------------------------
@@ -137,6 +142,8 @@ class Model:
         else:
             self._expect(peer, header, stale, max(1, len(asked)))
         self._apply(lease, named, header.action, is_valid)
+        if header.id and is_valid and header.action in ("ack", "reject"):
+            self._sure[peer, header.id] = lease.key, named
 
     def _apply(self, lease: Lease, named: set[int], action: str, is_valid: bool) -> None:
         messages = self._groups[lease.key]
@@ -145,7 +152,11 @@ class Model:
             if message.holder is not lease:
                 continue
             lease.held.discard(offset)
-            if action in ("ack", "reject"):
+            if action == "reject" and self._deadly.get(lease.key[:2], ("", 0))[0]:
+                message.comes_back(lease.attempt + 1, lease.attempt + 1)
+                message.is_doomed = is_valid
+                self.coverage["rejected"] += 1
+            elif action in ("ack", "reject"):
                 if is_valid:
                     message.holder, message.done, message.done_at = None, action, UNRECORDED
                     self._news.append(News(lease.key, offset, lease.attempt, action, message.lent))
@@ -219,6 +230,7 @@ class Model:
                     low <= header.stale <= high,
                     f"6: a settle of {session.nonce!r} has {header.stale} stale messages, the model {low} to {high}",
                 )
+                self._check_sure(peer, header.id)
             case ErrorHeader(scope="lease", id=lease, number=StaleLease.number):
                 self._stale_told[peer, lease] += 1
             case ErrorHeader(scope="session") if session is not None:
@@ -228,6 +240,16 @@ class Model:
         if not reached and session is not None:  # proven gone: what still comes from there is a stranger's
             session.lost_at = now
             self._gone[peer] = self._by_peer.pop(peer)  # of the same turn more may follow
+
+    def _check_sure(self, peer: bytes, id: int) -> None:
+        """An answer says that it is on disk; of what was rejected, that it is a dead letter there."""
+        key, named = self._sure.pop((peer, id), (None, set[int]()))
+        if key is None or key[2] != self._ids.get(key[:2], 0) or key[:2] in self._was_deadly:
+            return
+        for offset in named:
+            message = self._groups[key][offset]
+            is_there = message.done and message.done_at <= self.world.truth.durable
+            require(is_there, f"7: {key}[{offset}] is said to be settled, and no record on disk says so")
 
     def _ready(self, peer: bytes, header: Ready, now: int) -> None:
         hello = self._hellos.pop(peer, None)
@@ -295,6 +317,12 @@ class Model:
             )
         self._active[pair] = session
 
+    def _check_doom(self, key: Key, offset: int, attempt: int) -> None:
+        """What has failed often enough is a dead letter, or on its way to be one."""
+        most = self._deadly.get(key[:2], ("", 0))[1]
+        if 0 < most < attempt and key[:2] not in self._was_deadly:
+            raise Violation(f"9: {key}[{offset}] is delivered for the {attempt}th time, at most {most}")
+
     def look(self, catalog: Catalog) -> None:
         """A verb or a JOIN was heard, or a life has begun: which groups there are now, and what they are told to be."""
         for log in catalog.by_name.values():
@@ -310,6 +338,13 @@ class Model:
             self._exclusive[pair] = group.config.exclusive
             self._active.pop(pair, None)
         self._paused[pair] = group.is_paused
+        deadly = group.config.dead_letter, group.config.max_deliveries
+        if self._deadly.get(pair, deadly) != deadly or group.id not in self._seen:
+            self._was_deadly.add(pair)  # what waits may have failed before it counted
+            for message in self._groups.get((*pair, group.id), {}).values():
+                message.is_doomed = False
+        self._seen.add(group.id)
+        self._deadly[pair] = deadly
         length_us = int(group.config.lease_s * 1e6)
         if self._lease_us.get(pair, LEASE_US) != length_us:
             self._lease_us[pair] = length_us
@@ -332,6 +367,8 @@ class Model:
         if message.done == "perhaps":
             message.done = ""
         require(not message.done, f"7: {key}[{offset}] is delivered after its {message.done}")
+        require(not message.is_doomed, f"9: {key}[{offset}] is delivered after its reject")
+        self._check_doom(key, offset, lease.attempt)
         if not message.next_low <= lease.attempt <= message.next_high:
             raise Violation(
                 f"6: {key}[{offset}] has attempt {lease.attempt}, the model {message.next_low} to {message.next_high}"
@@ -406,6 +443,27 @@ class Model:
                     self._groups[news.key][news.offset].done_at = record.index
             self._journaled.append((record.index, self._news))
             self._news = []
+        elif record.kind == RecordKind.APPEND and record.index > self._last_append:
+            self._last_append = record.index
+            self._buried(record)
+
+    def _buried(self, record: Record) -> None:
+        """A dead letter says of a message what an OPS record would."""
+        names = {id: name for name, id in self.world.truth.names.items()}
+        for what, stream, id, ranges in settled_by(record):
+            pair = next(
+                (pair for pair, known in self._ids.items() if known == id and pair[0] == names.get(stream)), None
+            )
+            if pair is None or what != "dead":
+                continue
+            messages = self._groups.setdefault((*pair, id), {})
+            for offset in [offset for first, last in ranges for offset in range(first, last + 1)]:
+                message = messages.setdefault(offset, Message())
+                if message.holder is not None:
+                    self._take_from(message, message.holder, offset, self.world.scheduler.now)
+                message.done, message.done_at, message.is_doomed = "dead", record.index, False
+                news = News((*pair, id), offset, message.next_low - 1, "dead", message.lent)
+                self._journaled.append((record.index, [news]))
 
     def stopped(self) -> None:
         """In order: nothing is forgotten, but what was delivered in the last moment."""
@@ -424,7 +482,7 @@ class Model:
             if index == 0 or index in kept:
                 self._know(news)
         self._journaled, self._news = [], []
-        self._last_ops = opened.next_index - 1
+        self._last_ops = self._last_append = opened.next_index - 1
         if opened.damage:
             self._image = {}  # an OPS record may be among the lost: then all of it may come again
             self.coverage["reopened_damaged"] += 1
@@ -434,7 +492,7 @@ class Model:
             for offset, message in messages.items():
                 attempts, done = image.get(offset, (0, ""))
                 attempts = min([attempts, *(counted for _, counted in message.counted)])
-                message.holder = None
+                message.holder, message.is_doomed = None, False
                 message.done, message.done_at = done or ("perhaps" if message.done else ""), 0
                 message.next_low, message.next_high = attempts + 1, max(message.highest, attempts) + 1
 

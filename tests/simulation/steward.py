@@ -51,11 +51,14 @@ class Steward(Client):
         self._asked: dict[int, tuple[Wish, str, Any]] = {}
 
     def _config(self, pair: Pair, dice: Random) -> GroupConfig:
+        dead_letter = dice.choice(["", "graves", "graves"])
         return GroupConfig(
             *pair,
             lease_s=dice.choice([30.0, 30.0, 12.0, 3.0]),
             exclusive=dice.random() < 0.25,
             unsettled_max=dice.choice([1_000_000, 1_000_000, 40]),
+            dead_letter=dead_letter,
+            max_deliveries=dice.choice([0, 1, 2, 5]) if dead_letter else 0,
         )
 
     def make_engine(self) -> AdminEngine:
@@ -156,9 +159,7 @@ class Steward(Client):
         if group is None:
             require(not wish.is_made, f"11: group {pair} was made, and is not there")
             return
-        is_default = (
-            group.config.lease_s == 30.0 and not group.config.exclusive and group.config.unsettled_max == 1_000_000
-        )
+        is_default = group.config == GroupConfig(*pair)
         is_known = group.config in wish.may_be or (None in wish.may_be and is_default)
         require(is_known, f"11: {pair} is told to be {wish.may_be[-1]}, and is {group.config}")
         require(group.is_paused in wish.may_pause, f"11: {pair} is paused: {group.is_paused}, told {wish.may_pause}")

@@ -16,6 +16,7 @@ import msgspec
 from patterns.wire import codec
 from patterns.wire.records import Damage, Move, Opened, Position, Record, RecordKind
 from patterns.wire.settled import Settled
+from tests.simulation.burials import Burials
 from tests.simulation.disks import FaultyDisk
 from tests.simulation.violation import Violation, require
 from zbroker.core.tail import Split, batch_of, stored_of
@@ -71,6 +72,7 @@ class LogTruth:
         self._stored: dict[tuple[int, int], int] = {}  # index of the record that a message is in
         self._told_ever: set[int] = set()
         self._hits: list[tuple[int, int, int, int]] = []  # since the last open, which writes records of its own
+        self.burials = Burials(self)
         self._sequences: dict[int, tuple[int, int]] = {}  # producer id -> (epoch, sequence) of its last batch
 
     # -- a life ---------------------------------------------------------------------------------------------------
@@ -82,10 +84,15 @@ class LogTruth:
         uids: list[Any] = []
         if record.kind == RecordKind.APPEND:
             uids = self._batch(record)
+            self.burials.appended(record, uids)
         self.entries[record.index] = Entry(record, position, self.durable, uids)
 
     def _batch(self, record: Record) -> list[Any]:
         stored = stored_of(record)
+        bodies = codec.decode(stored.codec, record.payload, record.count, None)
+        uids = [body[0] if isinstance(body, list) else body for body in bodies]
+        if not stored.producer:
+            return uids  # the broker's own
         epoch, sequence = self._sequences.get(stored.producer, (0, 0))
         require(stored.epoch >= epoch, f"10: producer {stored.producer} stores in epoch {stored.epoch} after {epoch}")
         require(
@@ -93,8 +100,7 @@ class LogTruth:
             f"10: batch {stored.sequence} of producer {stored.producer} is stored after {sequence}",
         )
         self._sequences[stored.producer] = (stored.epoch, stored.sequence)
-        bodies = codec.decode(stored.codec, record.payload, record.count, None)
-        return [body[0] if isinstance(body, list) else body for body in bodies]
+        return uids
 
     def committed(self, durable: int) -> None:
         """The journal says that all up to here is on the disk; the disk is asked."""
@@ -241,6 +247,11 @@ class LogTruth:
         )
 
     # -- an open --------------------------------------------------------------------------------------------------
+
+    def has(self, record: Record) -> bool:
+        """Whether it is in the log, or was, and nobody wanted it any more."""
+        found = self.entries.get(record.index) or self._given.get(record.index)
+        return found is not None and found.record == record
 
     def given_back(self) -> list[tuple[Record, Position]]:
         """Records whose segments were unlinked, in order: checkpoints have what they said."""

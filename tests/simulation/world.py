@@ -438,6 +438,7 @@ class World:
             ("fault.network", Counter({name: self.network.counters[name] for name in ("lost", "delayed")})),
             ("met", self.coverage),
             ("met", self.truth.coverage),
+            ("met", self.truth.burials.coverage),
             ("met", self.model.coverage),
             ("net", self.network.counters),
         ):
