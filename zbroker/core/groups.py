@@ -316,11 +316,12 @@ class Group:
     def release_recovered(self) -> None:
         """The time in which members may claim what they had before a restart is over."""
         self.recovered = False
-        if self.config.max_deliveries:
+        most = self.config.max_deliveries  # as it is now, for both: it may be changed before all was taken
+        if most:
             for piece in self._before.pieces(self.start, self.cursor - 1):
-                if self._is_over(piece):  # now: nobody may come who asks for what lies before
+                if piece.tries >= most:  # now: nobody may come who asks for what lies before
                     self._doom(piece)
-        self._before.release(lambda piece: not self._is_over(piece))
+        self._before.release(lambda piece: not 0 < most <= piece.tries)
 
     def lose(self, first: int, last: int) -> None:
         """Damage took these offsets, found while recovering: nothing is lent or waiting yet."""
