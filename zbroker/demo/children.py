@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,15 +19,20 @@ class ChildFailed(Exception):
 
 
 class Child:
-    """One process that prints JSON lines."""
+    """One process that prints JSON lines.
 
-    def __init__(self, *command: str) -> None:
+    Args:
+        environment: its variables; None: ours.
+    """
+
+    def __init__(self, *command: str, environment: Mapping[str, str] | None = None) -> None:
         self.name = command[0]
         self._process = subprocess.Popen(
             [sys.executable, "-m", *command],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            env=environment,
             start_new_session=True,  # Ctrl-C is for the tour, which then ends its children in order
         )
         self._errors: list[str] = []
@@ -83,10 +88,17 @@ def program(name: str, *arguments: str) -> Child:
 
 
 class Broker:
-    """`zbroker run` on a folder of its own; started again, it serves the same address."""
+    """`zbroker run` on a folder of its own; started again, it serves the same address.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        arguments: further ones of `zbroker run`.
+        environment: its variables; None: ours.
+    """
+
+    def __init__(self, folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         self.folder = folder
+        self._arguments = arguments
+        self._environment = environment
         self._bind = "tcp://127.0.0.1:0"
         self._child: Child | None = None
         self.epoch = 0
@@ -103,7 +115,7 @@ class Broker:
     def start(self) -> None:
         """Start and wait for the ready line."""
         where = ("--bind", self._bind, "--xpub", "tcp://127.0.0.1:0", "--data", os.fspath(self.folder))
-        self._child = Child("zbroker", "run", *where, "--json")
+        self._child = Child("zbroker", "run", *where, *self._arguments, "--json", environment=self._environment)
         ready = self._child.line()
         self._bind, self.epoch = ready["addresses"]["native"], ready["epoch"]
         self.xpub = ready["addresses"]["xpub"]

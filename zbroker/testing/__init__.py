@@ -1,5 +1,24 @@
-"""For tests of services: a broker in memory, and the `zbroker` fixture of pytest (plugin.py). Its other modules are what our own tests stand on."""
+"""For tests of services: brokers in memory and in processes, and pytest's fixture `zbroker` (plugin.py) around them.
 
-from zbroker.testing.memory import MemoryBroker
+The other modules of this package are what our own tests stand on. What is here is imported when it is first asked for, since
+pytest loads the plugin, and this with it, in every project on a machine that has zbroker.
+"""
 
-__all__ = ["MemoryBroker"]
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from zbroker.testing.memory import MemoryBroker
+    from zbroker.testing.peers import Peers
+    from zbroker.testing.process import BrokerProcess
+
+__all__ = ["BrokerProcess", "MemoryBroker", "Peers"]
+
+_PLACES: Final = {"MemoryBroker": "memory", "Peers": "peers", "BrokerProcess": "process"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    return found

@@ -51,6 +51,7 @@ class MemoryBroker:
         settings: of zbroker.core.policy.Policy: `auto_create`, `stream_bytes` and so on, as in `zbroker.toml`.
 
     Attributes:
+        mode: "memory".
         url: for any role of this process.
         lives: how often it was started.
         failure: what its engine has raised, which is a fault of ours: it is down then.
@@ -58,6 +59,8 @@ class MemoryBroker:
     Raises:
         ValueError: the name is in use.
     """
+
+    mode: Final = "memory"
 
     def __init__(self, name: str | None = None, **settings: Any) -> None:
         self._policy = Policy(**settings)
@@ -93,6 +96,10 @@ class MemoryBroker:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def address(self, name: str = "") -> str:
+        """Where roles that talk about `name` meet: here, all at the url."""
+        return self.url
 
     # -- life --------------------------------------------------------------------------------------------------------
 
