@@ -8,6 +8,7 @@ from typing import Any
 from patterns.aio.driver import AioDriver
 from patterns.aio.role import AioRole
 from patterns.io.outbox import Outbox
+from patterns.roles.arguments import delay_ms_of
 from patterns.roles.posting import PostedRole, Receipt, Receipts, SendManyError
 from patterns.roles.producer import UNCONFIRMED_BYTES_MAX, ProducerRole, Sending, refuse_unbuilt
 from patterns.wire.attributes import check_attributes
@@ -86,7 +87,9 @@ class Producer(ProducerRole[AioDriver], AioRole):
             body: what the codec can express.
             key, headers: travel with it; str, and str to str.
             message_id: travels with it, and no more: what has one twice is stored twice, until the window for that is built.
-            topic, delay_s: not built yet; anything but None is refused.
+            topic: not built yet; anything but None is refused.
+            delay_s: how long groups wait before they deliver it, from when the broker has it; at most 365 days. Readers
+                without a group see it at once.
 
         Raises:
             TimedOut: no confirm in time; it may be stored nevertheless.
@@ -137,15 +140,16 @@ class Producer(ProducerRole[AioDriver], AioRole):
             BadArgument, TooLarge: of key, headers and message_id, as in send(); the body is refused in the Posted.
             Closed, Forked, Unavailable.
         """
-        if topic is not None or delay_s is not None:
-            refuse_unbuilt(topic, delay_s)
+        if topic is not None:
+            refuse_unbuilt(topic)
         if key is not None or headers is not None or message_id is not None:
             check_attributes(key, headers, message_id)
         if self._is_full:
             if not self._may_go_on():
                 raise self._no_room()
             self._is_full = False
-        posted = Posted(self, body, key, headers, message_id)
+        delay_ms = 0 if delay_s is None else delay_ms_of(delay_s)
+        posted = Posted(self, body, key, headers, message_id, delay_ms)
         self._posted.append(posted)
         if len(self._posted) >= self._per_batch:
             self._post_now()

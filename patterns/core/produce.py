@@ -80,9 +80,10 @@ def batch_of(
     headers: list[dict[str, str] | None] | None = None,
     ids: list[str | None] | None = None,
     topics: list[str | None] | None = None,
+    delays: list[int] | None = None,
 ) -> Batch:
     """A batch of encoded bodies with what differs between its messages."""
-    if part.sizes is None and keys is None and headers is None and ids is None and topics is None:
+    if part.sizes is None and all(one is None for one in (keys, headers, ids, topics, delays)):
         return Batch(part.count, codec, part.payload, b"")
     columns = Columns()
     if part.sizes is not None:
@@ -93,6 +94,8 @@ def batch_of(
         columns.headers = headers
     if ids is not None and any(one is not None for one in ids):
         columns.ids = ids
+    if delays is not None and any(delays):
+        columns.delays = delays
     topic = topics[0] if topics else None
     packed = pack_columns(columns, MSGPACK)
     return Batch(part.count, codec, part.payload, b"" if packed == b"\x80" else packed, topic)
@@ -106,16 +109,26 @@ def batches_of(
     keys: list[str | None],
     headers: list[dict[str, str] | None],
     ids: list[str | None],
+    delays: list[int],
 ) -> list[Batch]:
     """Bodies and what travels with each, in as few batches as both allow. Raises BadBody, TooLarge."""
     batches: list[Batch] = []
     begin = 0
     for part in encode(codec, bodies, bytes_max):
         end = begin + part.count
-        batch = batch_of(codec, part, keys=keys[begin:end], headers=headers[begin:end], ids=ids[begin:end])
+        own = (keys[begin:end], headers[begin:end], ids[begin:end], delays[begin:end])
+        batch = batch_of(codec, part, keys=own[0], headers=own[1], ids=own[2], delays=own[3])
         if len(batch.columns) > COLUMNS_BYTES_TARGET and part.count > 1:
             for a, b in pieces(begin, end, len(batch.columns)):
-                batches += batches_of(codec, bodies[a:b], bytes_max, keys=keys[a:b], headers=headers[a:b], ids=ids[a:b])
+                batches += batches_of(
+                    codec,
+                    bodies[a:b],
+                    bytes_max,
+                    keys=keys[a:b],
+                    headers=headers[a:b],
+                    ids=ids[a:b],
+                    delays=delays[a:b],
+                )
         else:
             batches.append(batch)
         begin = end

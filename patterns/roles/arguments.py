@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from typing import Any, Final
 
 from patterns.wire.errors import BadArgument
+from patterns.wire.limits import DELAY_MS_MAX
 from patterns.wire.words import counted
 
 _SECONDS_MAX: Final = 1e9  # thirty years; int() of what is multiplied stays small
@@ -26,6 +27,15 @@ def check_seconds(name: str, value: float) -> float:
     if not _is_number(value) or not 0 <= value <= _SECONDS_MAX:
         raise BadArgument(f"{name}={value!r}: a number of seconds, 0 to {int(_SECONDS_MAX):,}")
     return value
+
+
+def delay_ms_of(delay_s: float) -> int:
+    """How long a message is to wait, in milliseconds. Raises BadArgument."""
+    if not _is_number(delay_s) or not 0 <= delay_s <= DELAY_MS_MAX / 1_000:
+        raise BadArgument(
+            f"delay_s={delay_s!r}: a number of seconds, 0 to {DELAY_MS_MAX // 1_000:,}, which are 365 days"
+        )
+    return int(delay_s * 1_000)
 
 
 def check_processing(processing_max_s: float) -> None:

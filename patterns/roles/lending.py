@@ -11,7 +11,7 @@ import msgspec
 
 from patterns.core.consume import Delivered
 from patterns.io.waiting import Steps
-from patterns.roles.arguments import check_seconds, check_text, check_upto, indexes_of
+from patterns.roles.arguments import check_seconds, check_text, check_upto, delay_ms_of, indexes_of
 from patterns.wire.codec import items_of
 from patterns.wire.errors import StaleLease, ZbrokerError
 
@@ -125,7 +125,7 @@ class DeliveryRole:
 
     def nack(self, delay_s: float = 0.0) -> None:
         """Not done; it comes again, to whoever is free, after a while. Raises as ack() does."""
-        self._settle("nack", "nacked", _delay_ms("delay_s", delay_s))
+        self._settle("nack", "nacked", delay_ms_of(delay_s))
 
     def reject(self, reason: str = "") -> None:
         """It can never be done; it does not come again. Raises as ack() does."""
@@ -135,7 +135,9 @@ class DeliveryRole:
         """It takes longer: keep the lease for so many seconds from now. Raises as ack() does."""
         self._check()
         lease = self._batch._delivered.lease
-        self._consumer._settle(lease, self.offset, self.offset, "extend", delay_ms=_delay_ms("seconds", seconds))
+        self._consumer._settle(
+            lease, self.offset, self.offset, "extend", delay_ms=int(check_seconds("seconds", seconds) * 1_000)
+        )
 
 
 class Batch:
@@ -200,7 +202,7 @@ class Batch:
             LocalProtocolError: the Consumer has no group.
             BadArgument: no index of this batch; then none is settled.
         """
-        delay_ms = _delay_ms("delay_s", delay_s)
+        delay_ms = delay_ms_of(delay_s)
         if indexes is None:
             self._settle_rest("nack", None, delay_ms)
         else:
@@ -273,7 +275,3 @@ def _runs_of_0(done: bytearray, end: int) -> list[range]:
         runs.append(range(begin, stop))
         begin = done.find(0, stop, end)
     return runs
-
-
-def _delay_ms(name: str, seconds: float) -> int:
-    return int(check_seconds(name, seconds) * 1_000)

@@ -102,6 +102,7 @@ class PostedRole(msgspec.Struct, gc=False, eq=False):
     _key: str | None = None
     _headers: dict[str, str] | None = None
     _message_id: str | None = None
+    _delay_ms: int = 0
     _batch: Batch | None = None
     _index: int = 0
     _error: ZbrokerError | None = None

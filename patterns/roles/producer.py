@@ -17,7 +17,7 @@ from patterns.io.clock import clock
 from patterns.io.links import SocketKind
 from patterns.io.outbox import Outbox
 from patterns.io.waiting import Steps, Wait
-from patterns.roles.arguments import check_count, check_limits
+from patterns.roles.arguments import check_count, check_limits, delay_ms_of
 from patterns.roles.forwarding import Forwarding
 from patterns.roles.posting import PostedRole, Receipt, Receipts, SendManyError, receipt_of
 from patterns.roles.role import (
@@ -158,14 +158,15 @@ class ProducerRole(Role[D]):
     ) -> Steps[Receipt]:
         driver, engine = self._driver, self._engine
         driver.check()
-        if topic is not None or delay_s is not None:
-            refuse_unbuilt(topic, delay_s)
+        if topic is not None:
+            refuse_unbuilt(topic)
+        delay_ms = 0 if delay_s is None else delay_ms_of(delay_s)
         part = encode(self._codec, [body], engine.sessions[0].limits.body_bytes_max)[0]
-        if key is None and headers is None and message_id is None:
+        if key is None and headers is None and message_id is None and not delay_ms:
             batch = batch_of(self._codec, part)
         else:
             check_attributes(key, headers, message_id)
-            batch = batch_of(self._codec, part, keys=[key], headers=[headers], ids=[message_id])
+            batch = batch_of(self._codec, part, keys=[key], headers=[headers], ids=[message_id], delays=[delay_ms])
         if self._forwarding is not None:
             yield from self._until(self._has_room, self._timeout_s, "the journal takes no more")
         self._append([batch])
@@ -364,6 +365,7 @@ class ProducerRole(Role[D]):
                 keys=[one._key for one in posted],
                 headers=[one._headers for one in posted],
                 ids=[one._message_id for one in posted],
+                delays=[one._delay_ms for one in posted],
             )
         except (BadBody, TooLarge) as error:
             if len(posted) == 1:
@@ -479,6 +481,5 @@ def _each_of(bodies: object) -> Iterator[Any]:
         raise BadArgument(f"send_many() of one {type(bodies).__name__}: an iterable of bodies; {error}") from error
 
 
-def refuse_unbuilt(topic: str | None, delay_s: float | None) -> None:
-    if topic is not None or delay_s is not None:
-        raise NotInThisDeployment("topic= and delay_s= of a Producer are not built in this version")
+def refuse_unbuilt(topic: str) -> None:
+    raise NotInThisDeployment(f"topic={topic!r} of a Producer is not built in this version")

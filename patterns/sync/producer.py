@@ -7,6 +7,7 @@ from typing import Any
 
 from patterns.io.driver import Driver
 from patterns.io.outbox import Outbox
+from patterns.roles.arguments import delay_ms_of
 from patterns.roles.posting import PostedRole, Receipt, Receipts, SendManyError
 from patterns.roles.producer import UNCONFIRMED_BYTES_MAX, ProducerRole, refuse_unbuilt
 from patterns.sync.role import SyncRole
@@ -83,7 +84,9 @@ class Producer(ProducerRole[Driver], SyncRole):
             body: what the codec can express.
             key, headers: travel with it; str, and str to str.
             message_id: travels with it, and no more: what has one twice is stored twice, until the window for that is built.
-            topic, delay_s: not built yet; anything but None is refused.
+            topic: not built yet; anything but None is refused.
+            delay_s: how long groups wait before they deliver it, from when the broker has it; at most 365 days. Readers
+                without a group see it at once.
 
         Raises:
             TimedOut: no confirm in time; it may be stored nevertheless.
@@ -122,13 +125,14 @@ class Producer(ProducerRole[Driver], SyncRole):
             BadArgument, TooLarge: of key, headers and message_id, as in send(); the body is refused in the Posted.
             Closed, Forked, Unavailable.
         """
-        if topic is not None or delay_s is not None:
-            refuse_unbuilt(topic, delay_s)
+        if topic is not None:
+            refuse_unbuilt(topic)
         if key is not None or headers is not None or message_id is not None:
             check_attributes(key, headers, message_id)
         if self._is_full:  # before the message is taken: who gets BufferFull may post it again
             self._driver.drive(self._room(self._timeout_s))
-        posted = Posted(self, body, key, headers, message_id)
+        delay_ms = 0 if delay_s is None else delay_ms_of(delay_s)
+        posted = Posted(self, body, key, headers, message_id, delay_ms)
         self._posted.append(posted)
         if len(self._posted) >= self._per_batch:
             self._post_now()

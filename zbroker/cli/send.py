@@ -49,10 +49,13 @@ _UNDER_WAY_MAX: Final = 8_192  # messages without a confirm; a batch of small on
     help="One message from each line of a file.",
 )
 @click.option("--key", metavar="K", help="The key of each message.")
+@click.option(
+    "--delay", "delay_s", type=float, metavar="S", help="How long groups wait before they deliver it, in seconds."
+)
 @timeout_option("How long to wait for a confirm, in seconds.", default=10.0)  # fmt: skip
 def send(
     stream: str, body: str | None, url: str, as_json: bool, raw: bool, source: Path | None, key: str | None,
-    timeout_s: float,
+    delay_s: float | None, timeout_s: float,
 ) -> None:  # fmt: skip
     """Store BODY, which is JSON text, in STREAM and exit when it is on disk; `-` stores each line of standard input.
 
@@ -62,6 +65,7 @@ def send(
     \b
     zbroker send orders '{"sku": 7}' --url zb://localhost --json
     zbroker send orders --file orders.jsonl --key eu
+    zbroker send reminders '{"user": 7}' --delay 3600
     """
     from patterns.sync import Producer
 
@@ -72,14 +76,14 @@ def send(
         lines = standard_input() if source is None else Lines(source.open("rb"))
         opened = Producer(url, stream, codec=codec_for(raw), timeout_s=timeout_s)
         with closing(opened) as producer, _bar(source, as_json) as show:
-            _Sender(producer, printer, key, timeout_s, lambda: show(lines.bytes_taken)).send(lines, raw)
+            _Sender(producer, printer, key, delay_s, timeout_s, lambda: show(lines.bytes_taken)).send(lines, raw)
         return
     try:
         one = of_argument(body, raw=raw)
     except BadBody as error:
         raise click.BadParameter(str(error), param_hint="'BODY'") from error
     with closing(Producer(url, stream, codec=codec_for(raw), timeout_s=timeout_s)) as producer:
-        _print(printer, producer.send(one, key=key))
+        _print(printer, producer.send(one, key=key, delay_s=delay_s))
 
 
 @contextmanager
@@ -107,11 +111,18 @@ class _Sender:
     """Keeps many messages under way, and tells of each in order once it is confirmed."""
 
     def __init__(
-        self, producer: Producer, printer: Printer, key: str | None, timeout_s: float, show: Callable[[], None]
+        self,
+        producer: Producer,
+        printer: Printer,
+        key: str | None,
+        delay_s: float | None,
+        timeout_s: float,
+        show: Callable[[], None],
     ) -> None:
         self._producer = producer
         self._printer = printer
         self._key = key
+        self._delay_s = delay_s
         self._timeout_s = timeout_s
         self._show = show
         self._posted: deque[Posted] = deque()
@@ -134,7 +145,7 @@ class _Sender:
             )
 
     def _post(self, body: object) -> None:
-        self._posted.append(self._producer.post(body, key=self._key))
+        self._posted.append(self._producer.post(body, key=self._key, delay_s=self._delay_s))
         while self._posted and (len(self._posted) > _UNDER_WAY_MAX or self._posted[0].done()):
             self._settle_one()
 

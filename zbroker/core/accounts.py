@@ -52,6 +52,7 @@ class Accounts:
             "pending": group.pending(log.durable_next),
             "leased": group.leased,
             "waiting": group.waiting,
+            "delayed": group.delayed,
             "doomed": group.doomed.count,
             "redelivered": group.redelivered,
             "leases_lost": group.leases_lost,

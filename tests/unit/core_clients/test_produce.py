@@ -279,7 +279,7 @@ def test_batches_are_closed_before_their_columns_are_too_large(codec):
     bodies = [str(at).encode() for at in range(3_000)]
     headers = [{"n": str(at), "a": "v" * (at % 5 * 800)} for at in range(3_000)]  # 5 MB in all
     keys = [None if at % 3 else str(at) for at in range(3_000)]
-    batches = batches_of(codec, bodies, 1 << 20, keys=keys, headers=headers, ids=[None] * 3_000)
+    batches = batches_of(codec, bodies, 1 << 20, keys=keys, headers=headers, ids=[None] * 3_000, delays=[7] * 3_000)
     assert max(len(batch.columns) for batch in batches) <= COLUMNS_BYTES_TARGET
     assert len(batches) < 100
     columns = [MSGPACK.columns.decode(batch.columns) for batch in batches]
