@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
@@ -117,6 +118,36 @@ def understood(found: dict[str, Any], url: str) -> Status:
         raise _misunderstood(url, str(error)) from error
 
 
+class Extent(msgspec.Struct, frozen=True, kw_only=True):
+    """Of a row of show_stream: what there is to read."""
+
+    first_offset: Count
+    durable_next: Count
+    published_last: Count | None = None
+
+
+def extent_of(row: dict[str, Any], url: str) -> Extent:
+    """Of an answer to show_stream, read. Raises BadBody."""
+    try:
+        return msgspec.convert(row, Extent)
+    except msgspec.ValidationError as error:
+        raise _misunderstood(url, str(error), "a stream") from error
+
+
+def config_of(row: dict[str, Any], url: str) -> dict[str, Any]:
+    """The configuration in an answer to show_stream or show_group. Raises BadBody: there is none."""
+    config = row.get("config")
+    if not isinstance(config, dict):
+        raise _misunderstood(url, "it has no `config`", "a configuration")
+    return config
+
+
+def number_of(row: Mapping[str, Any], name: str) -> int:
+    """A count that is only told; 0 when the broker does not say it."""
+    count = row.get(name)
+    return count if isinstance(count, int) else 0
+
+
 def as_told(found: dict[str, Any], url: str) -> dict[str, Any]:
     """An answer to be printed as JSON, whatever its shape is. Raises BadBody: JSON cannot express it."""
     if not is_json(found):
@@ -124,5 +155,5 @@ def as_told(found: dict[str, Any], url: str) -> dict[str, Any]:
     return found
 
 
-def _misunderstood(url: str, where: str) -> BadBody:
-    return BadBody(f"the broker at {url} answered with a status that this version does not understand: {where}")
+def _misunderstood(url: str, where: str, what: str = "a status") -> BadBody:
+    return BadBody(f"the broker at {url} answered with {what} that this version does not understand: {where}")

@@ -34,7 +34,7 @@ _STATUSES: Final[tuple[tuple[int, tuple[type[ZbrokerError], ...]], ...]] = (
     (
         REFUSED,
         (
-            errors.Insecure, errors.Fenced, errors.NotPermitted, errors.NotInThisDeployment, errors.WrongRole,
+            errors.Insecure, errors.Fenced, errors.NotPermitted, errors.NotInThisDeployment, errors.WrongRole, errors.AlreadyExists,
             errors.VersionUnsupported, errors.FeatureUnsupported,
         ),
     ),

@@ -9,6 +9,11 @@ from collections.abc import Callable, Iterator
 import click
 
 
+def shows_progress() -> bool:
+    """Whether lines on standard output and a bar on standard error do not meet on one terminal."""
+    return not sys.stdout.isatty()
+
+
 @contextlib.contextmanager
 def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """Yields what moves the bar by so many of `total` units; it vanishes at the end."""

@@ -119,12 +119,15 @@ def _print_one(printer: Printer, delivery: Delivery) -> None:
         "key": delivery.key,
         "headers": delivery.headers,
     }
-    body: Any
+    printer.message(fields, body_of(delivery), delivery.raw)
+
+
+def body_of(delivery: Delivery) -> Any:
+    """What is shown of a body: one that is not what its codec says is shown as it is."""
     try:
-        body = delivery.body
+        return delivery.body
     except ZbrokerError:
-        body = delivery.raw  # not what its codec says: it is shown as it is
-    printer.message(fields, body, delivery.raw)
+        return delivery.raw
 
 
 def _ack(delivery: Delivery, *, last: bool) -> None:

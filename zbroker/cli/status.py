@@ -12,17 +12,10 @@ from patterns.wire.words import counted
 from zbroker.cli.answer import Guard, Journal, Status, as_told, understood
 from zbroker.cli.bodies import line_of
 from zbroker.cli.command import ClientCommand, broker_options, timeout_option
-from zbroker.cli.tables import facts_of, lines_of_rows, table_of
+from zbroker.cli.tables import GROUP_COLUMNS, STREAM_COLUMNS, facts_of, lines_of_rows, table_of
 from zbroker.cli.words import cleaned, time_of
 
-_COLUMNS: Final[dict[str, tuple[str, ...]]] = {
-    "streams": ("messages", "kept_bytes", "first_offset", "next_offset", "producers", "groups", "lost"),
-    "groups": (
-        "lag", "lag_s", "accepted", "acked", "dead", "expired", "lost", "pending", "leased", "waiting", "delayed", "doomed",
-        "redelivered", "members", "paused",
-    ),
-    "services": ("repliers", "waiting", "credit"),
-}  # fmt: skip
+_COLUMNS: Final = {"streams": STREAM_COLUMNS, "groups": GROUP_COLUMNS, "services": ("repliers", "waiting", "credit")}
 _JOURNAL: Final = (
     "folder", "epoch", "bytes", "live_bytes", "reserve_bytes", "segments", "segments_compacted", "reclaimed_bytes", "waiting_records",
     "last_sync_us", "sync_p50_us", "sync_p99_us", "checkpoint_age_ms", "checkpoint_records_behind", "file_system",

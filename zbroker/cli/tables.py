@@ -8,6 +8,11 @@ from typing import Any, Final
 
 from zbroker.cli.words import cleaned, columns_of, size_of, time_of
 
+STREAM_COLUMNS: Final = ("messages", "kept_bytes", "first_offset", "next_offset", "producers", "groups", "lost")
+GROUP_COLUMNS: Final = (
+    "lag", "lag_s", "accepted", "acked", "dead", "expired", "lost", "pending", "leased", "waiting", "delayed", "doomed",
+    "redelivered", "members", "paused",
+)  # fmt: skip
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS: Final = ("_us", "_ms", "_s")
 _CALLED: Final = {"lag_s": "behind"}  # beside `lag`, which is messages
@@ -33,7 +38,11 @@ def table_of(title: str, columns: Sequence[str], rows: Mapping[str, Mapping[str,
 
 def facts_of(title: str, facts: Mapping[str, Any]) -> Iterator[str]:
     """A fact a line; those that are None, and no facts at all, are left out."""
-    told = {title_of(name): cell_of(name, fact) for name, fact in facts.items() if fact is not None}
+    told = {
+        title_of(name): "no" if fact is False else cell_of(name, fact)
+        for name, fact in facts.items()
+        if fact is not None
+    }
     if told:
         yield from lines_of_rows([title, ""], [[name, cell] for name, cell in told.items()])
 
@@ -62,7 +71,7 @@ def cell_of(name: str, fact: object) -> str:
         case "ms":
             return time_of(fact * 1_000)
         case "s":
-            return time_of(fact * 1_000_000)
+            return time_of(fact * 1_000_000) if fact else "0 s"
         case "at" | "first" | "last" if name.startswith("published"):
             return instant_of(fact)
         case _:

@@ -14,6 +14,7 @@ from zbroker.cli.words import brief_time_of
         ("kept_bytes", 1_536, "1.5 KiB"),
         ("lag_s", 90.5, "1 min 30 s"),
         ("lease_s", 30.0, "30 s"),
+        ("lag_s", 0.0, "0 s"),
         ("lease_ms", 1_500, "1.5 s"),
         ("messages", 1_000_000, "1000000"),
         ("published_at", 1_769_860_800_123, "2026-01-31T12:00:00.123Z"),

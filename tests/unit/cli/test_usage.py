@@ -54,6 +54,29 @@ def run(*arguments: str, **environment: str) -> Result:
         (("device", "--frontend", "zb://x", "fowarder"), "Did you mean 'forwarder'?"),
         (("device", "queue", "--frontend", "zb://x"), "must begin with one of tcp://, ipc://;"),
         (("completion", "tcsh"), "bash"),
+        (("stream", "create", "", *ZB), "stream name of 0 bytes"),
+        (("stream", "create", "x" * 256, *ZB), "stream name of 256 bytes"),
+        (("stream", "show", "../../etc", *ZB), "'/'"),
+        (("stream", "delete", "..", *ZB), "not '.' or '..'"),
+        (("stream", "delete", "s", *ZB), "say --yes"),
+        (("stream", "purge", "s", *ZB), "say --yes"),
+        (("stream", "purge", "s", "--yes", "--keep", "1", "--before", "1", *ZB), "exclude each other"),
+        (("stream", "purge", "s", "--yes", "--keep", "-1", *ZB), "x>=0"),
+        (("stream", "purge", "s", "--yes", "--before", "new", *ZB), "neither an offset nor a time"),
+        (("stream", "replay", "s", "--from", "new", *ZB), "receive --from new"),
+        (("stream", "replay", "s", "--until", "first", *ZB), "neither an offset nor a time"),
+        (("stream", "replay", "s", "--to", "s", *ZB), "zbroker group reset"),
+        (("stream", "replay", "s", "--to", "a/b", *ZB), "stream name"),
+        (("stream", "creat", "s", *ZB), "Did you mean 'create'?"),
+        (("stream", "list"), "ZBROKER_URL"),
+        (("stream", "list", "--url", "tcp://127.0.0.1:1"), "needs a broker"),
+        (("group", "create", "s", "", *ZB), "group name of 0 bytes"),
+        (("group", "create", "s", "é" * 128, *ZB), "group name of 256 bytes"),
+        (("group", "create", "s", *ZB), "Missing argument 'GROUP'"),
+        (("group", "create", "s", "g", "--backoff-s", "1,,2", *ZB), "no time such as"),
+        (("group", "reset", "s", "g", "--from", "yesterday", *ZB), "2026-01-31"),
+        (("group", "delete", "s", "g", *ZB), "say --yes"),
+        (("group", "list", "a b", *ZB), "white space"),
     ],
 )
 def test_wrong_usage_is_told(arguments: tuple[str, ...], text: str) -> None:
@@ -118,7 +141,9 @@ def test_what_is_not_built_is_refused(command: str) -> None:
     assert f"`zbroker {command}` is not built" in result.stderr
 
 
-@pytest.mark.parametrize("command", ["pub", "sub", "request", "reply", "send", "receive", "status", "completion"])
+@pytest.mark.parametrize(
+    "command", ["pub", "sub", "request", "reply", "send", "receive", "status", "completion", "stream", "group"]
+)
 def test_each_command_has_help(command: str) -> None:
     result = run(command, "--help")
     assert result.exit_code == 0
