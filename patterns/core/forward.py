@@ -11,12 +11,14 @@ from patterns.core.backoff import Jitter
 from patterns.core.client import ClientSession
 from patterns.core.produce import Batch, ProducerEngine
 from patterns.wire.address import Address
-from patterns.wire.errors import OutcomeUnknown, SequenceReused, UnknownProducer, ZbrokerError
+from patterns.wire.errors import SequenceReused, UnknownProducer, ZbrokerError
 from patterns.wire.messages import Codec, Hello, ProducerIdentity, Ready, Resume, Role
 from patterns.wire.parcel import Parcel, Sender
 from patterns.wire.session import ClientEvent
 
-_ANOTHER: Final = (SequenceReused, OutcomeUnknown, UnknownProducer)
+# OUTCOME_UNKNOWN is not among them: so a broker that was started again answers for a batch that it had refused before. It would
+# know each one that it has stored, for no more are under way than it remembers.
+_ANOTHER: Final = (SequenceReused, UnknownProducer)
 
 
 class Estranged(msgspec.Struct, gc=False):

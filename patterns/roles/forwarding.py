@@ -19,7 +19,7 @@ from patterns.core.produce import Batch
 from patterns.io.clock import clock
 from patterns.io.outbox import Outbox
 from patterns.roles.role import RoleDriver
-from patterns.wire.errors import BufferFull, StorageFailed, StorageFull, ZbrokerError
+from patterns.wire.errors import BufferFull, Closed, StorageFailed, StorageFull, ZbrokerError
 from patterns.wire.messages import Codec
 from patterns.wire.parcel import Parcel, Sender, Unsendable
 from patterns.wire.words import counted, described
@@ -71,16 +71,18 @@ class Forwarding:
         self._queue_bytes = 0  # of those, and of those in _unsafe
         self._unsafe: deque[tuple[Parcel, Batch]] = deque()  # taken, and not on the disk yet
         self._settled: deque[_Settled] = deque()
-        self._settle_at = 0
+        self._again_at = 0  # when it looks again for what there was no space for, or no file handle
         self._poured: deque[Batch] = deque()  # on the disk or refused by it: for those who wait for that
         self._sendable: deque[Batch] = deque()  # for the engine
-        self._hand_out_at = 0
         self._sender: Sender | None = None  # a new identity for the engine
         self._is_estranged = self._stopping = False
         self.messages = outbox.waiting_messages
         self.error: ZbrokerError | None = None
         self.is_over = False
         self._thread = threading.Thread(target=self._run, name="zbroker-outbox", daemon=True)
+
+    def start(self) -> None:
+        """Let the thread begin; without it, whoever calls turn() is the one thread of the journal."""
         self._thread.start()
 
     # -- for the role, under the driver's lock ---------------------------------------------------------------------
@@ -90,9 +92,13 @@ class Forwarding:
         self.messages += sum(batch.count for batch in batches)
         with self._changed:
             for batch in batches:
-                self._queue.append(batch)
                 self._queue_bytes += batch.size
+                if self.error is None:
+                    self._queue.append(batch)
             self._changed.notify()
+            refused = [] if self.error is None else batches
+        for batch in refused:
+            self._refuse(batch)
 
     def withdraw(self, batch: Batch) -> bool:
         """Take a batch back for good if nobody has begun to write it; whether that was so."""
@@ -191,11 +197,10 @@ class Forwarding:
     def _run(self) -> None:
         try:
             while not (self._stopping or self._driver.is_closed) or (self._queue and self._outbox.trouble is None):
-                self._turn()
-                self._rest()
+                self.turn(clock())
+                self._rest(clock())
             self._settle(clock())
-            if self._queue or self._unsafe:
-                self._give_up(self._outbox.trouble or StorageFailed("the journal was closed"))
+            self._give_up(self._outbox.trouble or Closed("the producer was closed"))
         except ZbrokerError as error:
             self._fail(error)
         except Exception as error:  # noqa: BLE001  the top of a thread: who sends must not wait for a dead one
@@ -210,30 +215,34 @@ class Forwarding:
         self._call()
 
     def _fail(self, error: ZbrokerError) -> None:
-        """For ever: what is not on the disk for certain is refused, and all that follows."""
-        self.error = error
-        _log.error("nothing is stored any more: %s", error)
+        _log.error("nothing is stored any more, and what has no receipt may be there after a restart: %s", error)
         self._give_up(error)
 
     def _give_up(self, error: ZbrokerError) -> None:
+        """For ever: what is not on the disk for certain is refused, and all that follows."""
         with self._changed:
+            self.error = error
             left = [batch for _, batch in self._unsafe] + list(self._queue)
             self._unsafe.clear()
             self._queue.clear()
         for batch in left:
-            batch.error = error.anew()
-            self._pour(batch)
+            self._refuse(batch)
 
-    def _turn(self) -> None:
-        now = clock()
+    def _refuse(self, batch: Batch) -> None:
+        assert self.error is not None
+        batch.error = self.error.anew()
+        self._pour(batch)
+
+    def turn(self, now: int) -> None:
+        """Write, give back, read what there is to write, give back and read. Raises StorageFailed."""
         self._settle(now)
         fresh = self._keep(now)
         self._outbox.tend(now)
         if self._unsafe:
             fresh += self._safe()
-        if self._is_estranged:
-            self._renew()
-        self._hand_out(fresh)
+        if self._is_estranged and now >= self._again_at:
+            self._renew(now)
+        self._hand_out(fresh, now)
         if self._poured or self._sendable or self._sender is not None:
             self._call()
 
@@ -245,39 +254,37 @@ class Forwarding:
         if not self._driver.is_closed and not self._driver.forked:
             self._driver.run()
 
-    def _rest(self) -> None:
+    def _rest(self, now: int) -> None:
         """Until there is something to do."""
         outbox = self._outbox
         with self._changed:
-            if self._has_work():
+            if self._has_work(now):
                 return
             due, left_s = outbox.next_timeout(), _IDLE_S
             if due is not None:
-                left_s = min(left_s, max(0.0, (due - clock()) / 1e6))
+                left_s = min(left_s, max(0.0, (due - now) / 1e6))
             if left_s:
                 self._changed.wait(left_s)
 
-    def _has_work(self) -> bool:
-        if self._stopping or self._is_estranged or (self._settled and clock() >= self._settle_at):
+    def _has_work(self, now: int) -> bool:
+        if self._stopping or (now >= self._again_at and (self._is_estranged or self._settled)):
             return True
-        return bool(self._queue and self._outbox.trouble is None) or self._may_hand_out()
+        return bool(self._queue and self._outbox.trouble is None) or self._may_hand_out(now)
 
-    def _may_hand_out(self) -> bool:
-        return (
-            self._engine.unconfirmed_bytes < _HELD_BYTES_MAX and self._outbox.has_more and clock() >= self._hand_out_at
-        )
+    def _may_hand_out(self, now: int) -> bool:
+        return self._engine.unconfirmed_bytes < _HELD_BYTES_MAX and self._outbox.has_more and now >= self._again_at
 
     def _settle(self, now: int) -> None:
         """What the broker has, need not be forwarded any more; what it has refused goes where people find it."""
         settled, outbox = self._settled, self._outbox
-        while settled and now >= self._settle_at:
+        while settled and now >= self._again_at:
             one = settled[0]
             if one.error is not None:
                 try:
                     outbox.refuse(one.number, one.error)
                 except StorageFull as error:
                     _log.warning("refused messages wait for space: %s", error)
-                    self._settle_at = now + _AGAIN_US
+                    self._again_at = now + _AGAIN_US
                     return
                 what = counted(one.count, "message")
                 _log.error("the broker refuses %s, now in %s/refused.jsonl: %s", what, outbox.folder, one.error)
@@ -320,16 +327,20 @@ class Forwarding:
         batch.payload = batch.columns = b""
         self._poured.append(batch)
 
-    def _renew(self) -> None:
-        self._is_estranged = False
-        self._sender = self._outbox.renew()
+    def _renew(self, now: int) -> None:
+        try:
+            self._sender = self._outbox.renew()
+        except StorageFull:
+            self._again_at = now + _AGAIN_US
+        else:
+            self._is_estranged = False
 
-    def _hand_out(self, fresh: list[Parcel]) -> None:
-        if not self._may_hand_out():
+    def _hand_out(self, fresh: list[Parcel], now: int) -> None:
+        if not self._may_hand_out(now):
             return
         found = self._outbox.hand_out(fresh, _HELD_BYTES_MAX - self._engine.unconfirmed_bytes)
         if not found:
-            self._hand_out_at = clock() + _AGAIN_US  # no file can be opened at present
+            self._again_at = now + _AGAIN_US  # no file can be opened at present
         for one in found:
             if isinstance(one, Unsendable):
                 batch = Batch(one.count, Codec.RAW, b"", b"", error=one.error)

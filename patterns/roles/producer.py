@@ -120,6 +120,7 @@ class ProducerRole(Role[D]):
         if isinstance(self._engine, ForwardingEngine):
             assert journal is not None
             self._forwarding = Forwarding(journal, self._engine, self._driver, unconfirmed_bytes_max, self._tell)
+            self._forwarding.start()
 
     def _wants_keeper(self) -> bool:
         engine = self._engine
@@ -453,13 +454,17 @@ class ProducerRole(Role[D]):
         try:
             yield Wait(lambda: not self._posted and forwarding.is_kept, deadline)
             if engine.error is None and forwarding.error is None:
-                yield Wait(lambda: self._all_done() or not engine.is_ready or engine.error is not None, deadline)
+                yield Wait(lambda: self._all_done() or engine.error is not None or self._is_away(), deadline)
         finally:
             forwarding.stop()
         yield Wait(lambda: forwarding.is_over, deadline)
         if forwarding.messages:
             left = counted(forwarding.messages, "message")
             _log.info("closed; the journal in %s keeps %s for the next Producer", forwarding.folder, left)
+
+    def _is_away(self) -> bool:
+        """Whether a try to reach the broker has failed since it was last there."""
+        return not self._engine.is_ready and self._engine.detail != ""
 
 
 def check_journal(journal: object, name: str) -> None:

@@ -83,7 +83,7 @@ def test_who_is_known_for_batches_that_we_never_had_sends_nothing_until_renewed(
     assert sent(wire) == [(0, 41), (41, 51)]
 
 
-@pytest.mark.parametrize("error", [SequenceReused, OutcomeUnknown, UnknownProducer])
+@pytest.mark.parametrize("error", [SequenceReused, UnknownProducer])
 def test_a_broker_that_knows_other_bytes_under_our_numbers_is_told_of_once(wire: Wire, error: type[Exception]) -> None:
     forward(wire, 41, 51)
     refuse(wire, error, 41)
@@ -92,12 +92,13 @@ def test_a_broker_that_knows_other_bytes_under_our_numbers_is_told_of_once(wire:
     assert wire.heard(Confirmed) == []
 
 
-def test_a_refusal_for_good_is_told_in_its_turn(wire: Wire) -> None:
+@pytest.mark.parametrize("error", [TooLarge, OutcomeUnknown])
+def test_a_refusal_for_good_is_told_in_its_turn(wire: Wire, error: type[Exception]) -> None:
     forward(wire, 41, 51)
-    refuse(wire, TooLarge, 41)
+    refuse(wire, error, 41)
     wire.say(Confirm(51, [0]))
     done = [batch for event in wire.heard(Confirmed) for batch in event.batches]
-    assert [(batch.sequence, type(batch.error)) for batch in done] == [(41, TooLarge), (51, type(None))]
+    assert [(batch.sequence, type(batch.error)) for batch in done] == [(41, error), (51, type(None))]
 
 
 def test_a_refusal_that_passes_is_waited_for(wire: Wire) -> None:
