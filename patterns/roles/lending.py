@@ -93,7 +93,7 @@ class DeliveryRole:
     @property
     def published_at(self) -> datetime:
         """When the broker took it: aware, UTC, to the millisecond."""
-        return EPOCH + timedelta(milliseconds=self._batch._delivered.published_at)
+        return self._batch.published_at
 
     @property
     def token(self) -> int:
@@ -176,6 +176,11 @@ class Batch:
         if d.offsets is None:
             return range(d.offset, d.offset + d.count)
         return [d.offset + delta for delta in d.offsets]
+
+    @property
+    def published_at(self) -> datetime:
+        """When the broker took them: aware, UTC, to the millisecond."""
+        return EPOCH + timedelta(milliseconds=self._delivered.published_at)
 
     @property
     def keys(self) -> list[str | None]:

@@ -72,7 +72,7 @@ def compare(rows: str | None, sizes: tuple[int, ...], output: Path | None, as_js
     """Rows side by side, in rounds, held against their bars.
 
     Groups: live, device, request, durable, confirm; aio (asyncio beside threads), fan (1 to 8, 8 to 1), translate, nats, latency
-    (at fixed rates, from the intended time), connections, stalled, streams, groups, stores (LMDB, SQLite, the bare disk), checkpoint,
+    (at fixed rates, from the intended time), connections, stalled, streams, groups, delayed, stores (LMDB, SQLite, the bare disk), checkpoint,
     compaction, ready, backlog.
 
     \b

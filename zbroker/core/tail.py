@@ -19,7 +19,10 @@ from zbroker.core.translate import Translate, needed, translate
 TAIL_BYTES: Final = 64 << 20
 _LOADED_SHARE: Final = 4  # one part in four is for what was read back: slow readers must not push out the newest
 UNREADABLE: Final = (BadBody, msgspec.MsgspecError, UnicodeError, RecursionError, LookupError)  # see Tail.unreadable()
-_SPLITS: Final = 16  # batches kept cut into bodies; a consumer that takes slices comes back to the same one
+SPLIT_BYTES: Final = (
+    24 << 20
+)  # of batches kept cut into bodies; who takes slices comes back to one, delayed ones to many
+_ITEM_BYTES: Final = 128  # what a body costs by being an object, with what its columns say of it
 _VIEWS: Final = 32  # translated batches kept; more than one group reads the newest
 BATCH_OVERHEAD: Final = 512  # what a batch costs beside its bytes, so that tiny batches are bounded too
 
@@ -141,6 +144,11 @@ class Split:
         self.items: list[Any] = codec.items_of(batch.codec, batch.payload, batch.stored, sizes)
         self.sizes = sizes or [len(memoryview(item)) for item in self.items]
 
+    @property
+    def bytes(self) -> int:
+        """What it takes in memory, about: the batch, its bodies once more, and what makes objects of them."""
+        return 2 * self.batch.bytes + _ITEM_BYTES * len(self.items)
+
     def fitting(self, begin: int, end: int, bytes_max: int) -> int:
         """Where a slice from the stored message `begin` ends, at most at `end`, with at most bytes_max; one at least."""
         size = 0
@@ -188,6 +196,7 @@ class Tail:
         self._new: dict[Key, Batch] = {}
         self._loaded: dict[Key, Batch] = {}
         self._splits: dict[tuple[Key, Codec], Split] = {}
+        self._split_bytes = 0
         self._views: dict[tuple[Key, Codec], Batch] = {}
         self._loaded_max = bytes_max // _LOADED_SHARE
         self._new_max = bytes_max - self._loaded_max
@@ -254,8 +263,11 @@ class Tail:
         """The batch cut into bodies; kept, since the next slice is likely of the same one. Raises UNREADABLE."""
         split = self._splits.get((key, batch.codec))
         if split is None or split.batch.kept != batch.kept:
-            split = self._splits[key, batch.codec] = Split(batch)
-            _bound(self._splits, _SPLITS)
+            before, split = split, Split(batch)
+            self._splits[key, batch.codec] = split
+            self._split_bytes += split.bytes - (before.bytes if before else 0)
+            while self._split_bytes > SPLIT_BYTES and len(self._splits) > 1:
+                self._split_bytes -= self._splits.pop(next(iter(self._splits))).bytes
         return split
 
 

@@ -92,3 +92,14 @@ def test_a_reader_that_is_gone_when_its_batch_arrives_harms_nobody() -> None:
     again.answer(again.reads[0])
     again.streams.loaded(99, [None], again.now)
     assert again.deliveries(b"c") == []
+
+
+def test_batches_stay_cut_as_long_as_they_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    tail = Tail()
+    batches = [_batch(index, *("x" * 100 for _ in range(10))) for index in range(1, 9)]
+    monkeypatch.setattr("zbroker.core.tail.SPLIT_BYTES", 3 * Split(batches[0]).bytes)
+    first = [tail.split((1, number), batch) for number, batch in enumerate(batches[:3])]
+    assert [tail.split((1, number), batch) for number, batch in enumerate(batches[:3])] == first
+    tail.split((1, 3), batches[3])
+    assert tail.split((1, 2), batches[2]) is first[2]
+    assert tail.split((1, 0), batches[0]) is not first[0]

@@ -41,6 +41,8 @@ ROLES: Final[dict[str, str]] = {
     "send-together": "singles:send_together",
     "take-singles": "singles:take_singles",
     "take-groups": "groups:take_groups",
+    "post-delayed": "delayed:post_delayed",
+    "take-delayed": "delayed:take_delayed",
     "write-and-sync": "disk:write_and_sync",
     "watch-for": "disk:watch_for",
     "store-lmdb": "stores:store_in_lmdb",
