@@ -26,6 +26,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "receive": ("zbroker.cli.receive", "receive", "Take messages from a stream."),
     "stream": ("zbroker.cli.stream", "stream", "Make, change, look at, empty and delete streams; replay one."),
     "group": ("zbroker.cli.group", "group", "Make, change, look at, reset, pause and delete groups."),
+    "dead": ("zbroker.cli.dead", "dead", "Look at dead letters, and send them back."),
     "status": ("zbroker.cli.status", "status", "Show what a broker holds and does."),
     "store": ("zbroker.cli.store", "store", "Check, copy, export and import a data folder."),
     "config": ("zbroker.cli.config", "config", "Show the settings of a broker, and where each comes from."),
@@ -33,7 +34,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "completion": ("zbroker.cli.completion", "completion", "Print the script that completes commands in your shell."),
 }
 
-PLANNED: Final = ("dead", "check", "doctor", "keys")  # of the whole of zbroker, not of this version
+PLANNED: Final = ("check", "doctor", "keys")  # of the whole of zbroker, not of this version
 
 
 class LazyGroup(Group):

@@ -6,6 +6,7 @@ of them back: it is their batch in the other stream, and says that `redrive` is 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
@@ -62,7 +63,7 @@ class OfRedrive(Arguments):
     last: Count | None = None
 
 
-class _Walk:
+class _Walk(ABC):
     """A verb that goes through the letters of a stream, in pieces, over turns.
 
     Attributes:
@@ -78,20 +79,21 @@ class _Walk:
         self.last = last
         self.left = left
 
+    @abstractmethod
     def following(self) -> tuple[int, int] | None:
         """The next messages to look at, side by side; None at the end."""
-        raise NotImplementedError
 
     def missing(self, first: int, last: int, *, is_lost: bool) -> None:
         """These are not there any more."""
+        return
 
+    @abstractmethod
     def take(self, split: Split, first: int, last: int, now: int) -> int:
         """Look at some of these, from the first on; bytes written. Raises UNREADABLE."""
-        raise NotImplementedError
 
+    @abstractmethod
     def end(self) -> None:
         """Answer."""
-        raise NotImplementedError
 
 
 class _Show(_Walk):
