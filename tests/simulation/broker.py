@@ -354,5 +354,12 @@ class BrokerProcess:
 
 def _lasting(section: Any) -> dict[str, dict[str, Any]]:
     """Without what a checkpoint may know and the log not yet: how far messages were delivered for the first time."""
-    left_out = ("waiting", "lag", "lag_s", "batches", "first_offset")  # the latter two tell what is stored, too
+    left_out = (
+        "waiting",
+        "delayed",
+        "lag",
+        "lag_s",
+        "batches",
+        "first_offset",
+    )  # the latter two tell what is stored, too
     return {name: {key: row[key] for key in row if key not in left_out} for name, row in section.items()}

@@ -12,7 +12,9 @@ from unittest.mock import patch
 
 from patterns.wire.messages import Hello, Ready, Settle
 from patterns.wire.server import Session
+from zbroker.core.catalog import Catalog
 from zbroker.core.consumers import Consumers
+from zbroker.core.dead_letters import Mover
 from zbroker.core.groups import Group
 from zbroker.core.producers import Accepted, Producer
 from zbroker.core.retention import _Account
@@ -222,6 +224,48 @@ class GivenUpThoughOwed(Defects):
     patches = ((_Account, "_give_up", _give_up_for_one),)
 
 
+def _recover_without_delays(self: Group, what: str, value: Any) -> None:
+    if what != "delayed":
+        _recover(self, what, value)
+
+
+class DelayForgotten(Defects):
+    """After a restart what was to wait for its time comes at once."""
+
+    patches = ((Group, "recover", _recover_without_delays),)
+
+
+def _recover_attempts_of_one(self: Group, what: str, value: Any) -> None:
+    if what == "attempts":
+        value = [[first, last, max(1, tries)] for first, last, tries in value]
+    _recover(self, what, value)
+
+
+class ReleaseTakenAsAttempt(Defects):
+    """After a restart what was given back before anybody began with it counts as delivered once."""
+
+    patches = ((Group, "recover", _recover_attempts_of_one),)
+
+
+_write_letter = Mover.write
+
+
+def _write_without_ack(self: Mover, *arguments: Any, operations: Any = None, **fields: Any) -> tuple[int, int]:
+    return _write_letter(self, *arguments, **fields)
+
+
+class LetterWithoutAck(Defects):
+    """A dead letter is written, and the record does not say that its group is done with the message."""
+
+    patches = ((Mover, "write", _write_without_ack),)
+
+
+class PauseForgotten(Defects):
+    """A group that was paused goes on after a restart."""
+
+    patches = ((Catalog, "_recover_group", lambda self, group, value: None),)
+
+
 PLANTED: dict[str, type[Defects]] = {
     defect.__name__: defect
     for defect in (
@@ -238,5 +282,9 @@ PLANTED: dict[str, type[Defects]] = {
         LiveMessageCutOut,
         GivenUpBeforeDurable,
         GivenUpThoughOwed,
+        DelayForgotten,
+        ReleaseTakenAsAttempt,
+        LetterWithoutAck,
+        PauseForgotten,
     )
 }

@@ -33,6 +33,8 @@ class ProducerActor(Client):
         self.pace_us = self.random.choice([20_000, 100_000, 600_000])
         self.batches_max = self.random.choice([1, 3, 12])
         self.messages_max = self.random.choice([50, 400, 1_500])  # enough to roll segments; a run must stay short
+        self.own = world.chances.of(f"{name}/own")
+        self.delay_ms = self.own.choice([0, 0, 300, 20_000])
         self.count = 0
         self.confirmed_count = 0
         self._bodies: dict[int, list[Any]] = {}
@@ -60,10 +62,15 @@ class ProducerActor(Client):
             self.count += 1
             bodies.append([f"{self.name}.{self.count}", pad])
         for part in codec.encode(Codec.MSGPACK, bodies):
-            batch = batch_of(Codec.MSGPACK, part)
+            batch = batch_of(Codec.MSGPACK, part, delays=self._delays(part.count))
             self._bodies[id(batch)] = [batch, *bodies[: part.count]]
             del bodies[: part.count]
             self.engine.append([batch], now)
+
+    def _delays(self, count: int) -> list[int] | None:
+        if not self.delay_ms or self.own.random() < 0.7:
+            return None
+        return [self.own.choice([0, self.delay_ms, self.own.randint(0, self.delay_ms)]) for _ in range(count)]
 
     def take(self, event: Any, now: int) -> None:
         if isinstance(event, Confirmed):

@@ -18,6 +18,7 @@ class News(NamedTuple):
     attempt: int
     done: str
     lent: int
+    due: int = 0  # not before this is it lent again
 
 
 class Lease:
@@ -49,7 +50,7 @@ class Session:
 class Message:
     """One offset in one group: who holds it, whether it is done, and which attempt may come next."""
 
-    __slots__ = ("counted", "done", "done_at", "highest", "holder", "is_doomed", "lent", "next_high", "next_low")
+    __slots__ = ("counted", "done", "done_at", "due", "highest", "holder", "is_doomed", "lent", "next_high", "next_low")
 
     def __init__(self) -> None:
         self.holder: Lease | None = None
@@ -58,6 +59,7 @@ class Message:
         self.next_low = self.next_high = 1
         self.highest = 0
         self.lent = 0  # how often
+        self.due = 0  # not before this is it lent again
         self.is_doomed = False  # rejected, and to become a dead letter
         # (how often lent, attempts that count) when nobody held it: a checkpoint may say so, until a record survives that
         # tells of a later time it was lent. Each moment by itself: of a newer one nothing may have reached the disk.

@@ -49,7 +49,9 @@ class Model:
         self.world = world
         self.coverage: Counter[str] = Counter()
         self._groups: dict[Key, dict[int, Message]] = {}
-        self._image: dict[Key, dict[int, tuple[int, str]]] = {}  # what the journal knows: attempts, and how it ended
+        self._image: dict[
+            Key, dict[int, tuple[int, str, int]]
+        ] = {}  # what the journal knows: attempts, how it ended, its due time
         self._news: list[News] = []  # what no OPS record holds yet
         self._journaled: list[tuple[int, list[News]]] = []
         self._lease_ids: set[int] = set()
@@ -73,6 +75,7 @@ class Model:
         self._verdicts: list[tuple[bytes, int, bool | None]] = []  # (peer, lease, stale?) of this turn, without an id
         self._stale_told: Counter[tuple[bytes, int]] = Counter()
         self._gone: dict[bytes, Session] = {}
+        self._backoff: dict[Pair, list[float]] = {}
         self._was_deadly: set[Pair] = set()  # what it makes of failures has changed in this life
         self._active: dict[Pair, Session] = {}  # of an exclusive group: who was given its messages last
 
@@ -141,11 +144,11 @@ class Model:
             self._expect(peer, header, stale, stale)
         else:
             self._expect(peer, header, stale, max(1, len(asked)))
-        self._apply(lease, named, header.action, is_valid)
+        self._apply(lease, named, header.action, is_valid, header.delay_ms * 1_000)
         if header.id and is_valid and header.action in ("ack", "reject"):
             self._sure[peer, header.id] = lease.key, named
 
-    def _apply(self, lease: Lease, named: set[int], action: str, is_valid: bool) -> None:
+    def _apply(self, lease: Lease, named: set[int], action: str, is_valid: bool, delay_us: int) -> None:
         messages = self._groups[lease.key]
         for offset in named:
             message = messages[offset]
@@ -167,15 +170,24 @@ class Model:
             elif action == "release":
                 self._come_back(lease, offset, lease.attempt, lease.attempt + (not is_valid))
             else:
-                self._come_back(lease, offset, lease.attempt + 1, lease.attempt + 1)
+                due = self._due_after(lease, delay_us) if is_valid else 0
+                self._come_back(lease, offset, lease.attempt + 1, lease.attempt + 1, due)
         if not lease.held:
             lease.session.leases.pop(lease.id, None)
 
-    def _come_back(self, lease: Lease, offset: int, low: int, high: int) -> None:
+    def _come_back(self, lease: Lease, offset: int, low: int, high: int, due: int = 0) -> None:
         """Nobody holds it; a record will say which attempts count, and takes back what one before may say."""
         message = self._groups[lease.key][offset]
         message.comes_back(low, high)
-        self._news.append(News(lease.key, offset, low - 1, "", message.lent))
+        message.due = due
+        self._news.append(News(lease.key, offset, low - 1, "", message.lent, due))
+
+    def _due_after(self, lease: Lease, delay_us: int) -> int:
+        """When a message that failed now may be lent again."""
+        backoff = self._backoff.get(lease.key[:2])
+        if not delay_us and backoff:
+            delay_us = int(backoff[min(lease.attempt, len(backoff)) - 1] * 1e6)
+        return self.world.scheduler.now + delay_us
 
     def _unknown(self, peer: bytes, header: Settle, asked: set[int]) -> None:
         """A lease that is not this session's: stale, but for a claim of before the restart."""
@@ -297,8 +309,17 @@ class Model:
             if message.holder is not None:
                 self._take_from(message, message.holder, offset, now)
             self._lend(key, offset, message, lease)
+            self._check_delay(key, stream, offset)
             if (stream, offset) not in self.world.truth.messages and not self.world.truth.is_damaged:
                 raise Violation(f"1: {key[0]}[{offset}] is delivered before it is durable")
+
+    def _check_delay(self, key: Key, stream: int | None, offset: int) -> None:
+        """A message that was sent with a delay is lent after that, by the broker's own clock."""
+        due_ms = self.world.truth.due_ms.get((stream or 0, offset), 0)
+        if due_ms and not self.world.injected["wall_jump"]:
+            self.coverage["delayed"] += 1
+            early = due_ms - self.world.wall_ms()
+            require(early <= 0, f"6: {key}[{offset}] is delivered {early} ms before its time")
 
     def _key(self, pair: Pair) -> Key:
         return (*pair, self._ids.get(pair, 0))
@@ -344,6 +365,7 @@ class Model:
             for message in self._groups.get((*pair, group.id), {}).values():
                 message.is_doomed = False
         self._seen.add(group.id)
+        self._backoff[pair] = group.config.backoff_s
         self._deadly[pair] = deadly
         length_us = int(group.config.lease_s * 1e6)
         if self._lease_us.get(pair, LEASE_US) != length_us:
@@ -367,6 +389,11 @@ class Model:
         if message.done == "perhaps":
             message.done = ""
         require(not message.done, f"7: {key}[{offset}] is delivered after its {message.done}")
+        now = self.world.scheduler.now
+        require(
+            now >= message.due, f"6: {key}[{offset}] is delivered {(message.due - now) / 1e6:.3f} s before it is due"
+        )
+        message.due = 0
         require(not message.is_doomed, f"9: {key}[{offset}] is delivered after its reject")
         self._check_doom(key, offset, lease.attempt)
         if not message.next_low <= lease.attempt <= message.next_high:
@@ -490,7 +517,8 @@ class Model:
         for key, messages in self._groups.items():
             image = self._image.get(key, {})
             for offset, message in messages.items():
-                attempts, done = image.get(offset, (0, ""))
+                attempts, done, due = image.get(offset, (0, "", 0))
+                message.due = 0 if self.world.injected["wall_jump"] else due - 2_000  # told in milliseconds
                 attempts = min([attempts, *(counted for _, counted in message.counted)])
                 message.holder, message.is_doomed = None, False
                 message.done, message.done_at = done or ("perhaps" if message.done else ""), 0
@@ -500,8 +528,8 @@ class Model:
         """A record with these has survived."""
         for news in told:
             image = self._image.setdefault(news.key, {})
-            _, done = image.get(news.offset, (0, ""))
-            image[news.offset] = (news.attempt, news.done or done)
+            _, done, _ = image.get(news.offset, (0, "", 0))
+            image[news.offset] = (news.attempt, news.done or done, news.due)
             message = self._groups[news.key][news.offset]
             message.counted = [one for one in message.counted if one[0] >= news.lent]
 

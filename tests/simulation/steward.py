@@ -58,6 +58,7 @@ class Steward(Client):
             exclusive=dice.random() < 0.25,
             unsettled_max=dice.choice([1_000_000, 1_000_000, 40]),
             dead_letter=dead_letter,
+            backoff_s=dice.choice([[], [], [0.5], [0.1, 3.0]]),
             max_deliveries=dice.choice([0, 1, 2, 5]) if dead_letter else 0,
         )
 

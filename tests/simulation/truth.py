@@ -19,7 +19,7 @@ from patterns.wire.settled import Settled
 from tests.simulation.burials import Burials
 from tests.simulation.disks import FaultyDisk
 from tests.simulation.violation import Violation, require
-from zbroker.core.tail import Split, batch_of, stored_of
+from zbroker.core.tail import DELAYS, Split, batch_of, stored_of
 from zbroker.store.record import HEADER_BYTES
 from zbroker.store.segment import parse_name, segment_name
 
@@ -72,6 +72,7 @@ class LogTruth:
         self._stored: dict[tuple[int, int], int] = {}  # index of the record that a message is in
         self._told_ever: set[int] = set()
         self._hits: list[tuple[int, int, int, int]] = []  # since the last open, which writes records of its own
+        self.due_ms: dict[tuple[int, int], int] = {}  # of messages that were sent with a delay
         self.burials = Burials(self)
         self._sequences: dict[int, tuple[int, int]] = {}  # producer id -> (epoch, sequence) of its last batch
 
@@ -85,6 +86,7 @@ class LogTruth:
         if record.kind == RecordKind.APPEND:
             uids = self._batch(record)
             self.burials.appended(record, uids)
+            self._note_delays(record)
         self.entries[record.index] = Entry(record, position, self.durable, uids)
 
     def _batch(self, record: Record) -> list[Any]:
@@ -101,6 +103,16 @@ class LogTruth:
         )
         self._sequences[stored.producer] = (stored.epoch, stored.sequence)
         return uids
+
+    def _note_delays(self, record: Record) -> None:
+        stored = stored_of(record)
+        delays = Split(batch_of(record)).columns.delays if stored.marks & DELAYS else [0] * record.count
+        for place, delay in enumerate(delays):
+            key = record.stream_id, record.base_offset + place
+            if delay:
+                self.due_ms[key] = stored.published_at + delay
+            else:
+                self.due_ms.pop(key, None)  # of one that was never durable
 
     def committed(self, durable: int) -> None:
         """The journal says that all up to here is on the disk; the disk is asked."""
