@@ -44,8 +44,8 @@ def run_block(number: int, broker: Broker, tmp_path: Path) -> str:
     return run([os.fspath(program)], broker)
 
 
-def test_readme_has_nine_programs() -> None:
-    assert len(BLOCKS) == 9
+def test_readme_has_ten_programs() -> None:
+    assert len(BLOCKS) == 10
 
 
 def test_readme_asyncio_and_a_streamed_reply(broker: Broker, tmp_path: Path) -> None:
@@ -67,6 +67,10 @@ def test_readme_gives_back_and_puts_aside(broker: Broker, tmp_path: Path) -> Non
 
 def test_readme_publishes_without_a_broker(broker: Broker, tmp_path: Path) -> None:
     assert run_block(8, broker, tmp_path) == "hello\n"
+
+
+def test_readme_shows_dead_letters_and_sends_them_back(broker: Broker, tmp_path: Path) -> None:
+    assert run_block(9, broker, tmp_path).splitlines() == ['no address mails 1 {"to":"?"}', "1 sent back"]
 
 
 def test_readme_request_reply_prints_the_price(broker: Broker, tmp_path: Path) -> None:
@@ -163,6 +167,31 @@ def test_plain_programs_hear_one_another_through_a_broker(tmp_path: Path) -> Non
 
 def test_work_queue_survives_a_dead_worker(broker: Broker) -> None:
     assert run(["examples/work_queue.py"], broker).splitlines()[-1] == "all jobs done: True"
+
+
+def test_orders_take_from_the_stock_once(broker: Broker) -> None:
+    assert run(["examples/order_processing.py"], broker).splitlines() == [
+        "a worker has died with an order that is done and not acked",
+        "orders that the one that slept was kept from doing again: 1",
+        "orders: 100, done: 100",
+        "taken from the stock as ordered: True",
+    ]
+
+
+def test_a_burst_is_worked_off_and_nothing_is_lost(broker: Broker) -> None:
+    said = run(["examples/burst.py", "200000", "100000"], broker).splitlines()
+    assert said == ["sent, and on disk: 200000 messages", "lost: 0, worked on twice: 0"]
+
+
+def test_one_stream_two_groups_and_what_could_not_be_mailed(broker: Broker) -> None:
+    said = run(["examples/fan_out.py"], broker).splitlines()
+    assert said[0] == "audited: 12, mailed: 8"
+    assert all(line.endswith("}, max_deliveries after 3 attempts") for line in said[1:5])
+    assert said[5:] == [
+        "sent back: 4",
+        "audited: 12, mailed: 12, dead letters: 0",
+        "each order once in both: True",
+    ]
 
 
 def test_every_example_is_run_here() -> None:

@@ -1,4 +1,4 @@
-"""Verbs about dead letters (SPEC.md 10.3): which there are, what is in them, and sending them back where they came from.
+"""Verbs about dead letters (SPEC.md 9.3): which there are, what is in them, and sending them back where they came from.
 
 What is pending in the group `redrive` of a dead-letter stream are the letters that nobody has sent back. One record sends some
 of them back: it is their batch in the other stream, and says that `redrive` is done with them.
