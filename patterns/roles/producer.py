@@ -169,7 +169,7 @@ class ProducerRole(Role[D]):
             check_attributes(key, headers, message_id)
             batch = batch_of(self._codec, part, keys=[key], headers=[headers], ids=[message_id], delays=[delay_ms])
         if self._forwarding is not None:
-            yield from self._until(self._has_room, self._timeout_s, "the journal takes no more")
+            yield from self._until_room(self._forwarding)
         self._append([batch])
         try:
             wait = Wait(
@@ -186,6 +186,16 @@ class ProducerRole(Role[D]):
         if batch.error is not None:
             raise batch.error
         return receipt_of(batch, 0)
+
+    def _until_room(self, forwarding: Forwarding) -> Steps[None]:
+        """Until the own disk takes more. Raises at once when it never will."""
+
+        def may_go_on() -> bool:
+            return forwarding.error is not None or self._has_room()
+
+        yield from self._until(may_go_on, self._timeout_s, "the journal takes no more")
+        if forwarding.error is not None:
+            raise forwarding.error.anew()
 
     def _append(self, batches: list[Batch]) -> None:
         driver = self._driver
@@ -247,7 +257,10 @@ class ProducerRole(Role[D]):
             self._append(made)
             raise (yield from self._stopped([*batches, *made], self._bad(chunk))) from None
         batches.extend(made)
-        yield from self._until(self._has_room, self._timeout_s, "the broker takes no more")
+        if self._forwarding is not None:
+            yield from self._until_room(self._forwarding)
+        else:
+            yield from self._until(self._has_room, self._timeout_s, "the broker takes no more")
         self._append(made)
         self._driver.burst()
         while sending.done < len(batches) and batches[sending.done].done:
@@ -338,7 +351,9 @@ class ProducerRole(Role[D]):
         return self._engine.unconfirmed_bytes < self._bytes_max
 
     def _may_go_on(self) -> bool:
-        return self._has_room() or self._driver.is_closed or self._engine.error is not None
+        if self._has_room() or self._driver.is_closed or self._engine.error is not None:
+            return True
+        return self._forwarding is not None and self._forwarding.error is not None
 
     def _drain(self, now: int) -> None:
         """Make batches of what was posted; other threads may go on posting."""

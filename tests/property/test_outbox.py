@@ -25,7 +25,7 @@ from zbroker.core.producers import Accepted, Producers
 from zbroker.store.outbox import FileOutbox
 from zbroker.testing.disk import PowerCut, VirtualDisk
 
-SEEDS = range(4_000 if LONG else 150)
+SEEDS = range(2_000 if LONG else 150)
 STEPS = 120
 FOLDER = "/o"
 S = 1_000_000

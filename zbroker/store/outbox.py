@@ -67,7 +67,7 @@ class FileOutbox:
         )
         self._state = State()
         self._failed: StorageFailed | None = None
-        self._is_closed = False
+        self._is_closed = self._is_begun = False
         self._stuck = False  # something that was taken has no room yet
         try:
             opened = self._journal.open(self._state.visit, self._state)
@@ -124,8 +124,14 @@ class FileOutbox:
     def begin(self, stream: str) -> Sender:
         """See the protocol: a journal is of one stream as long as anything waits in it."""
         state = self._state
+        if self._is_closed:
+            raise BadArgument(f"the journal in {self.folder} was closed, as with its Producer: open it anew")
+        if self._is_begun:
+            raise BadArgument(f"the journal in {self.folder} belongs to another Producer: each has a folder of its own")
+        self._is_begun = True
         if state.sender is None or state.stream != stream:
             if state.places:
+                self._is_begun = False
                 raise BadArgument(
                     f"the journal in {self.folder} holds {counted(self.waiting_messages, 'message')} for stream "
                     f"{state.stream!r}, not {stream!r}: forward those first, or give each stream a folder of its own"

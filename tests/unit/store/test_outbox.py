@@ -24,7 +24,7 @@ BIG = 1 << 30
 
 def opened(disk: VirtualDisk, bytes_max: int = 1 << 20) -> FileOutbox:
     random = Random(1)
-    outbox = FileOutbox(
+    return FileOutbox(
         disk,
         FOLDER,
         bytes_max=bytes_max,
@@ -32,8 +32,6 @@ def opened(disk: VirtualDisk, bytes_max: int = 1 << 20) -> FileOutbox:
         wall_ms=lambda: 7,
         segment_bytes=64 << 10,
     )
-    outbox.begin("orders")
-    return outbox
 
 
 def parcels(count: int, size: int = 100, first: int = 0) -> list[Parcel]:
@@ -102,13 +100,26 @@ def test_no_more_is_handed_out_than_a_broker_remembers_until_a_restart_knows_wha
 
 
 def test_a_journal_is_of_one_stream_while_anything_waits() -> None:
-    outbox = opened(VirtualDisk())
+    disk = VirtualDisk()
+    outbox = opened(disk)
     sender = outbox.begin("orders")
     outbox.keep(parcels(1), 0)
+    outbox.close()
+    again = opened(disk)
     with pytest.raises(BadArgument, match="1 message for stream 'orders', not 'invoices'"):
-        outbox.begin("invoices")
-    outbox.settle(1)
-    assert outbox.begin("invoices") != sender
+        again.begin("invoices")
+    again.settle(1)
+    assert again.begin("invoices") != sender
+
+
+def test_a_journal_serves_one_producer_and_once() -> None:
+    outbox = opened(VirtualDisk())
+    outbox.begin("orders")
+    with pytest.raises(BadArgument, match="belongs to another Producer"):
+        outbox.begin("orders")
+    outbox.close()
+    with pytest.raises(BadArgument, match="open it anew"):
+        outbox.begin("orders")
 
 
 def test_the_identity_stays_over_restarts_and_changes_when_it_is_renewed() -> None:
