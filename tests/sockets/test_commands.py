@@ -219,8 +219,12 @@ def test_a_bad_line_stops_send_and_says_how_far_it_came(broker: str) -> None:
     done = run("send", "halfway", "-", "--json", stdin=b"1\n2\n{\n4\n", url=broker)
     assert done.returncode == 1
     assert len(lines(done.stdout)) == 2
-    assert b"line 3" in done.stderr
-    assert b"2 messages are confirmed" in done.stderr
+    [told] = lines(done.stderr)
+    assert (told["error"]["name"], told["error"]["line"], told["error"]["done"]) == ("BAD_BODY", 3, 2)
+    said = run("send", "halfway", "-", stdin=b"1\n2\n{\n4\n", url=broker)
+    assert said.returncode == 1
+    assert b"line 3: " in said.stderr
+    assert b"2 messages are confirmed" in said.stderr
 
 
 def test_a_file_is_sent_line_by_line_in_order(broker: str, tmp_path: Path) -> None:

@@ -15,7 +15,17 @@ import click
 from click.core import ParameterSource
 
 from patterns.wire.errors import BadAddress, BadName, ZbrokerError
-from zbroker.cli.exits import BAD_CONFIGURATION, BROKEN_PIPE, HUNG_UP, INTERRUPTED, TERMINATED, end, status_of
+from zbroker.cli.exits import (
+    BAD_CONFIGURATION,
+    BROKEN_PIPE,
+    HUNG_UP,
+    INTERRUPTED,
+    TERMINATED,
+    end,
+    end_as_json,
+    status_of,
+)
+from zbroker.cli.words import said_as_json
 
 _HURRY_S: Final = 0.3  # for the goodbye after Ctrl-C: leases go back at once, and a dead broker holds nobody up
 COUNT_MAX: Final = 10**12  # a message a microsecond for eleven days; far below what islice() takes
@@ -35,13 +45,15 @@ class ClientCommand(click.Command):
 
         before, log = {number: signal.signal(number, _terminated) for number in _ending_signals()}, ClientLog()
         try:
-            with log:
+            with log, said_as_json(bool(context.params.get("as_json"))):
                 return super().invoke(context)
         except _Terminated as ended:
             _end_quietly(HUNG_UP if ended.number == signal.SIGHUP else TERMINATED)
         except ZbrokerError as error:  # before OSError, which some of them are too
+            if isinstance(error, BadAddress) and _is_of_environment(context):
+                end(BAD_CONFIGURATION, f"ZBROKER_URL: {error}")
             if context.params.get("as_json"):
-                _end_as_json(error)
+                end_as_json(status_of(error), error)
             code = f"{error.code}: " if error.code and error.code != error.detail else ""
             if log.has_said(f"{code}{error}"):
                 sys.exit(status_of(error))
@@ -81,15 +93,6 @@ def _end_quietly(status: int) -> NoReturn:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
     sys.exit(status)
-
-
-def _end_as_json(error: ZbrokerError) -> NoReturn:
-    """Exit; whoever reads our JSON finds the error in the same form, on standard error."""
-    from zbroker.cli.bodies import line_of
-    from zbroker.cli.output import error_fields
-
-    sys.stderr.write(line_of(error_fields(error)).decode() + "\n")
-    sys.exit(status_of(error))
 
 
 class Closable(Protocol):
@@ -136,6 +139,8 @@ def _check_url(context: click.Context, parameter: click.Parameter, value: str | 
 def _check_broker_url(context: click.Context, parameter: click.Parameter, value: str | None) -> str:
     """A broker's address: peer to peer there is nobody who could keep anything."""
     if value and value.lstrip("@>").startswith(PEERS):
+        if _is_of_environment(context) and not context.resilient_parsing:
+            end(BAD_CONFIGURATION, f"ZBROKER_URL: {context.info_name} needs a broker: zb://host, not {value!r}")
         raise click.UsageError(f"{context.info_name} needs a broker: --url zb://host, not {value!r}", context)
     return _checked(context, parameter, value, BROKERS)
 
@@ -151,11 +156,15 @@ def _checked(context: click.Context, parameter: click.Parameter, value: str | No
         check_scheme(value, schemes)
         parse_addresses(value)
     except BadAddress as error:
-        is_of_environment = context.get_parameter_source("url") is ParameterSource.ENVIRONMENT
-        if is_of_environment and not context.resilient_parsing:  # the shell completes: it wants no words
+        if _is_of_environment(context) and not context.resilient_parsing:  # the shell completes: it wants no words
             end(BAD_CONFIGURATION, f"ZBROKER_URL: {error}")
         raise click.BadParameter(str(error), context, parameter) from error
     return value
+
+
+def _is_of_environment(context: click.Context) -> bool:
+    """Whether the address is that of ZBROKER_URL, which is no wrong usage of this command."""
+    return context.get_parameter_source("url") is ParameterSource.ENVIRONMENT
 
 
 def is_brokered(url: str) -> bool:

@@ -53,3 +53,17 @@ def end(status: int, text: str) -> NoReturn:
     """Say why on standard error, and exit."""
     say(text)
     sys.exit(status)
+
+
+def end_as_json(status: int, error: ZbrokerError, **facts: object) -> NoReturn:
+    """Exit; whoever reads our JSON finds the error in the same form, on standard error.
+
+    Args:
+        facts: what else is known of it.
+    """
+    from zbroker.cli.bodies import line_of
+    from zbroker.cli.output import error_fields
+
+    fields = {"error": {**error_fields(error)["error"], **facts}}
+    sys.stderr.write(line_of(fields).decode() + "\n")
+    sys.exit(status)

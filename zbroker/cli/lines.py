@@ -7,11 +7,12 @@ import io
 import select
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NoReturn
 
-from patterns.wire.errors import BadBody, TooLarge
+from patterns.wire.errors import BadBody, TooLarge, ZbrokerError
 from patterns.wire.limits import BODY_BYTES_MAX
 from zbroker.cli.bodies import parse
+from zbroker.cli.exits import end, end_as_json
 
 _CHUNK_BYTES: Final = 64 * 1024
 
@@ -102,3 +103,20 @@ def at_line(lines: Lines, error: Exception, done: str) -> str:
     """What to say when a line stopped a command: which, why, and how far it came."""
     where = f"line {lines.number}: " if isinstance(error, BadBody | TooLarge) else ""
     return f"{where}{error}; {done}"
+
+
+def stop_at_line(
+    lines: Lines, error: ZbrokerError, status: int, done: int | None, words: str, *, as_json: bool
+) -> NoReturn:
+    """Exit, because a line stopped a command: which, why, and how far it came.
+
+    Args:
+        done: how many messages; None: nobody knows exactly.
+        words: the same for people.
+    """
+    if not as_json:
+        end(status, at_line(lines, error, words))
+    facts: dict[str, object] = {} if done is None else {"done": done}
+    if isinstance(error, BadBody | TooLarge):
+        facts["line"] = lines.number
+    end_as_json(status, error, **facts)

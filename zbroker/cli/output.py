@@ -14,19 +14,19 @@ class Printer:
 
     def __init__(self, *, as_json: bool, raw: bool) -> None:
         self._out = sys.stdout.buffer
-        self._as_json = as_json
+        self.as_json = as_json
         self._raw = raw
 
     def message(self, fields: dict[str, Any], body: Any, encoded: bytes | None = None, prefix: str = "") -> None:
         """A message: its fields with `body` or `body_base64` under --json, else its body after `prefix`."""
-        if self._as_json:
+        if self.as_json:
             self._line(line_of({**fields, **keyed(body, encoded, raw=self._raw)}))
         else:
             self._line(prefix.encode() + shown(body, encoded, raw=self._raw))
 
     def record(self, fields: dict[str, Any]) -> None:
         """What has no body: printed under --json alone."""
-        if self._as_json:
+        if self.as_json:
             self._line(line_of(fields))
 
     def _line(self, line: bytes) -> None:

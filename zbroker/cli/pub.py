@@ -20,8 +20,8 @@ from zbroker.cli.command import (
     name_checked,
     timeout_option,
 )
-from zbroker.cli.exits import FAILED, end
-from zbroker.cli.lines import at_line, bodies_of, standard_input
+from zbroker.cli.exits import FAILED
+from zbroker.cli.lines import bodies_of, standard_input, stop_at_line
 from zbroker.cli.output import Printer
 from zbroker.cli.words import say
 
@@ -73,7 +73,8 @@ def pub(
         except (BadBody, TooLarge) as error:
             if lines is None:
                 raise
-            end(FAILED, at_line(lines, error, "the lines before it were published"))
+            words = "the lines before it were published"
+            stop_at_line(lines, error, FAILED, None, words, as_json=as_json)
         publisher.flush(timeout_s)
         Printer(as_json=as_json, raw=raw).record({"published": count, "subscribers": _audience(publisher, url)})
 

@@ -17,7 +17,7 @@ from patterns.wire.words import counted
 from zbroker.cli.answer import Extent, extent_of
 from zbroker.cli.bodies import codec_for, line_of
 from zbroker.cli.command import ClientCommand, closing, count_option, name_checked, stream_options, timeout_option
-from zbroker.cli.exits import FAILED, end, status_of
+from zbroker.cli.exits import FAILED, end, end_as_json
 from zbroker.cli.listening import take
 from zbroker.cli.output import Printer
 from zbroker.cli.progress import progress_bar, shows_progress
@@ -239,11 +239,11 @@ def _copy(
                 copier.post(one)
             copier.settle()
         except ZbrokerError as error:
-            if not copier.done or as_json:
+            if not copier.done:
                 raise
-            end(
-                FAILED if copier.done else status_of(error), f"{error}; {counted(copier.done, 'message')} copied before"
-            )
+            if as_json:
+                end_as_json(FAILED, error, copied=copier.done)
+            end(FAILED, f"{error}; {counted(copier.done, 'message')} copied before")
     if as_json:
         click.echo(line_of({"stream": stream, "to": target, "copied": copier.done}))
     else:

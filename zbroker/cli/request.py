@@ -13,7 +13,7 @@ from zbroker.cli.binding import insecure_option, require_trusted
 from zbroker.cli.bodies import codec_for, of_argument
 from zbroker.cli.command import ClientCommand, client_options, closing, name_checked, timeout_option
 from zbroker.cli.exits import FAILED, end
-from zbroker.cli.lines import at_line, bodies_of, standard_input
+from zbroker.cli.lines import bodies_of, standard_input, stop_at_line
 from zbroker.cli.output import Printer, error_fields
 
 
@@ -80,6 +80,7 @@ def request(
         except ZbrokerError as error:
             if lines is None or (done == 0 and not isinstance(error, BadBody)):
                 raise
-            end(FAILED, at_line(lines, error, counted(done, "request was answered", "requests were answered")))
+            words = counted(done, "request was answered", "requests were answered")
+            stop_at_line(lines, error, FAILED, done, words, as_json=as_json)
     if failed:
         end(FAILED, counted(failed, "request was answered by an error", "requests were answered by errors"))

@@ -22,8 +22,8 @@ from zbroker.cli.command import (
     stream_options,
     timeout_option,
 )
-from zbroker.cli.exits import FAILED, end, status_of
-from zbroker.cli.lines import Lines, at_line, bodies_of, standard_input
+from zbroker.cli.exits import FAILED, status_of
+from zbroker.cli.lines import Lines, bodies_of, standard_input, stop_at_line
 from zbroker.cli.output import Printer
 from zbroker.cli.progress import progress_bar
 from zbroker.cli.stream_names import complete_stream
@@ -139,10 +139,9 @@ class _Sender:
                 raise
             self._settle()
         except ZbrokerError as error:
-            end(
-                self._status(error),
-                at_line(lines, error, counted(self._confirmed, "message is confirmed", "messages are confirmed")),
-            )
+            words = counted(self._confirmed, "message is confirmed", "messages are confirmed")
+            as_json = self._printer.as_json
+            stop_at_line(lines, error, self._status(error), self._confirmed, words, as_json=as_json)
 
     def _post(self, body: object) -> None:
         self._posted.append(self._producer.post(body, key=self._key, delay_s=self._delay_s))

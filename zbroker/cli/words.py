@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import accumulate
 from typing import Final
 
@@ -13,9 +16,24 @@ _LONG_TIMES: Final = (("d", 86_400), ("h", 3_600), ("min", 60))
 _CHARACTERS_MAX: Final = 1_000  # a screen has about 2,000, and an error's detail may have megabytes
 
 
+_is_json = False  # of this process, which runs one command
+
+
+@contextmanager
+def said_as_json(is_json: bool) -> Iterator[None]:
+    """Whoever reads our JSON gets nothing else on standard error either: each line of say() is {"note": text}."""
+    global _is_json
+    before, _is_json = _is_json, is_json
+    try:
+        yield
+    finally:
+        _is_json = before
+
+
 def say(text: str) -> None:
     """A line on standard error, with our name before it."""
-    print(f"zbroker: {cleaned(text)}", file=sys.stderr, flush=True)
+    line = json.dumps({"note": text}, ensure_ascii=False) if _is_json else f"zbroker: {cleaned(text)}"
+    print(line, file=sys.stderr, flush=True)
 
 
 def cleaned(text: str) -> str:

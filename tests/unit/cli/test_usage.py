@@ -1,5 +1,7 @@
 """Wrong usage is told before anything is connected: status 2, and a text that helps."""
 
+import json
+
 import pytest
 from click.testing import CliRunner, Result
 
@@ -86,10 +88,22 @@ def test_wrong_usage_is_told(arguments: tuple[str, ...], text: str) -> None:
     assert result.stdout == ""
 
 
-def test_a_bad_address_of_the_environment_is_a_bad_configuration() -> None:
-    result = run("status", ZBROKER_URL="htp://x")
+@pytest.mark.parametrize(
+    "url", ["htp://x", "zb://user@localhost", "zb://u%zz@h", "zb://ü@h", "tcp://127.0.0.1:1", "zb://h:99999"]
+)
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_bad_address_of_the_environment_is_a_bad_configuration(url: str, more: tuple[str, ...]) -> None:
+    result = run("status", *more, ZBROKER_URL=url)
     assert result.exit_code == BAD_CONFIGURATION
     assert "ZBROKER_URL" in result.stderr
+    assert run("status", *more, "--url", url).exit_code == USAGE
+
+
+def test_who_reads_json_finds_nothing_else_on_standard_error() -> None:
+    result = run("send", "s", "1", "--json", "--timeout", "1.2", *ZB)
+    told = [json.loads(line) for line in result.stderr.splitlines()]
+    assert [set(one) for one in told[:-1]] == [{"note"}] * (len(told) - 1)
+    assert told[-1]["error"]["name"] == "UNAVAILABLE"
 
 
 @pytest.mark.parametrize(
