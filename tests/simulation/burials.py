@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -21,7 +21,7 @@ from zbroker.core.tail import Split, batch_of, stored_of
 if TYPE_CHECKING:
     from tests.simulation.truth import LogTruth
 
-Grave = tuple[int, int, int]  # stream id, group id, offset
+KINDS: Final = {"acked": "acked", "dead": "dead", "redriven": "acked"}  # what records say: what groups count
 
 
 class Burials:
@@ -71,7 +71,7 @@ def settled_by(record: Record) -> list[tuple[str, int, int, list[list[int]]]]:
         found: Iterable[Any] = decode_operations(record.payload)
     else:
         found = stored_of(record).operations or [] if record.kind == RecordKind.APPEND else []
-    return [(what, stream, group, ranges) for what, stream, group, ranges in found if what in ("acked", "dead")]
+    return [(KINDS[what], stream, group, ranges) for what, stream, group, ranges in found if what in KINDS]
 
 
 def recount(records: Iterable[Record]) -> dict[tuple[int, int, str], int]:

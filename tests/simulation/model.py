@@ -310,6 +310,8 @@ class Model:
                 self._take_from(message, message.holder, offset, now)
             self._lend(key, offset, message, lease)
             self._check_delay(key, stream, offset)
+            reserved = self.world.truth.reserved.get((stream or 0, offset), key[1])
+            require(reserved == key[1], f"9: {key}[{offset}] is delivered, and was sent back for {reserved}")
             if (stream, offset) not in self.world.truth.messages and not self.world.truth.is_damaged:
                 raise Violation(f"1: {key[0]}[{offset}] is delivered before it is durable")
 
@@ -475,21 +477,21 @@ class Model:
             self._buried(record)
 
     def _buried(self, record: Record) -> None:
-        """A dead letter says of a message what an OPS record would."""
+        """A dead letter, or one that is sent back, says of a message what an OPS record would."""
         names = {id: name for name, id in self.world.truth.names.items()}
         for what, stream, id, ranges in settled_by(record):
             pair = next(
                 (pair for pair, known in self._ids.items() if known == id and pair[0] == names.get(stream)), None
             )
-            if pair is None or what != "dead":
+            if pair is None:
                 continue
             messages = self._groups.setdefault((*pair, id), {})
             for offset in [offset for first, last in ranges for offset in range(first, last + 1)]:
                 message = messages.setdefault(offset, Message())
                 if message.holder is not None:
                     self._take_from(message, message.holder, offset, self.world.scheduler.now)
-                message.done, message.done_at, message.is_doomed = "dead", record.index, False
-                news = News((*pair, id), offset, message.next_low - 1, "dead", message.lent)
+                message.done, message.done_at, message.is_doomed = what, record.index, False
+                news = News((*pair, id), offset, message.next_low - 1, what, message.lent)
                 self._journaled.append((record.index, [news]))
 
     def stopped(self) -> None:
@@ -517,19 +519,20 @@ class Model:
         for key, messages in self._groups.items():
             image = self._image.get(key, {})
             for offset, message in messages.items():
-                attempts, done, due = image.get(offset, (0, "", 0))
+                known, done, due, lent = image.get(offset, (0, "", 0, 0))
                 message.due = 0 if self.world.injected["wall_jump"] else due - 2_000  # told in milliseconds
-                attempts = min([attempts, *(counted for _, counted in message.counted)])
+                attempts = min([known, *(counted for _, counted in message.counted)])
                 message.holder, message.is_doomed = None, False
                 message.done, message.done_at = done or ("perhaps" if message.done else ""), 0
-                message.next_low, message.next_high = attempts + 1, max(message.highest, attempts) + 1
+                most = known if lent == message.lent else max(message.highest, known)
+                message.next_low, message.next_high = attempts + 1, most + 1
 
     def _know(self, told: list[News]) -> None:
         """A record with these has survived."""
         for news in told:
             image = self._image.setdefault(news.key, {})
-            _, done, _ = image.get(news.offset, (0, "", 0))
-            image[news.offset] = (news.attempt, news.done or done, news.due)
+            _, done, *_ = image.get(news.offset, (0, "", 0, 0))
+            image[news.offset] = (news.attempt, news.done or done, news.due, news.lent)
             message = self._groups[news.key][news.offset]
             message.counted = [one for one in message.counted if one[0] >= news.lent]
 

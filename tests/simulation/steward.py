@@ -9,7 +9,15 @@ import msgspec
 
 from patterns.core.admin import AdminEngine, Answered
 from patterns.wire.configs import GroupConfig, told
-from patterns.wire.errors import NoSuchGroup, NoSuchStream, OutcomeUnknown, ShuttingDown, StorageFailed
+from patterns.wire.errors import (
+    BadArgument,
+    NoSuchGroup,
+    NoSuchStream,
+    OutcomeUnknown,
+    ShuttingDown,
+    StorageFailed,
+    StorageFull,
+)
 from tests.simulation.client import ADDRESS, Client
 from tests.simulation.violation import Violation, require
 
@@ -18,7 +26,8 @@ if TYPE_CHECKING:
     from zbroker.core.groups import Group
 
 Pair = tuple[str, str]
-PASSING: Final = (OutcomeUnknown, ShuttingDown, StorageFailed, NoSuchStream, NoSuchGroup)
+PASSING: Final = (OutcomeUnknown, ShuttingDown, StorageFailed, StorageFull, NoSuchStream, NoSuchGroup)
+SHOWING: Final = ("show_group", "list_groups", "show_stream", "list_streams", "list_dead")
 QUIET_US: Final = 100_000
 
 
@@ -93,8 +102,10 @@ class Steward(Client):
         elif chance < 0.25:
             wish.config = self._config(wish.pair, self.random)
             self._ask(wish, "create_group", wish.config, now)
+        elif chance < 0.35:
+            self._ask(wish, "redrive_dead", self.random.choice([1, 20, None]), now)
         elif chance < 0.5:
-            self._ask(wish, self.random.choice(["show_group", "list_groups", "show_stream", "list_streams"]), None, now)
+            self._ask(wish, self.random.choice(SHOWING), None, now)
 
     def _ask(self, wish: Wish, verb: str, value: Any, now: int) -> None:
         stream, group = wish.pair
@@ -111,6 +122,10 @@ class Steward(Client):
                 arguments = {"stream": stream}
             case "list_streams":
                 arguments = {}
+            case "list_dead":
+                arguments = {"stream": "graves"}
+            case "redrive_dead":
+                arguments = {"stream": "graves"} if value is None else {"stream": "graves", "count": value}
         self._asked[self.engine.ask(verb, arguments, now)] = wish, verb, value
 
     def take(self, event: Any, now: int) -> None:
@@ -121,6 +136,8 @@ class Steward(Client):
         if event.error is None:
             self.world.coverage[f"verb_{verb}"] += 1
             self._done(wish, verb, value, event)
+        elif verb == "redrive_dead" and isinstance(event.error, BadArgument):
+            pass  # there are no dead letters yet
         elif not isinstance(event.error, PASSING):
             raise Violation(f"11: {verb} of {wish.pair} is refused: {event.error.name}: {event.error}")
         else:
@@ -135,6 +152,8 @@ class Steward(Client):
             wish.may_pause = {value} | wish.unknown_pause
             if self.is_quiet:
                 wish.may_pause = {value}
+        elif verb == "redrive_dead":
+            self.world.coverage["redriven"] += msgspec.msgpack.decode(event.payload)[0].get("redriven", 0)
         elif verb == "show_group":
             shown = msgspec.msgpack.decode(event.payload)[0]
             require(shown["balanced"], f"8: {wish.pair} is shown unbalanced: {shown}")

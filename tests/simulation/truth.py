@@ -72,6 +72,9 @@ class LogTruth:
         self._stored: dict[tuple[int, int], int] = {}  # index of the record that a message is in
         self._told_ever: set[int] = set()
         self._hits: list[tuple[int, int, int, int]] = []  # since the last open, which writes records of its own
+        self.reserved: dict[
+            tuple[int, int], str
+        ] = {}  # messages that were sent back for one group: others pass over them
         self.due_ms: dict[tuple[int, int], int] = {}  # of messages that were sent with a delay
         self.burials = Burials(self)
         self._sequences: dict[int, tuple[int, int]] = {}  # producer id -> (epoch, sequence) of its last batch
@@ -86,7 +89,7 @@ class LogTruth:
         if record.kind == RecordKind.APPEND:
             uids = self._batch(record)
             self.burials.appended(record, uids)
-            self._note_delays(record)
+            self._note_marks(record)
         self.entries[record.index] = Entry(record, position, self.durable, uids)
 
     def _batch(self, record: Record) -> list[Any]:
@@ -104,8 +107,13 @@ class LogTruth:
         self._sequences[stored.producer] = (stored.epoch, stored.sequence)
         return uids
 
-    def _note_delays(self, record: Record) -> None:
+    def _note_marks(self, record: Record) -> None:
         stored = stored_of(record)
+        for offset in range(record.base_offset, record.base_offset + record.count):
+            if stored.group is not None:
+                self.reserved[record.stream_id, offset] = stored.group
+            else:
+                self.reserved.pop((record.stream_id, offset), None)
         delays = Split(batch_of(record)).columns.delays if stored.marks & DELAYS else [0] * record.count
         for place, delay in enumerate(delays):
             key = record.stream_id, record.base_offset + place
@@ -173,6 +181,7 @@ class LogTruth:
         for group in [group for id, group in self.groups if id == stream]:
             for offset in gone:
                 is_owed = self._stored.get((stream, offset), 0) > self.groups[stream, group]
+                is_owed = is_owed and self.reserved.get((stream, offset), group) == group
                 if is_owed and not is_settled(name, group, self.groups[stream, group], offset, self.durable):
                     raise Violation(f"2: {name}[{offset}] is given up, and {group} is owed it")
 
