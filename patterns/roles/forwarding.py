@@ -18,8 +18,9 @@ from patterns.core.forward import ClusterChanged, Estranged, ForwardingEngine, b
 from patterns.core.produce import Batch
 from patterns.io.clock import clock
 from patterns.io.outbox import Outbox
-from patterns.roles.role import RoleDriver
-from patterns.wire.errors import BufferFull, Closed, StorageFailed, StorageFull, ZbrokerError
+from patterns.io.waiting import Steps, Wait
+from patterns.roles.role import RoleDriver, deadline_of
+from patterns.wire.errors import BadArgument, BufferFull, Closed, StorageFailed, StorageFull, ZbrokerError
 from patterns.wire.messages import Codec
 from patterns.wire.parcel import Parcel, Sender, Unsendable
 from patterns.wire.words import counted, described
@@ -177,11 +178,6 @@ class Forwarding:
         return self._outbox.refused_messages
 
     @property
-    def folder(self) -> str:
-        """Of the journal."""
-        return self._outbox.folder
-
-    @property
     def is_kept(self) -> bool:
         """Whether all that was handed over is on the disk, or refused by it."""
         return not self._queue_bytes and not self._poured
@@ -191,6 +187,28 @@ class Forwarding:
         with self._changed:
             self._stopping = True
             self._changed.notify()
+
+    def last(self, has_none_left: Callable[[], bool], timeout_s: float) -> Steps[None]:
+        """Wait until all is on the own disk, and forwarded if the broker is there; the rest is for the next life.
+
+        Args:
+            has_none_left: whether the role has handed over all that it was given.
+        """
+        engine, deadline = self._engine, deadline_of(timeout_s)
+        try:
+            yield Wait(lambda: has_none_left() and self.is_kept, deadline)
+            if engine.error is None and self.error is None:
+                yield Wait(lambda: not self.messages or engine.error is not None or self._is_away(), deadline)
+        finally:
+            self.stop()
+        yield Wait(lambda: self.is_over, deadline)
+        if self.messages:
+            left = counted(self.messages, "message")
+            _log.info("closed; the journal in %s keeps %s for the next Producer", self._outbox.folder, left)
+
+    def _is_away(self) -> bool:
+        """Whether a try to reach the broker has failed since it was last there."""
+        return not self._engine.is_ready and self._engine.detail != ""
 
     # -- the thread ------------------------------------------------------------------------------------------------
 
@@ -348,3 +366,11 @@ class Forwarding:
             else:
                 batch = batch_of_parcel(one)
             self._sendable.append(batch)
+
+
+def check_journal(journal: object, name: str) -> None:
+    """Raises BadArgument."""
+    if not isinstance(journal, Outbox):
+        raise BadArgument(f"journal={journal!r}: what zbroker.store.open_journal(DIR) returns")
+    if name:
+        raise BadArgument(f"name={name!r} with a journal: that has a name of its own, which must not change")

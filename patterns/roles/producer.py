@@ -6,7 +6,7 @@ post() itself stands in both shells: it is hot, and differs in what it does with
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any, Final, NoReturn
 
@@ -18,7 +18,8 @@ from patterns.io.links import SocketKind
 from patterns.io.outbox import Outbox
 from patterns.io.waiting import Steps, Wait
 from patterns.roles.arguments import check_count, check_limits, delay_ms_of
-from patterns.roles.forwarding import Forwarding
+from patterns.roles.bodies import each_of, first_bad, until_bad
+from patterns.roles.forwarding import Forwarding, check_journal
 from patterns.roles.posting import PostedRole, Receipt, Receipts, SendManyError, receipt_of
 from patterns.roles.role import (
     D,
@@ -33,9 +34,8 @@ from patterns.roles.role import (
     resolve,
 )
 from patterns.wire.attributes import check_attributes
-from patterns.wire.codec import encode, encode_body
+from patterns.wire.codec import encode
 from patterns.wire.errors import (
-    BadArgument,
     BadBody,
     BufferFull,
     Closed,
@@ -242,7 +242,7 @@ class ProducerRole(Role[D]):
 
     def _send_many(self, bodies: Iterable[Any]) -> Steps[Receipts]:
         self._driver.check()
-        source = _each_of(bodies)
+        source = each_of(bodies)
         sending = Sending()
         while chunk := self._driver.call_theirs(lambda: list(islice(source, self._per_batch))):
             yield from self._send_chunk(sending, chunk)
@@ -253,9 +253,9 @@ class ProducerRole(Role[D]):
         try:
             made = self._batches(chunk)
         except (BadBody, TooLarge):
-            made = self._batches(self._until_bad(chunk))
+            made = self._batches(until_bad(self._codec, chunk))
             self._append(made)
-            raise (yield from self._stopped([*batches, *made], self._bad(chunk))) from None
+            raise (yield from self._stopped([*batches, *made], first_bad(self._codec, chunk))) from None
         batches.extend(made)
         if self._forwarding is not None:
             yield from self._until_room(self._forwarding)
@@ -286,24 +286,6 @@ class ProducerRole(Role[D]):
     def _learn(self, count: int, size: int) -> None:
         self._mean_bytes = max(1, size // count)
         self._per_batch = min(max(1, BATCH_BYTES_TARGET // self._mean_bytes), _MESSAGES_MAX, BATCH_MESSAGES_MAX)
-
-    def _until_bad(self, bodies: list[Any]) -> list[Any]:
-        good = []
-        for body in bodies:
-            try:
-                encode_body(self._codec, body)
-            except (BadBody, TooLarge):
-                break
-            good.append(body)
-        return good
-
-    def _bad(self, bodies: list[Any]) -> ZbrokerError:
-        for body in bodies:
-            try:
-                encode_body(self._codec, body)
-            except (BadBody, TooLarge) as error:
-                return error
-        raise AssertionError("one of them was refused a moment ago")
 
     def _stopped(self, batches: list[Batch], cause: ZbrokerError | None) -> Steps[SendManyError]:
         """What send_many() raises; what is under way is waited for, so that the receipts are true."""
@@ -443,7 +425,7 @@ class ProducerRole(Role[D]):
     def _last(self, timeout_s: float) -> Steps[None]:
         """Wait for the confirms of what was posted; what has none by then is OutcomeUnknown."""
         if self._forwarding is not None:
-            yield from self._last_kept(self._forwarding, timeout_s)
+            yield from self._forwarding.last(lambda: not self._posted, timeout_s)
             return
         driver, engine = self._driver, self._engine
         try:
@@ -462,43 +444,6 @@ class ProducerRole(Role[D]):
                 )
             if not driver.is_closed:
                 driver.run(lambda now: engine.shed(OutcomeUnknown("the producer was closed before the confirm came")))
-
-    def _last_kept(self, forwarding: Forwarding, timeout_s: float) -> Steps[None]:
-        """Wait until all is on the own disk, and forwarded if the broker is there; the rest is for the next life."""
-        engine, deadline = self._engine, deadline_of(timeout_s)
-        try:
-            yield Wait(lambda: not self._posted and forwarding.is_kept, deadline)
-            if engine.error is None and forwarding.error is None:
-                yield Wait(lambda: self._all_done() or engine.error is not None or self._is_away(), deadline)
-        finally:
-            forwarding.stop()
-        yield Wait(lambda: forwarding.is_over, deadline)
-        if forwarding.messages:
-            left = counted(forwarding.messages, "message")
-            _log.info("closed; the journal in %s keeps %s for the next Producer", forwarding.folder, left)
-
-    def _is_away(self) -> bool:
-        """Whether a try to reach the broker has failed since it was last there."""
-        return not self._engine.is_ready and self._engine.detail != ""
-
-
-def check_journal(journal: object, name: str) -> None:
-    """Raises BadArgument."""
-    if not isinstance(journal, Outbox):
-        raise BadArgument(f"journal={journal!r}: what zbroker.store.open_journal(DIR) returns")
-    if name:
-        raise BadArgument(f"name={name!r} with a journal: that has a name of its own, which must not change")
-
-
-def _each_of(bodies: object) -> Iterator[Any]:
-    """An iterator over bodies. Raises BadArgument for what is one body, of which the parts would be stored."""
-    if isinstance(bodies, str | bytes | bytearray | memoryview | Mapping):
-        kind = type(bodies).__name__
-        raise BadArgument(f"send_many() of one {kind}, which is one body: use send(body), or send_many([body, ..])")
-    try:
-        return iter(bodies)  # type: ignore[call-overload, no-any-return]
-    except TypeError as error:
-        raise BadArgument(f"send_many() of one {type(bodies).__name__}: an iterable of bodies; {error}") from error
 
 
 def refuse_unbuilt(topic: str) -> None:
