@@ -145,7 +145,7 @@ class Split:
         self.sizes = sizes or [len(memoryview(item)) for item in self.items]
 
     @property
-    def bytes(self) -> int:
+    def memory(self) -> int:
         """What it takes in memory, about: the batch, its bodies once more, and what makes objects of them."""
         return 2 * self.batch.bytes + _ITEM_BYTES * len(self.items)
 
@@ -265,9 +265,9 @@ class Tail:
         if split is None or split.batch.kept != batch.kept:
             before, split = split, Split(batch)
             self._splits[key, batch.codec] = split
-            self._split_bytes += split.bytes - (before.bytes if before else 0)
+            self._split_bytes += split.memory - (before.memory if before else 0)
             while self._split_bytes > SPLIT_BYTES and len(self._splits) > 1:
-                self._split_bytes -= self._splits.pop(next(iter(self._splits))).bytes
+                self._split_bytes -= self._splits.pop(next(iter(self._splits))).memory
         return split
 
 

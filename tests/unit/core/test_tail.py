@@ -97,7 +97,7 @@ def test_a_reader_that_is_gone_when_its_batch_arrives_harms_nobody() -> None:
 def test_batches_stay_cut_as_long_as_they_take_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     tail = Tail()
     batches = [_batch(index, *("x" * 100 for _ in range(10))) for index in range(1, 9)]
-    monkeypatch.setattr("zbroker.core.tail.SPLIT_BYTES", 3 * Split(batches[0]).bytes)
+    monkeypatch.setattr("zbroker.core.tail.SPLIT_BYTES", 3 * Split(batches[0]).memory)
     first = [tail.split((1, number), batch) for number, batch in enumerate(batches[:3])]
     assert [tail.split((1, number), batch) for number, batch in enumerate(batches[:3])] == first
     tail.split((1, 3), batches[3])
