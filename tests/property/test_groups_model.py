@@ -39,6 +39,8 @@ class Model:
         self.leases: dict[int, Held] = {}
         self.ids: set[int] = set()
         self.renewed: dict[bytes, int] = {}
+        self.due: dict[int, int] = {}  # not before this they come again
+        self.is_paused = self.is_exclusive = False
         self.count = self.produced = self.peers = 0
         self.members: list[bytes] = []
         self.producer: Client = self.rig.producer()
@@ -48,7 +50,8 @@ class Model:
     def step(self) -> None:
         steps = (
             self.produce, self.produce, self.join, self.grant, self.settle, self.settle, self.settle, self.wait,
-            self.long_wait, self.goodbye, self.drop, self.resume, self.restart,
+            self.long_wait, self.goodbye, self.drop, self.resume, self.restart, self.pause, self.pause, self.exclude,
+            self.reset,
         )  # fmt: skip
         self.random.choice(steps)()
         self.rig.turn()
@@ -84,7 +87,7 @@ class Model:
         some = sorted(offset for offset in lease.offsets if self.random.random() < 0.6)
         ranges = [(offset, offset) for offset in some] if self.random.random() < 0.7 else []
         named = set(some) if ranges else set(lease.offsets)
-        delay_ms = self.random.choice([0, 0, 400]) if action == "nack" else 40_000 * (action == "extend")
+        delay_ms = self.random.choice([0, 0, 400, 5_000]) if action == "nack" else 40_000 * (action == "extend")
         peer = lease.peer if self.random.random() < 0.9 else self.random.choice(self.members)
         self.rig.settle(peer, id, action, ranges=ranges, delay_ms=delay_ms)
         self.renewed[peer] = self.rig.now
@@ -94,6 +97,7 @@ class Model:
             lease.until = max(lease.until, self.rig.now + 40 * SECOND)
             return
         {"ack": self.acked, "reject": self.dead}.get(action, set()).update(named)
+        self.due.update(dict.fromkeys(named, self.rig.now + delay_ms * 1_000))
         self.let_go(id, named, lease.attempt - 1 if action == "release" else lease.attempt)
 
     def let_go(self, id: int, offsets: set[int], tries: int) -> None:
@@ -150,6 +154,26 @@ class Model:
             else:
                 self.let_go(id, set(self.leases[id].offsets), self.leases[id].attempt - 1)
 
+    def pause(self) -> None:
+        if self.rig.streams.status(1_000, 0)["groups"]:
+            self.observe()
+            self.is_paused = not self.is_paused
+            self.rig.ask("pause_group" if self.is_paused else "resume_group", stream="s", group="g")
+
+    def exclude(self) -> None:
+        self.observe()
+        self.is_exclusive = not self.is_exclusive
+        config = {"stream": "s", "name": "g", "exclusive": self.is_exclusive}
+        self.rig.ask("create_group", config=config, change=True)
+
+    def reset(self) -> None:
+        """All of it comes again, to those who are there, as if it never had."""
+        if self.rig.streams.status(1_000, 0)["groups"] and self.random.random() < 0.3:
+            self.observe()
+            self.rig.ask("reset_group", stream="s", group="g", start="first")
+            for one in (self.acked, self.dead, self.tries, self.slack, self.returned, self.leases, self.due):
+                one.clear()
+
     def restart(self) -> None:
         clean = self.random.random() < 0.5
         if clean:  # the journal learns of deliveries within 10 ms of the last one
@@ -164,7 +188,10 @@ class Model:
             self.let_go(id, set(self.leases[id].offsets), self.leases[id].attempt)
         for offset, tries in self.tries.items():
             self.slack[offset] = min(self.slack.get(offset, tries), tries if clean else 0)
-        self.returned.clear()  # the journal says of them that they were delivered
+        if not clean:
+            self.due.clear()
+            self.returned.clear()  # the journal may not have heard of it
+        self.due = {offset: due - 1_000 for offset, due in self.due.items()}  # told in milliseconds
         before = self.rig.group() if self.rig.streams.status(1_000, 0)["groups"] else None
         self.rig = self.rig.crash(tail_bytes=3_000)
         self.members, self.leases = [], {}
@@ -185,6 +212,8 @@ class Model:
             assert delivery.bodies == delivery.offsets
             for offset in delivery.offsets:
                 self.delivered(offset, delivery.attempt)
+            assert not self.is_paused, "a paused group lends"
+            assert not self.is_exclusive or peer == self.members[0], f"{peer!r} is given what is {self.members[0]!r}'s"
             self.leases[delivery.lease] = Held(peer, delivery, self.rig.now)
 
     def delivered(self, offset: int, attempt: int) -> None:
@@ -196,6 +225,7 @@ class Model:
             f"{offset} before {min(self.returned)}, which was given back"
         )
         self.returned.discard(offset)
+        assert self.rig.now >= self.due.pop(offset, 0), f"{offset} comes before its time"
         tries = self.tries.get(offset, 0)
         least = self.slack.pop(offset, None)
         if least is None:
@@ -226,6 +256,10 @@ def test_everything_settles_once_faults_stop(seed: int) -> None:
     model = Model(1_000 + seed)
     for _ in range(STEPS // 2):
         model.step()
+    if model.is_paused:
+        model.pause()
+    if model.is_exclusive:
+        model.exclude()
     model.rig.consumer(b"last", credit=1 << 30, mode="batches")
     model.members.append(b"last")
     model.renewed[b"last"] = 0
