@@ -181,7 +181,7 @@ class Streams:
     def _recover_batch(self, record: Record, position: Position) -> None:
         log, stored = self._catalog.known(record.stream_id), stored_of(record)
         if record.base_offset < log.next_offset and record.index <= log.last_index:
-            self._catalog.recover_operations(operations_of(stored))  # the groups' piece may be older than the stream's
+            self._catalog.recover_operations(operations_of(stored))  # once more: no harm, whatever was cut first
             return  # a checkpoint told of it
         if record.base_offset < log.next_offset:
             self._anomalies += 1  # an offset never holds two values; the first one counts
