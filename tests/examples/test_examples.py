@@ -44,8 +44,8 @@ def run_block(number: int, broker: Broker, tmp_path: Path) -> str:
     return run([os.fspath(program)], broker)
 
 
-def test_readme_has_ten_programs() -> None:
-    assert len(BLOCKS) == 10
+def test_readme_has_thirteen_programs() -> None:
+    assert len(BLOCKS) == 13
 
 
 def test_readme_asyncio_and_a_streamed_reply(broker: Broker, tmp_path: Path) -> None:
