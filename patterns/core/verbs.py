@@ -5,11 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, TypeVar
 
+from msgspec.msgpack import encode
+
 from patterns.wire.configs import GroupConfig, Start, StreamConfig, config_of, start_of, told
 from patterns.wire.errors import BadArgument, BadBody
-from patterns.wire.limits import INTEGER_MAX
+from patterns.wire.limits import HEADER_BYTES_MAX, INTEGER_MAX
 from patterns.wire.names import check_name
 
+CONFIG_BYTES_MAX: Final = HEADER_BYTES_MAX - 1_024  # it travels in a header, with a verb and some flags beside
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _Config = TypeVar("_Config", StreamConfig, GroupConfig)
 
@@ -28,8 +31,11 @@ def create(kind: type[_Config], config: _Config, *, dry_run: bool, change: bool)
         raise BadArgument(
             f"{name}({str(config)[:100]!r}): a {kind.__name__}, for example {kind.__name__}('orders', ..)"
         )
-    checked = config_of(kind, told(config))  # a Struct takes any value until somebody looks
-    return Verb(name, {"config": told(checked), "dry_run": bool(dry_run), "change": bool(change)})
+    found = told(config_of(kind, told(config)))  # a Struct takes any value until somebody looks
+    size = len(encode(found))
+    if size > CONFIG_BYTES_MAX:
+        raise BadArgument(f"{kind.__name__} of {size:,} bytes, at most {CONFIG_BYTES_MAX:,}: use wildcards in topics")
+    return Verb(name, {"config": found, "dry_run": bool(dry_run), "change": bool(change)})
 
 
 def of_stream(name: str, stream: str) -> Verb:

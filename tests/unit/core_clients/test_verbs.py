@@ -51,6 +51,12 @@ def test_what_is_no_configuration_is_refused_before_anybody_is_asked(config, tex
     assert text in str(refused.value)
 
 
+def test_a_configuration_that_no_header_holds_is_refused():
+    create(StreamConfig("s", topics=[f"{'x' * 50}.{number}" for number in range(1_000)]))
+    with pytest.raises(BadArgument, match=r"of 20\d,\d+ bytes, at most 64,512: use wildcards"):
+        create(StreamConfig("s", topics=[f"{'x' * 200}.{number}" for number in range(1_000)]))
+
+
 @pytest.mark.parametrize("name", ["", "x" * 256, "../etc", "a/b", "a\\b", ".", "..", "a b", "a\x00", "a>", "é" * 128])
 def test_bad_names_are_refused(name):
     with pytest.raises(BadName):

@@ -7,6 +7,7 @@ import pytest
 
 from patterns.wire import errors as wire_errors
 from patterns.wire import limits
+from patterns.wire.configs import GroupConfig, StreamConfig, told
 from patterns.wire.messages import KINDS, Columns, Role
 from tests.unit.wire import spec
 from zbroker.core.requests import ANSWERS_OWED_MAX
@@ -155,3 +156,25 @@ def test_the_spec_lists_no_limit_that_this_test_forgets():
 def test_a_figure_in_the_specs_prose_is_the_codes(sentence, value):
     assert sentence in spec.SPEC
     assert value
+
+
+def _as_told(cell):
+    """A default of a table as a value: `code`, or what JSON would have; several fields may share a row."""
+    values = [one.strip().strip("`").replace(",", "") for one in cell.split(", ")]
+    words = {"null": None, "true": True, "false": False, "[]": [], '""': ""}
+    return [words[one] if one in words else float(one) if one.isdigit() else one for one in values]
+
+
+@pytest.mark.parametrize(
+    ("kind", "named", "nth"), [(StreamConfig, {"name": "s"}, 0), (GroupConfig, {"stream": "s", "name": "g"}, 1)]
+)
+def test_the_fields_of_a_configuration_are_the_codes_with_their_defaults(kind, named, nth):
+    tables = [table.partition("\n\n")[0] for table in spec.SPEC.split("\n| field | default | |\n")[1:]]
+    found = {}
+    for line in tables[nth].splitlines()[1:]:
+        names, default, _ = (cell.strip() for cell in line.strip("|").split("|", 2))
+        fields = [name.strip().strip("`") for name in names.split(", ")]
+        values = _as_told(default)
+        found.update(zip(fields, values * len(fields) if len(values) == 1 else values, strict=False))
+    expected = {name: value for name, value in told(kind(**named)).items() if name not in named}
+    assert found == expected
