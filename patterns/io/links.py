@@ -163,7 +163,9 @@ class Links:
             received = self._receive_from(plug, True, now)
         else:
             self._drain_monitors(now)
-            received = self._receive_all(now)
+            received = sum([self._receive_from(plug, False, now) for plug in list(self._plugs.values())])
+            if self._ends is not None:
+                received += self._ends.receive(now)
         if named is None:
             self.due = self._engine.next_timeout()
         due = self.due  # asked before the sleep; a timer set since is seen before the next one
@@ -174,11 +176,10 @@ class Links:
 
     def listen(self, now: int) -> None:
         """Hand what is there to the engine; monitors and timers wait for a turn."""
-        self._receive_all(now)
-
-    def _receive_all(self, now: int) -> int:
-        received = sum([self._receive_from(plug, False, now) for plug in list(self._plugs.values())])
-        return received if self._ends is None else received + self._ends.receive(now)
+        for plug in self._plugs.values():
+            self._receive_from(plug, False, now)
+        if self._ends is not None:
+            self._ends.receive(now)
 
     def push(self, now: int) -> None:
         """Send what callers have posted and what the engine has to say; hand its events on."""

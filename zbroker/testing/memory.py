@@ -389,3 +389,6 @@ def _wall_ms_at(now: int) -> int:
 
 def _refuse(effect: Effect) -> None:
     """What is for plain ZeroMQ ports, which are not here, and for connections, which a ROUTER cannot close either."""
+
+
+os.register_at_fork(after_in_child=_brokers.clear)  # copies, whose threads are the parent's

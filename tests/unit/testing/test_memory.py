@@ -17,6 +17,7 @@ from patterns.wire.errors import (
     LocalProtocolError,
     NoReplier,
     NoSuchStream,
+    OutcomeUnknown,
     StaleLease,
     StorageFull,
     TimedOut,
@@ -314,6 +315,17 @@ def test_a_full_disk_refuses_until_there_is_room(broker: MemoryBroker) -> None:
         broker.disk_full = False
         broker.advance(10)
         assert posted.result(SOON_S).offset == 0
+
+
+def test_a_broker_that_fails_is_down_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    with MemoryBroker() as broker, Requester(broker.url) as requester:
+        assert broker._engine is not None
+        monkeypatch.setattr(broker._engine, "receive", lambda *_: 1 // 0)
+        with pytest.raises((Unavailable, TimedOut, OutcomeUnknown)):
+            requester.request("price", 1, timeout_s=SOON_S, wait_s=0)
+        with pytest.raises(LocalProtocolError, match=r"has failed: .*ZeroDivisionError"):
+            broker.check()
+        assert isinstance(broker.failure, ZeroDivisionError)
 
 
 def test_stop_says_goodbye_and_close_is_for_good(broker: MemoryBroker) -> None:
