@@ -44,8 +44,16 @@ def run_block(number: int, broker: Broker, tmp_path: Path) -> str:
     return run([os.fspath(program)], broker)
 
 
-def test_readme_has_thirteen_programs() -> None:
-    assert len(BLOCKS) == 13
+def test_readme_has_fourteen_programs() -> None:
+    assert len(BLOCKS) == 14
+
+
+def test_readme_stores_and_forwards(broker: Broker, tmp_path: Path) -> None:
+    source = next(block for block in BLOCKS if "open_journal" in block)
+    there = source.replace("zb://localhost", broker.url).replace('"outbox"', repr(os.fspath(tmp_path / "outbox")))
+    (tmp_path / "block.py").write_text(there)
+    said = run([os.fspath(tmp_path / "block.py")], broker)
+    assert said.splitlines() == ["on this disk; its offset in the stream: None", "not forwarded yet: 0"]
 
 
 def test_readme_asyncio_and_a_streamed_reply(broker: Broker, tmp_path: Path) -> None:

@@ -203,6 +203,16 @@ def test_send_prints_each_message_once_it_is_confirmed(broker: str) -> None:
     assert third == {"offset": 2, "attempt": 1, "key": "k", "headers": None, "body": 2}
 
 
+def test_send_with_a_journal_needs_no_broker_and_the_next_one_forwards(broker: str, dead: str, tmp_path: Path) -> None:
+    folder = str(tmp_path / "outbox")
+    one = run("send", "kept", "1", "--json", "--journal", folder, url=dead.replace("tcp://", "zb://"))
+    assert (one.returncode, lines(one.stdout)) == (0, [{"offset": None, "duplicate": False}])
+    assert b"1 message in" in one.stderr
+    many = run("send", "kept", "-", "--journal", folder, stdin=b"2\n3\n", url=broker)
+    assert (many.returncode, many.stderr) == (0, b"")
+    assert run("receive", "kept", "--count", "3", url=broker).stdout == b"1\n2\n3\n"
+
+
 def test_lines_are_confirmed_while_standard_input_stays_open(broker: str) -> None:
     sender = start("send", "live", "-", "--json", "--url", broker, stdin=PIPE)
     assert sender.stdin is not None

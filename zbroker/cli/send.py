@@ -52,38 +52,65 @@ _UNDER_WAY_MAX: Final = 8_192  # messages without a confirm; a batch of small on
 @click.option(
     "--delay", "delay_s", type=float, metavar="S", help="How long groups wait before they deliver it, in seconds."
 )
+@click.option(
+    "--journal",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Store in this folder first, and forward what waits in it when the broker is there.",
+)
 @timeout_option("How long to wait for a confirm, in seconds.", default=10.0)  # fmt: skip
 def send(
     stream: str, body: str | None, url: str, as_json: bool, raw: bool, source: Path | None, key: str | None,
-    delay_s: float | None, timeout_s: float,
+    delay_s: float | None, journal: Path | None, timeout_s: float,
 ) -> None:  # fmt: skip
     """Store BODY, which is JSON text, in STREAM and exit when it is on disk; `-` stores each line of standard input.
 
     Lines are sent as they come, many under way at once, and stored in order. If one is refused, what came before it is
-    stored, and the exit status is 1. A BODY that begins with `-` goes behind `--`.
+    stored, and the exit status is 1. A BODY that begins with `-` goes behind `--`. With --journal a message is stored when
+    it is on this disk, offset null, and forwarded in order, once, by this command or the next with that folder.
 
     \b
     zbroker send orders '{"sku": 7}' --url zb://localhost --json
     zbroker send orders --file orders.jsonl --key eu
     zbroker send reminders '{"user": 7}' --delay 3600
+    zbroker send readings '{"celsius": 21}' --journal outbox
     """
-    from patterns.sync import Producer
-
     if (body is None) == (source is None):
         raise click.UsageError("say one of BODY, --file F, and - for lines of standard input")
     printer = Printer(as_json=as_json, raw=raw)
     if body is None or body == "-":
         lines = standard_input() if source is None else Lines(source.open("rb"))
-        opened = Producer(url, stream, codec=codec_for(raw), timeout_s=timeout_s)
-        with closing(opened) as producer, _bar(source, as_json) as show:
+        opened = _opened(url, stream, raw, timeout_s, journal)
+        with opened as producer, _bar(source, as_json) as show:
             _Sender(producer, printer, key, delay_s, timeout_s, lambda: show(lines.bytes_taken)).send(lines, raw)
         return
     try:
         one = of_argument(body, raw=raw)
     except BadBody as error:
         raise click.BadParameter(str(error), param_hint="'BODY'") from error
-    with closing(Producer(url, stream, codec=codec_for(raw), timeout_s=timeout_s)) as producer:
+    with _opened(url, stream, raw, timeout_s, journal) as producer:
         _print(printer, producer.send(one, key=key, delay_s=delay_s))
+
+
+@contextmanager
+def _opened(url: str, stream: str, raw: bool, timeout_s: float, folder: Path | None) -> Iterator[Producer]:
+    """A producer, closed at the end; what its journal keeps then is told."""
+    from patterns.sync import Producer
+
+    if folder is None:
+        with closing(Producer(url, stream, codec=codec_for(raw), timeout_s=timeout_s)) as producer:
+            yield producer
+        return
+    from zbroker.store import open_journal
+
+    with open_journal(folder) as journal:
+        opened = Producer(url, stream, codec=codec_for(raw), timeout_s=timeout_s, journal=journal)
+        with closing(opened) as producer:
+            yield producer
+        if opened.waiting:
+            click.echo(f"{counted(opened.waiting, 'message')} in {folder} for when the broker is there", err=True)
+        if opened.refused:
+            click.echo(f"{counted(opened.refused, 'refused message')} in {folder / 'refused.jsonl'}", err=True)
 
 
 @contextmanager
