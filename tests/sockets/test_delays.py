@@ -96,8 +96,11 @@ def test_delays_survive_a_kill_of_the_broker(tmp_path: Path) -> None:
             until(lambda: _group(broker)["delayed"] >= 10, what="the delays")
             found = take(consumer, 3)
             next(iter(consumer)).nack(delay_s=LATER_S)
-            until(lambda: _group(broker)["delayed"] >= 11, what="the nack")
             until(lambda: _group(broker)["acked"] == 3, what="the acks")
+            until(lambda: _group(broker)["delayed"] >= 11, what="the nack")
+        with Producer(broker.url, "other") as out:  # behind its records what came before is on the disk, too
+            out.send_many(range(2))
+            out.send("and another")
         for _ in range(2):
             broker.kill()
             broker.start()
