@@ -15,11 +15,12 @@ import msgspec
 
 from patterns.wire.address import BROKER_PORT, is_loopback, parse_address
 from patterns.wire.errors import BadAddress
-from patterns.wire.limits import MIB
+from patterns.wire.limits import MIB, SECONDS_MAX
 
 DEFAULT_BIND: Final = "tcp://127.0.0.1:7700"
 DEFAULT_DATA: Final = "./zbroker-data"
 DRAIN_S_MAX: Final = 3_600  # whoever waits longer for a broker to stop has a deadline of his own
+GROUP_IDLE_S_MAX: Final = int(SECONDS_MAX)  # as of `idle_expiry_s` in a group's own configuration
 _PLAIN_PORTS: Final = {"xsub": 7701, "xpub": 7702}
 _NOT_BUILT: Final = ("mdp", "http")
 _FILE_BYTES_MAX: Final = MIB // 16  # fifty times what all settings with their comments take
@@ -67,6 +68,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         insecure: allow an address that other machines reach, without keys.
         memory_bytes: resident memory above which the peers with most undelivered bytes are cut; 0: never.
         stream_bytes: so much a stream keeps beyond what its groups have yet to process; then the oldest goes.
+        stream_quota_bytes: what a stream may keep on disk in all; then its producers are refused with STREAM_FULL; 0: no bound.
+        folder_quota_bytes: what all streams together may; 0: no bound but the disk's own.
+        group_idle_s: a group that is made by first use is deleted once it had no member for so long; 0: never.
         auto_create: streams and groups are made by first use; else they must be made before, by `zbroker stream create`.
         drain_s: so long the requests that repliers work on may take to finish after SIGTERM.
         log_format: of the lines on standard error: for people, or JSON objects.
@@ -84,6 +88,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     insecure: bool = False
     memory_bytes: int = 1024 * MIB
     stream_bytes: int = 4096 * MIB
+    stream_quota_bytes: int = 16384 * MIB
+    folder_quota_bytes: int = 0
+    group_idle_s: int = 0
     auto_create: bool = True
     drain_s: int = 5
     log_format: LogFormat = "text"
@@ -336,6 +343,11 @@ def _complaints(options: Options) -> Iterator[tuple[str, str]]:
         yield "memory_bytes", f"0 (no bound) to {BYTE_COUNT_MAX} bytes"
     if not 0 <= options.stream_bytes <= BYTE_COUNT_MAX:
         yield "stream_bytes", f"0 (nothing that all groups have processed) to {BYTE_COUNT_MAX} bytes"
+    for name in ("stream_quota_bytes", "folder_quota_bytes"):
+        if not 0 <= getattr(options, name) <= BYTE_COUNT_MAX:
+            yield name, f"0 (no bound) to {BYTE_COUNT_MAX} bytes"
+    if not 0 <= options.group_idle_s <= GROUP_IDLE_S_MAX:
+        yield "group_idle_s", f"0 (never) to {GROUP_IDLE_S_MAX:,} seconds"
     if not 0 <= options.drain_s <= DRAIN_S_MAX:
         yield "drain_s", f"0 to {DRAIN_S_MAX} seconds"
 

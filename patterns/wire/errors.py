@@ -321,6 +321,15 @@ class SlowSubscriber(LoadError):
     number, name, retryable = 404, "SLOW_SUBSCRIBER", False
 
 
+class StreamFull(LoadError):
+    """A stream, or all of a broker's together, keeps as much as it may, and did not take the message; the text says which limit.
+
+    Asking again helps when consumers have made room, or somebody has: `retry_after_ms` says when to look. A Producer does so by itself.
+    """
+
+    number, name = 405, "STREAM_FULL"
+
+
 class StorageFailed(StorageError):
     """The broker's disk has failed; nothing is stored until somebody looks after it. Asking again does not help."""
 

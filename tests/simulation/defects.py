@@ -17,8 +17,8 @@ from zbroker.core.consumers import Consumers
 from zbroker.core.dead_letters import Mover
 from zbroker.core.groups import Group
 from zbroker.core.producers import Accepted, Producer
+from zbroker.core.removal import Removal
 from zbroker.core.retention import _Account
-from zbroker.core.streams import Streams
 from zbroker.processes.carrier import Carrier
 from zbroker.store import journal, writer
 from zbroker.store.liveness import Liveness
@@ -193,27 +193,27 @@ class LiveMessageCutOut(Defects):
     patches = ((Liveness, "wanted", _wanted_but_the_last),)
 
 
-def _forget_at_once(self: Streams, durable_index: int) -> None:
+def _forget_at_once(self: Removal, durable_index: int) -> None:
     _forget(self, 1 << 62)
 
 
-_forget = Streams._forget
+_forget = Removal.forget
 
 
 class GivenUpBeforeDurable(Defects):
     """What nobody is owed is given up before it is on the disk that nobody is."""
 
-    patches = ((Streams, "_forget", _forget_at_once),)
+    patches = ((Removal, "forget", _forget_at_once),)
 
 
 _give_up = _Account._give_up
 
 
-def _give_up_for_one(self: _Account, number: int) -> list[Any]:
+def _give_up_for_one(self: _Account, number: int, most: int, keeps: bool) -> list[Any]:
     groups = self.log.groups
     self.log.groups = dict(list(groups.items())[:1])
     try:
-        return _give_up(self, number)
+        return _give_up(self, number, most, keeps)
     finally:
         self.log.groups = groups
 

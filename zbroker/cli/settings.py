@@ -12,6 +12,7 @@ import click
 from zbroker.cli.exits import BAD_CONFIGURATION, end
 from zbroker.config import (
     DRAIN_S_MAX,
+    GROUP_IDLE_S_MAX,
     ConfigurationError,
     DuplicateKeys,
     LogFormat,
@@ -56,6 +57,12 @@ def settings_options(command: _F) -> _F:
                      help="Resident memory above which the worst peers are cut; 0: never.  [1G]"),
         click.option("--stream-bytes", type=_bytes, metavar="N[K|M|G]",
                      help="What a stream keeps beyond what its groups have yet to process.  [4G]"),
+        click.option("--stream-quota-bytes", type=_bytes, metavar="N[K|M|G]",
+                     help="What a stream may keep in all; then its producers must wait; 0: no bound.  [16G]"),
+        click.option("--folder-quota-bytes", type=_bytes, metavar="N[K|M|G]",
+                     help="What all streams together may; 0: no bound but the disk's.  [0]"),
+        click.option("--group-idle-s", type=click.IntRange(0, GROUP_IDLE_S_MAX), metavar="S",
+                     help="Delete groups made by first use that had no member for so long; 0: never.  [0]"),
         click.option("--auto-create/--no-auto-create", default=None,
                      help="Whether streams and groups are made by first use.  [auto-create]"),
         click.option("--drain-s", type=click.IntRange(0, DRAIN_S_MAX), metavar="S",

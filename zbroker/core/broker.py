@@ -80,6 +80,7 @@ class StreamsFacade(Protocol):
     def handle_timeout(self, now: int) -> None: ...
     def administer(self, session: Session, header: Admin, now: int) -> None: ...
     def status(self, rows_max: int, now: int) -> dict[str, object]: ...
+    def listen(self, warn: Callable[[str, str], None], note: Callable[[Event], None]) -> None: ...
 
 
 MakeStreams = Callable[[Sessions, list[Effect]], StreamsFacade]
@@ -125,6 +126,7 @@ class BrokerEngine:
         self._timed: tuple[Timed, ...] = (self._sessions, self._services)
         if self._streams is not None:
             self._timed += (self._streams,)
+            self._streams.listen(self.warn, self._note)
         self._informed: dict[str, object] = {}
         self._warnings: dict[str, str] = {}
         self._is_draining = False

@@ -77,6 +77,7 @@ class Catalog:
         self.by_name: dict[str, StreamLog] = {}
         self.by_id: dict[int, StreamLog] = {}
         self.groups: dict[tuple[int, int], Group] = {}  # by stream id and group id, as OPS name them
+        self.deleted: dict[int, int] = {}  # ids of streams, and the offset after each one's last
         self.dooming: dict[Group, None] = {}  # those that have messages which are to be dead letters
 
     def stream(self, name: str) -> StreamLog:
@@ -134,6 +135,38 @@ class Catalog:
         self._recorder.write(RecordKind.CATALOG, _encode(entry), stream_id=group.stream_id)
         group.is_paused = is_paused
 
+    def purged(self, log: StreamLog, below: int) -> None:
+        """Tell the journal that the stream has nothing below this offset any more."""
+        self._recorder.write(RecordKind.CATALOG, _encode(["purged", log.id, below]), stream_id=log.id)
+
+    def delete_stream(self, log: StreamLog) -> None:
+        """It is not there any more, nor are its groups; its name is free."""
+        self._recorder.write(RecordKind.CATALOG, _encode(["deleted", log.id, log.next_offset]), stream_id=log.id)
+        self._remove(log.id, log.next_offset)
+
+    def delete_group(self, group: Group) -> None:
+        """It is not there any more; its name is free."""
+        entry = ["group_deleted", group.stream_id, group.id]
+        self._recorder.write(RecordKind.CATALOG, _encode(entry), stream_id=group.stream_id)
+        self._remove_group(group)
+
+    def _remove(self, id: int, end: int) -> None:
+        self.deleted[id] = end
+        log = self.by_id.pop(id, None)
+        if log is None:
+            return
+        log.is_deleted = True
+        if self.by_name.get(log.name) is log:
+            del self.by_name[log.name]
+        for group in list(log.groups.values()):
+            self._remove_group(group)
+
+    def _remove_group(self, group: Group) -> None:
+        del self.groups[group.stream_id, group.id]
+        log = self.by_id.get(group.stream_id)
+        if log is not None and log.groups.get(group.name) is group:
+            del log.groups[group.name]
+
     def producer(self, producer: Producer) -> None:
         """Tell the journal of an identity, before its first batch."""
         entry = ["producer", producer.id, producer.name, producer.nonce, producer.epoch]
@@ -148,22 +181,37 @@ class Catalog:
         """Apply a CATALOG record; what it says of a producer is returned, or the ids of those that have left."""
         match msgspec.msgpack.decode(payload):
             case ["stream", str(name)]:
-                if index not in self.by_id:  # else a checkpoint told of it, with more
+                if index not in self.by_id and index not in self.deleted:  # else a checkpoint told of it, with more
                     self.add(index, name)
-            case ["group", int(stream_id), str(name), int(start)]:
-                if (stream_id, index) not in self.groups:
-                    self.add_group(self.known(stream_id), index, name, start)
             case ["producer", int(id), str(name), bytes(nonce), int(epoch)]:
                 return id, name, nonce, epoch
             case ["left", list(ids)] if all(type(id) is int for id in ids):
                 return ids
-            case ["configured", int(stream_id), dict(told)]:
-                self.known(stream_id).config = msgspec.convert(told, StreamConfig)
-            case ["group_configured" | "paused", int(stream_id), int(group_id), value]:
-                self._recover_group(self.groups.get((stream_id, group_id)), value)
+            case [str(what), int(stream_id), *values] if stream_id not in self.deleted:
+                self._recover_stream(index, what, stream_id, values)
             case _:
-                pass  # of a later version; what it names is unknown here
+                pass  # of a later version, what it names is unknown here; or of a stream that is not there any more
         return None
+
+    def _recover_stream(self, index: int, what: str, stream_id: int, values: list[Any]) -> None:
+        match what, values:
+            case "group", [str(name), int(start)]:
+                if (stream_id, index) not in self.groups:
+                    self.add_group(self.known(stream_id), index, name, start)
+            case "configured", [dict(told)]:
+                self.known(stream_id).config = msgspec.convert(told, StreamConfig)
+            case (("group_configured" | "paused"), [int(group_id), value]):
+                self._recover_group(self.groups.get((stream_id, group_id)), value)
+            case "group_deleted", [int(group_id)]:
+                group = self.groups.get((stream_id, group_id))
+                if group is not None:
+                    self._remove_group(group)
+            case "purged", [int(below)]:
+                self.known(stream_id).given_up.add(0, below - 1)
+            case "deleted", [int(end)]:
+                self._remove(stream_id, end)
+            case _:
+                pass
 
     def _recover_group(self, group: Group | None, value: object) -> None:
         if group is not None and isinstance(value, bool):
@@ -184,7 +232,7 @@ class Catalog:
 
     def clear(self) -> None:
         """Forget everything; only before anything is written."""
-        for table in (self.by_name, self.by_id, self.groups):
+        for table in (self.by_name, self.by_id, self.groups, self.deleted):
             table.clear()
 
     def add(self, id: int, name: str) -> StreamLog:

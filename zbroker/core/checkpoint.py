@@ -77,9 +77,10 @@ def cut(
     for chunk in _chunks(_state(catalog, producers, ends, ahead)):
         yield chunk, STATE
     for id, end in ends.items():
-        while catalog.by_id[id].placed < end:
+        while id in catalog.by_id and catalog.by_id[id].placed < end:
             yield WAIT
-    for chunk in _chunks(piece for id, end in ends.items() for piece in _rest(catalog.by_id[id], current, end)):
+    rest = (catalog.by_id[id] for id in ends if id in catalog.by_id)
+    for chunk in _chunks(piece for log in rest for piece in _rest(log, current, ends[log.id])):
         yield chunk, current
 
 
@@ -107,7 +108,10 @@ def _joined(parts: list[bytes]) -> bytes:
 def _state(catalog: Catalog, producers: Producers, ends: dict[int, int], ahead: Callable[[], int]) -> Iterator[Piece]:
     """All but where batches lie; `ends` learns up to which batch each stream's piece tells."""
     yield ["version", VERSION]
-    for log in list(catalog.by_id.values()):
+    logs, deleted = list(catalog.by_id.values()), list(catalog.deleted.items())  # of one moment
+    for some in _parts(deleted, _RANGES):
+        yield ["deleted", some]
+    for log in logs:
         ends[log.id] = log.batches
         yield ["stream", log.id, log.name, log.next_offset, log.last_index, log.bytes, log.messages, log.published_at]
         if log.config != StreamConfig(log.name):
@@ -252,7 +256,13 @@ def _restore_delayed(catalog: Catalog, stream_id: int, id: int, columns: list[li
     group.recover("delayed", [list(row) for row in zip(firsts, lasts, *others, strict=True)])
 
 
+def _restore_deleted(catalog: Catalog, ends: list[list[int]]) -> None:
+    for id, end in ends:
+        catalog.deleted[id] = end
+
+
 _RESTORERS: Final[dict[str, Callable[..., None]]] = {
+    "deleted": _restore_deleted,
     "stream": _restore_stream,
     "config": _restore_config,
     "group_config": _restore_group_config,

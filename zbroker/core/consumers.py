@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from patterns.wire.attributes import check_delay
+from patterns.wire.configs import GroupConfig
 from patterns.wire.errors import (
     BadArgument,
     NoSuchGroup,
@@ -136,6 +137,33 @@ class Consumers:
             member.leases, member.claims = Leases(new), frozenset()
         self._promise(new.id, lambda: self._begin_all(members))
 
+    def expire(self, group: Group, below: int) -> None:
+        """It is owed nothing below this offset any more; leases of that are stale."""
+        verdicts = group.expire_below(below)
+        if not group.dirty.is_clean:
+            self._dirty[group] = None
+        for verdict in verdicts:
+            if verdict.call is not None:
+                verdict.call(0)
+        self.wake(group)
+
+    def dismiss(self, log: StreamLog, group: Group | None, why: ZbrokerError) -> None:
+        """The group is not there any more, or, without one, the stream: its members have left, and hear why."""
+        gone = [
+            (session, member)
+            for session, member in self._members.items()
+            if member.feed.log is log and group in (None, member.feed.group)
+        ]
+        for session, member in gone:
+            del self._members[session]
+            for _ in member.leases.take_all():
+                pass  # there is nobody to whom they could go back
+            self._deliveries.leave(member)
+            self._sessions.refuse(session, why, "stream", member.id)
+        for one in list(log.groups.values()) if group is None else [group]:
+            self._feeds.pop(one, None)
+            self._dirty.pop(one, None)
+
     def _begin_all(self, members: list[Member]) -> None:
         for member in members:
             self._begin(member.session, member)
@@ -231,9 +259,16 @@ class Consumers:
             self._promise(made_at, lambda: self._joined(session, member, joined))
 
     def _joined(self, session: Session, member: Member, joined: Joined) -> None:
+        if not self._is_there(member.feed):
+            return  # it has heard that already
         if session.state is not ServerState.CLOSED:
             self._sessions.answer(session, joined)
         self._begin(session, member)
+
+    def _is_there(self, feed: Feed) -> bool:
+        """Whether what it gives was not deleted."""
+        group = feed.group
+        return not feed.log.is_deleted and (group is None or (group.stream_id, group.id) in self._catalog.groups)
 
     def _begin(self, session: Session, member: Member) -> None:
         """Its group is on disk; deliver, unless it has left in the meantime."""
@@ -256,6 +291,9 @@ class Consumers:
             start = self.start_of(log or StreamLog(0, header.stream), header)  # a JOIN that is refused makes nothing
             log = self._catalog.stream(header.stream)
             group = self._catalog.group(log, header.group, start)
+            if self._policy.group_idle_s:
+                config = GroupConfig(log.name, group.name, idle_expiry_s=self._policy.group_idle_s)
+                self._catalog.group_configured(group, config)
         return self._feed(log, group)
 
     def _check_auto_create(self, header: Join, log: StreamLog | None) -> None:

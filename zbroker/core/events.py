@@ -54,4 +54,12 @@ class PlainDropped(msgspec.Struct, gc=False, frozen=True):
     wanted: str
 
 
-Event = WarningRaised | WarningGone | SessionBegan | SessionRefused | SessionEnded | PlainDropped
+class GroupExpired(msgspec.Struct, gc=False, frozen=True):
+    """A group had no member for as long as its configuration allows, and was deleted."""
+
+    stream: str
+    group: str
+    idle_s: float
+
+
+Event = WarningRaised | WarningGone | SessionBegan | SessionRefused | SessionEnded | PlainDropped | GroupExpired

@@ -85,7 +85,7 @@ class Group:
     @property
     def delayed(self) -> int:
         """How many messages wait for their time."""
-        return self._delays.messages
+        return min(self._delays.messages, self.waiting)  # some of them may have expired
 
     # -- what is to be delivered ----------------------------------------------------------------------------------
 
@@ -280,6 +280,46 @@ class Group:
         if what != "redriven":
             getattr(self.dirty, what).append((first, last))
 
+    def expire_below(self, below: int) -> list[Verdict]:
+        """It is owed nothing below this offset any more: what was not settled of it is expired, wherever it is.
+
+        Returns:
+            Verdicts of which nothing is left to be moved.
+        """
+        if below <= self.settled.floor:
+            return []
+        verdicts = self._expire_doomed(below)
+        self._expire_lent(below)
+        for heap in (self._returned, self._ready):
+            while heap and heap.first[0] < below:
+                _, last, tries = heap.pop()
+                if last >= below:
+                    heap.push((below, last, tries))
+        if below > self.cursor:
+            self._ahead -= self.settled.count(self.cursor, below - 1)
+            self.cursor = below
+        gaps = list(self.settled.missing(self.start, below - 1))
+        self.expired += sum(self.settled.add(first, last) for first, last in gaps)
+        self.dirty.expired += gaps
+        self._before.pass_over(self.settled.floor)
+        settled = self.settled.count(self.start, self.cursor - 1)
+        self.waiting = max(0, self.cursor - self.start) - settled - self.leased  # what is delayed stays where it is
+        return verdicts
+
+    def _expire_doomed(self, below: int) -> list[Verdict]:
+        verdicts = []
+        while self.doomed and self.doomed.first.first < below:
+            verdict = self.bury(below - 1, "expired").verdict
+            verdicts += [] if verdict is None else [verdict]
+        return verdicts
+
+    def _expire_lent(self, below: int) -> None:
+        for leases in list(self.holders):
+            for lease in leases:
+                if lease.first < below:
+                    self.leased -= lease.take([(lease.first, below - 1)])[1]
+                    leases.keep(lease)
+
     def spare(self) -> None:
         """The first of the doomed, which were delivered often enough, are to be offered again: there is no dead-letter stream."""
         taken = self.doomed.take(self.doomed.first.last)
@@ -294,7 +334,9 @@ class Group:
         """Delayed messages whose time has come get ready, the first of them; whether there were any."""
         woken = 0
         while woken < _WOKEN_MAX and (due := self.next_due()) is not None and due <= now:
-            self._put_back(self._delays.pop())
+            piece = self._delays.pop()
+            for first, last in self.settled.missing(piece.first, piece.last):  # else it has expired meanwhile
+                self._put_back(Piece(first, last, piece.tries))
             woken += 1
         return woken > 0
 

@@ -40,6 +40,7 @@ from zbroker.core.catalog import Catalog, Recorder
 from zbroker.core.log import StreamLog
 from zbroker.core.policy import Policy, no_stream
 from zbroker.core.producers import Accepted, Producer, Producers
+from zbroker.core.retention import Retention
 from zbroker.core.tail import Batch, Stored, Tail, marks_of
 
 CONFIRMS: Final = ("durable", "written", "received")
@@ -81,6 +82,7 @@ class Intake:
     """All producer sessions.
 
     Args:
+        retention: refuses what a stream has no room for.
         stamp: the broker's own clock in ms at an instant of the engine's.
         full: refuse for now; failed: refuse for good. Set by the facade.
     """
@@ -93,6 +95,7 @@ class Intake:
         tail: Tail,
         stamp: Callable[[int], int],
         policy: Policy,
+        retention: Retention,
     ) -> None:
         self._sessions = sessions
         self._catalog = catalog
@@ -100,6 +103,7 @@ class Intake:
         self._tail = tail
         self._stamp = stamp
         self._policy = policy
+        self._retention = retention
         self.producers = Producers()
         self.full = False
         self.placed_index = 0
@@ -172,6 +176,7 @@ class Intake:
         try:
             marks = self._check(message, header)
             log = self._catalog.by_name.get(header.stream) or self._made(header.stream)
+            self._retention.check_room(log, size, now)
         except ZbrokerError as error:
             self._refuse(feeder, header, error, crc, now)
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -32,6 +33,8 @@ class StreamLog:
         groups: by name.
         given_up: what nobody was owed any more, and was too much.
         config: what it was told to be.
+        unplaced_bytes: of batches that have no place yet.
+        is_deleted: it is no stream any more; another one may have its name.
     """
 
     def __init__(self, id: int, name: str) -> None:
@@ -47,12 +50,15 @@ class StreamLog:
         self.lost: list[Range] = []
         self.groups: dict[str, Group] = {}
         self.config = StreamConfig(name)
+        self.unplaced_bytes = 0
+        self.is_deleted = False
         self._bases = Column()
         self._counts = Column()
         self._published = Column()  # ms; they rise
         self._segments = Column()
         self._places = Column()
         self._sizes = Column()  # 0: it is gone
+        self._unplaced: deque[int] = deque()  # payload bytes of those that have no place yet
         self._first = 0  # batches below are forgotten; numbers go on
 
     @property
@@ -85,6 +91,8 @@ class StreamLog:
         self.bytes += size
         self.messages += count
         self.published_at = published_at
+        self._unplaced.append(size)
+        self.unplaced_bytes += size
         return self.batches - 1
 
     def place(self, number: int, position: Position) -> None:
@@ -93,6 +101,7 @@ class StreamLog:
         self._segments.append(position.segment)
         self._places.append(_place_of(position))
         self._sizes.append(position.size)
+        self.unplaced_bytes -= self._unplaced.popleft()
 
     def move(self, base: int, position: Position | None) -> tuple[int, int]:
         """The batch with this first offset lies elsewhere; None: nobody wanted it, and it is gone.
@@ -133,6 +142,30 @@ class StreamLog:
         self._first = until + next(gone, 0)
         for column in self._columns:
             column.forget(self._first)
+
+    def purge(self, below: int) -> int:
+        """All below this offset, which is durable, is given up, wanted or not; returns how many messages that were."""
+        lost = sum(
+            end + 1 - begin
+            for first, last in self.lost
+            for begin, end in self.given_up.missing(first, min(last, below - 1))
+        )
+        gone = self.given_up.add(0, below - 1)
+        self.cut()
+        return gone - lost
+
+    def cut(self) -> None:
+        """Forget what lies below the floor of what was given up; but the last batch, which says where offsets go on."""
+        if not self.stored:
+            return
+        below = self.find(self.given_up.floor)
+        first = min(below, self.placed, self.batches - 1)
+        if first > self._first:
+            self._first = first
+            for column in self._columns:
+                column.forget(first)
+        if first < min(below, self.placed):
+            self._drop(first)
 
     def is_gone(self, number: int) -> bool:
         """Whether the batch is not stored any more."""
@@ -182,6 +215,10 @@ class StreamLog:
         """When the message with this offset was published, or the next one that is kept; ms since 1970."""
         number = self.find(offset)
         return self._published[number] if number < self.batches else self.published_at
+
+    def published(self, number: int) -> int:
+        """When a batch that is not forgotten was published; ms since 1970."""
+        return self._published[number]
 
     def base(self, number: int) -> int:
         """First offset of a batch that is not forgotten."""

@@ -37,6 +37,7 @@ class Recovered:
         self._tries: dict[int, array[int]] = {}  # what is not 1: _TRIES offsets in each
         self._delays = PackedHeap()  # may tell of messages that do not wait any more: their attempts say so
         self._pieces: Iterator[Piece] = iter(())
+        self._is_wanted: Callable[[Piece], bool] = lambda _: True
         self.next: Piece | None = None
 
     # -- what the journal tells -----------------------------------------------------------------------------------
@@ -129,8 +130,17 @@ class Recovered:
 
     def release(self, is_wanted: Callable[[Piece], bool]) -> None:
         """From now on these pieces of it may be delivered again; the others are elsewhere."""
+        self._is_wanted = is_wanted
         self._pieces = filter(is_wanted, self.pieces(self._begin, self._end - 1))
         self.take_next(None)
+
+    def pass_over(self, floor: int) -> None:
+        """All below this offset is settled, though it may wait here."""
+        if self.next is None:
+            self._begin = max(self._begin, floor)
+        elif self.next.first < floor:
+            self._begin = floor
+            self.release(self._is_wanted)
 
     def take_next(self, rest: Piece | None) -> None:
         """The next piece is taken; what is left of it."""

@@ -22,7 +22,8 @@ from zbroker.core.catalog import Catalog, Recorder, decode_operations, encode_op
 from zbroker.core.consumers import Consumers
 from zbroker.core.dead_letters import DeadLetters, Mover
 from zbroker.core.deliveries import Deliveries
-from zbroker.core.effects import Checkpoint, CheckpointEnd, Effect, Forget, Moved
+from zbroker.core.effects import Checkpoint, CheckpointEnd, Effect, Moved
+from zbroker.core.events import Event
 from zbroker.core.groups import Group
 from zbroker.core.intake import Intake
 from zbroker.core.log import StreamLog
@@ -30,6 +31,7 @@ from zbroker.core.policy import DEFAULT_POLICY, Policy
 from zbroker.core.producers import Accepted
 from zbroker.core.readback import ReadBack
 from zbroker.core.redrives import Redrives
+from zbroker.core.removal import Removal
 from zbroker.core.retention import Retention
 from zbroker.core.tail import TAIL_BYTES, Tail, stored_of
 from zbroker.core.timers import Timers
@@ -80,17 +82,27 @@ class Streams:
         self._promises_of_turn: list[Callable[[], None]] = []
         self._wall_ms = wall_ms
         self._lazy_due: int | None = None
+        self._now = 0  # as of this turn
         self._ahead = 0  # how far the broker's own clock is ahead of the engine's, in ms; as of this turn
         self._turn_began_at = 0  # last index when the turn began
         self._anomalies = 0
-        self._retention = Retention(policy.stream_bytes)
-        self._given_up: deque[tuple[int, list[tuple[int, int, int]]]] = deque()  # once this index is durable
+        self._retention = Retention(policy, self._expire)
         self._catalog = Catalog(self._recorder)
-        self._intake = Intake(sessions, self._catalog, self._recorder, self._tail, wall_ms, policy)
+        self._intake = Intake(sessions, self._catalog, self._recorder, self._tail, wall_ms, policy, self._retention)
         self._readback = ReadBack(effects, self._tail, self._timers)
         self._deliveries = Deliveries(sessions, self._tail, self._readback, self._timers, self._dirty, wall_ms)
         self._consumers = Consumers(
             sessions, self._catalog, self._recorder, self._deliveries, self._timers, self._dirty, self._promise, policy
+        )
+        self._removal = Removal(
+            self._catalog,
+            self._recorder,
+            self._retention,
+            self._consumers,
+            self._timers,
+            effects,
+            self._flush,
+            policy.group_idle_s,
         )
         self._mover = Mover(self._catalog, self._recorder, self._intake, self._tail, self._readback)
         self._dead_letters = DeadLetters(self._mover, self._touched, self._consumers.wake)
@@ -106,6 +118,7 @@ class Streams:
             self._group_configured,
             wall_ms,
         )
+        self._removal.add_verbs(self._administration)
         self._redrives = Redrives(self._mover, self._administration, self._touched)
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
@@ -179,7 +192,11 @@ class Streams:
             self._anomalies += 1
 
     def _recover_batch(self, record: Record, position: Position) -> None:
-        log, stored = self._catalog.known(record.stream_id), stored_of(record)
+        stored = stored_of(record)
+        if record.stream_id in self._catalog.deleted:
+            self._catalog.recover_operations(operations_of(stored))
+            return
+        log = self._catalog.known(record.stream_id)
         if record.base_offset < log.next_offset and record.index <= log.last_index:
             self._catalog.recover_operations(operations_of(stored))  # once more: no harm, whatever was cut first
             return  # a checkpoint told of it
@@ -197,7 +214,7 @@ class Streams:
     def _recover_lost(self, record: Record) -> None:
         for damage in decode_lost(record.payload):
             for lost in damage.ranges:
-                if lost.kind == RecordKind.APPEND and lost.count:
+                if lost.kind == RecordKind.APPEND and lost.count and lost.stream_id not in self._catalog.deleted:
                     log = self._catalog.known(lost.stream_id)
                     log.lose(lost.base_offset, lost.base_offset + lost.count - 1)
             if damage.lost_bytes:
@@ -226,10 +243,12 @@ class Streams:
             if is_damaged:
                 log.lose_gaps()
             log.durable_next = log.next_offset
+            log.cut()
             self._retention.touch(log)
         for group in self._catalog.groups.values():
             group.opened(self._catalog.by_id[group.stream_id].next_offset, now, self._wall_ms(now) - now // 1_000)
         self._consumers.opened(next_index, now)
+        self._removal.opened(now, self._wall_ms(now) - now // 1_000)
 
     # -- sessions -------------------------------------------------------------------------------------------------
 
@@ -278,17 +297,26 @@ class Streams:
 
     def _touched(self, group: Group) -> None:
         """It is done with something: the journal may have to hear of it, and what nobody is owed may go."""
-        self._dirty[group] = None
-        self._retention.touch(self._catalog.by_id[group.stream_id])
+        if self._catalog.groups.get((group.stream_id, group.id)) is group:  # else it was deleted, or reset
+            self._dirty[group] = None
+            self._retention.touch(self._catalog.by_id[group.stream_id])
 
     def _configured(self, log: StreamLog) -> None:
         """A stream is to be something else than before."""
-        self._retention.touch(log)
+        self._retention.configured(log)
+
+    def _expire(self, log: StreamLog, below: int) -> None:
+        self._removal.expire(log, below)
+
+    def listen(self, warn: Callable[[str, str], None], note: Callable[[Event], None]) -> None:
+        """Who is told of warnings, an empty text ending one, and of events."""
+        self._removal.warn, self._removal.note = warn, note
 
     def _group_configured(self, group: Group) -> None:
         """A group is to be something else than before."""
         self._dead_letters.configured(group)
         self._consumers.configured(group)
+        self._removal.watch(self._now)
 
     def adopt(
         self,
@@ -307,6 +335,7 @@ class Streams:
 
     def turn(self, now: int) -> None:
         """The end of a loop turn, before the journal commits: deliver, then one OPS record for all that changed."""
+        self._now = now
         self._ahead = self._wall_ms(now) - now // 1_000
         self._deliveries.run(now)
         self._intake.confirm()
@@ -321,7 +350,8 @@ class Streams:
                 call()  # nothing of it needed the disk
             else:
                 self._promises.append((index, call))
-        self._give_up()
+        if not self._dirty and not self._recorder.failed:
+            self._removal.sweep(now // 1_000 + self._ahead, self._ahead, self._intake.durable_index)
         self._turn_began_at = self._recorder.last_index
         self._cut_piece()
 
@@ -333,6 +363,9 @@ class Streams:
         goes_anyway = self._recorder.last_index > self._turn_began_at
         if not goes_anyway and now < (self._lazy_due or 0) and not any(group.dirty.settles for group in self._dirty):
             return None
+        return self._write_operations()
+
+    def _write_operations(self) -> int:
         for group in self._dirty:
             self._retention.touch(self._catalog.by_id[group.stream_id])
         for payload in encode_operations(self._dirty, self._ahead):
@@ -341,21 +374,12 @@ class Streams:
         self._lazy_due = None
         return self._recorder.last_index
 
-    def _give_up(self) -> None:
-        """What nobody is owed and is too much goes, once what says so is on disk."""
-        if not self._retention.has_more or self._dirty or self._recorder.failed:
-            return
-        ranges = self._retention.sweep()
-        if ranges:
-            self._given_up.append((self._recorder.last_index, ranges))
-        self._forget(self._intake.durable_index)
-
-    def _forget(self, durable_index: int) -> None:
-        while self._given_up and self._given_up[0][0] <= durable_index:
-            _, ranges = self._given_up.popleft()
-            for stream_id, first, last in ranges:
-                self._catalog.by_id[stream_id].give_up(first, last)
-            self._effects.append(Forget(ranges))
+    def _flush(self) -> None:
+        """Write what is dirty now, so that what is written next comes later."""
+        if self._dirty and not self._recorder.failed:
+            index = self._write_operations()
+            self._promises += [(index, call) for call in self._promises_of_turn]
+            self._promises_of_turn.clear()
 
     @property
     def _is_far_ahead(self) -> bool:
@@ -384,7 +408,8 @@ class Streams:
         if found is not None:
             log, number = found
             log.place(number, position)
-            self._retention.touch(log)
+            if not log.is_deleted:
+                self._retention.placed(log, number)
         self._is_cut_waiting = False
 
     def moved(self, moves: Iterable[Move]) -> None:
@@ -401,7 +426,7 @@ class Streams:
         self._consumers.persisted(index)
         for log in self._intake.persisted(index):
             self._deliveries.wake_stream(log)
-        self._forget(index)
+        self._removal.forget(index)
         self._mover.persisted(index)
         while self._operations and self._operations[0] <= index:
             self._operations.popleft()
@@ -426,7 +451,7 @@ class Streams:
     def next_timeout(self) -> int | None:
         """When handle_timeout() and a turn are due; 0 for at once."""
         may_write = not self._recorder.failed and not self._is_far_ahead
-        is_sweeping = self._retention.has_more and may_write and not self._dirty
+        is_sweeping = self._removal.has_more and may_write and not self._dirty
         if (
             self._deliveries.has_more
             or ((self._dead_letters.has_more or self._redrives.has_more) and may_write)
@@ -435,6 +460,9 @@ class Streams:
         ):
             return 0
         due = self._timers.next_timeout()
+        aged = self._removal.next_due(self._ahead) if may_write and not self._dirty else None
+        if aged is not None:
+            due = aged if due is None else min(due, aged)
         if self._lazy_due is not None and may_write:
             return self._lazy_due if due is None else min(due, self._lazy_due)
         return due

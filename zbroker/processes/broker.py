@@ -165,7 +165,13 @@ def _engine(options: Options, cluster: str, epoch: int = 0, make_streams: MakeSt
 
 
 def _policy(options: Options) -> Policy:
-    return Policy(stream_bytes=options.stream_bytes, auto_create=options.auto_create)
+    return Policy(
+        stream_bytes=options.stream_bytes,
+        stream_quota_bytes=options.stream_quota_bytes,
+        folder_quota_bytes=options.folder_quota_bytes,
+        auto_create=options.auto_create,
+        group_idle_s=float(options.group_idle_s),
+    )
 
 
 def _translate(options: Options) -> Translate:

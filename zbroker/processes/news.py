@@ -10,6 +10,7 @@ from patterns.io.guard_account import Cut
 from zbroker.config import LogLevel
 from zbroker.core.events import (
     Event,
+    GroupExpired,
     PlainDropped,
     SessionBegan,
     SessionEnded,
@@ -30,6 +31,7 @@ WARNINGS: Final[dict[str, tuple[LogLevel, str, str]]] = {
     "unreadable": ("warning", "journal_unreadable", "journal_readable"),
     "reads": ("error", "reads_stuck", "reads_go_on"),
     "sidecar": ("warning", "sidecar_died", "sidecar_returned"),
+    "clock": ("warning", "clock_jumped", "clock_is_back"),
     "guard": ("error", "guard_died", "guard_lives"),
     "gate": ("warning", "plain_subscribers_held_back", "plain_subscribers_let_in"),
 }
@@ -46,6 +48,8 @@ def news_of(event: Event) -> News:
             return "info", WARNINGS.get(key, _OTHER)[2], {"warning": key}
         case PlainDropped():
             return "warning", "plain_dropped", msgspec.structs.asdict(event)
+        case GroupExpired():
+            return "info", "group_expired", msgspec.structs.asdict(event)
         case SessionBegan():
             name = "session_began"
         case SessionRefused():

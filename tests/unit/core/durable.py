@@ -61,6 +61,7 @@ class Durable:
         self.closed: list[bytes] = []
         self.forgotten: list[tuple[int, int, int]] = []  # stream id, first and last offset: the journal was told
         self.inbox: dict[bytes, list[Message]] = {}
+        self.producers: dict[bytes, Client] = {}  # those that a test keeps here
         self.effects: list[Any] = []
         self.sessions = Sessions(self, self.effects, epoch, {Role.CONSUMER: GRACE_MS * 1_000})
         self.streams = Streams(self.sessions, self.effects, lambda now: 1_700_000_000_000 + now // 1_000, **options)
@@ -148,6 +149,10 @@ class Durable:
             found.append(MOVED if is_gone else None if position.offset in self.damaged else by_index[position.offset])
         self.streams.loaded(read.token, found, self.now)
         self._carry_out()
+
+    @staticmethod
+    def position(record: Record) -> Position:
+        return _position(record)
 
     # -- clients --------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from patterns.wire.records import Position
 from patterns.wire.settled import Range
 from zbroker.core.groups import Group
 from zbroker.core.log import StreamLog
+from zbroker.core.policy import Policy
 from zbroker.core.retention import STEP, Retention
 
 SIZE = 100
@@ -48,13 +49,13 @@ def _given_up(retention: Retention, log: StreamLog) -> list[Range]:
 
 def test_within_its_bytes_a_stream_gives_up_nothing() -> None:
     log = _stream(10)
-    assert _given_up(Retention(10 * SIZE), log) == []
+    assert _given_up(Retention(Policy(stream_bytes=10 * SIZE)), log) == []
     assert log.first_offset == 0
 
 
 def test_beyond_them_the_oldest_go_when_no_group_is_owed_anything() -> None:
     log = _stream(10)
-    retention = Retention(4 * SIZE)
+    retention = Retention(Policy(stream_bytes=4 * SIZE))
     assert _given_up(retention, log) == [(0, 59)]
     assert retention.kept_bytes(log) == 4 * SIZE
     assert log.first_offset == 60
@@ -62,7 +63,7 @@ def test_beyond_them_the_oldest_go_when_no_group_is_owed_anything() -> None:
 
 def test_what_one_of_two_groups_has_not_settled_stays_however_much_it_is() -> None:
     log = _stream(10)
-    retention = Retention(0)
+    retention = Retention(Policy(stream_bytes=0))
     _settle(_group(log, "fast"), 0, 99)
     slow = _group(log, "slow")
     assert _given_up(retention, log) == []
@@ -76,7 +77,7 @@ def test_of_a_batch_that_is_owed_in_part_the_rest_goes_and_its_bytes_count_until
     log = _stream(3)
     group = _group(log)
     _settle(group, 0, 14)
-    retention = Retention(0)
+    retention = Retention(Policy(stream_bytes=0))
     assert _given_up(retention, log) == [(0, 14)]
     assert retention.kept_bytes(log) == 2 * SIZE
     log.give_up(0, 14)
@@ -92,7 +93,7 @@ def test_one_message_that_is_owed_does_not_keep_those_behind_it() -> None:
     log = _stream(10)
     group = _group(log)
     _settle(group, 1, 99)
-    retention = Retention(0)
+    retention = Retention(Policy(stream_bytes=0))
     assert _given_up(retention, log) == [(1, 99)]
     assert log.first_offset == 0
     _settle(group, 0, 0)
@@ -103,19 +104,19 @@ def test_one_message_that_is_owed_does_not_keep_those_behind_it() -> None:
 def test_a_group_is_owed_nothing_below_its_start() -> None:
     log = _stream(10)
     _group(log, start=50)
-    assert _given_up(Retention(0), log) == [(0, 49)]
+    assert _given_up(Retention(Policy(stream_bytes=0)), log) == [(0, 49)]
 
 
 def test_what_is_not_durable_or_has_no_place_yet_is_not_given_up() -> None:
     log = _stream(5)
     log.durable_next = 30
     log.append(99, 10, SIZE, 0)
-    assert _given_up(Retention(0), log) == [(0, 29)]
+    assert _given_up(Retention(Policy(stream_bytes=0)), log) == [(0, 29)]
 
 
 def test_work_is_done_in_bounded_pieces() -> None:
     log = _stream(5 * STEP, count=1)
-    retention = Retention(0)
+    retention = Retention(Policy(stream_bytes=0))
     retention.touch(log)
     pieces = []
     while retention.has_more:
@@ -128,10 +129,10 @@ def test_after_a_restart_the_journal_is_told_again_of_what_was_given_up() -> Non
     log = _stream(5)
     group = _group(log)
     _settle(group, 0, 14)
-    assert _given_up(Retention(0), log) == [(0, 14)]
+    assert _given_up(Retention(Policy(stream_bytes=0)), log) == [(0, 14)]
     again = _stream(5)
     again.given_up.add(0, 14)
-    retention = Retention(1 << 40)
+    retention = Retention(Policy(stream_bytes=1 << 40))
     assert _given_up(retention, again) == [(0, 14)]
     assert retention.kept_bytes(again) == 4 * SIZE
 
@@ -167,7 +168,7 @@ def test_what_is_gone_at_the_beginning_is_forgotten_and_numbers_go_on() -> None:
 def test_whatever_the_order_of_events_nothing_owed_is_given_up_and_in_the_end_no_more_is_kept_than_allowed() -> None:
     for seed in range(200):
         dice = random.Random(seed)
-        log, retention, gone = _stream(0), Retention(dice.choice([0, 5 * SIZE, 50 * SIZE])), set()
+        log, retention, gone = _stream(0), Retention(Policy(stream_bytes=dice.choice([0, 5 * SIZE, 50 * SIZE]))), set()
         groups = [_group(log, str(number)) for number in range(dice.randint(0, 3))]
         for _ in range(60):
             if dice.random() < 0.5:
@@ -183,4 +184,4 @@ def test_whatever_the_order_of_events_nothing_owed_is_given_up_and_in_the_end_no
         for group in groups:
             _settle(group, 0, max(0, log.next_offset - 1))
         _given_up(retention, log)
-        assert retention.kept_bytes(log) <= retention._bytes_max, f"seed {seed}"
+        assert retention.kept_bytes(log) <= retention._policy.stream_bytes, f"seed {seed}"
