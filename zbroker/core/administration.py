@@ -209,8 +209,11 @@ class Administration:
         log = self._catalog.by_name.get(config.name)
         changed = _changes(log.config if log else config, config, asked, f"stream {config.name!r}")
         result = {"name": config.name, "created": log is None, "changes": changed, "dry_run": asked.dry_run}
-        if asked.dry_run or (log is not None and not changed):
+        if asked.dry_run:
             call.tell(result)
+            return
+        if log is not None and not changed:
+            call.done(result)  # whoever made it may be gone, and it be on no disk yet
             return
         log = self._catalog.configured(self._catalog.stream(config.name), config)
         self._configured(log)
@@ -242,8 +245,11 @@ class Administration:
             "changes": changed,
             "dry_run": asked.dry_run,
         }
-        if asked.dry_run or (group is not None and not changed):
+        if asked.dry_run:
             call.tell(result)
+            return
+        if group is not None and not changed:
+            call.done(result)  # as for a stream
             return
         log = self._catalog.stream(config.stream)
         group = group or self._catalog.group(log, config.name, start)
@@ -296,7 +302,7 @@ class Administration:
         log, group = self.group_of(asked.stream, asked.group)
         result = {"stream": log.name, "name": group.name, "paused": is_paused, "was": group.is_paused}
         if group.is_paused is is_paused:
-            call.tell(result)
+            call.done(result)  # whoever asked before may be gone, and what he changed be on no disk yet
             return
         self._catalog.paused(group, is_paused=is_paused)
         self._consumers.configured(group)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from patterns.wire.messages import Codec, ErrorHeader, Joined
+from patterns.wire.messages import Codec, ErrorHeader, Joined, Result
 from tests.unit.core.durable import SECOND, Durable
 from zbroker.core.policy import Policy
 
@@ -148,6 +148,19 @@ def test_a_paused_group_is_lent_nothing_until_it_is_resumed_also_over_a_restart(
     assert rig.ask("resume_group", stream="s", group="g")["was"] is True
     rig.turn()
     assert _bodies(rig) == ["a", "b"]
+
+
+def test_who_asks_for_what_another_has_just_done_is_answered_once_that_is_on_disk(rig: Durable) -> None:
+    config = {"stream": "s", "name": "g"}
+    for verb, arguments in (
+        ("create_stream", {"config": {"name": "s"}}),
+        ("create_group", {"config": config}),
+        ("pause_group", {"stream": "s", "group": "g"}),
+    ):
+        assert rig.ask(verb, sync=False, **arguments) is None
+        assert rig.ask(verb, sync=False, **arguments) is None
+        rig.sync()
+        assert len(rig.take(b"admin", Result)) == 2
 
 
 def test_a_reset_group_begins_anew_and_its_members_go_on(rig: Durable) -> None:
