@@ -137,6 +137,46 @@ def test_a_reset_begins_again_where_it_is_told(broker: Broker, ask: Ask, name: s
         ask("reset_group", name, "g", 11)
 
 
+def test_a_purge_takes_the_oldest_and_its_groups_say_so(broker: Broker, ask: Ask, name: str) -> None:
+    with Producer(broker.url, name) as producer:
+        producer.send_many(range(10))
+    ask("create_group", GroupConfig(name, "g"))
+    assert ask("purge_stream", name, keep=7) == {"stream": name, "purged": 3, "below": 3, "next": 10}
+    assert ask("purge_stream", name, before=5)["purged"] == 2
+    assert ask("purge_stream", name, before=datetime.now(UTC) - timedelta(days=1))["purged"] == 0
+    with pytest.raises(BadArgument, match="beyond the next offset 10"):
+        ask("purge_stream", name, before=11)
+    account = ask("show_group", name, "g")
+    assert (account["accepted"], account["expired"], account["pending"]) == (10, 5, 5)
+    assert ask("purge_stream", name)["below"] == 10
+    assert ask("show_stream", name)["published_first"] is None
+
+
+def test_who_was_in_a_stream_that_is_deleted_is_told(broker: Broker, ask: Ask, name: str) -> None:
+    with Producer(broker.url, name) as producer:
+        producer.send(1)
+    with Consumer(broker.url, name) as reader, Consumer(broker.url, name, group="g") as member:
+        for consumer in (reader, member):
+            assert consumer.receive(30) is not None
+        assert ask("delete_stream", name) == {"stream": name, "deleted": True, "messages": 1, "groups": 1}
+        for consumer in (reader, member):
+            with pytest.raises(NoSuchStream, match="was deleted"):
+                consumer.receive(30)
+    with pytest.raises(NoSuchStream):
+        ask("delete_stream", name)
+
+
+def test_who_was_in_a_group_that_is_deleted_is_told(broker: Broker, ask: Ask, name: str) -> None:
+    with Producer(broker.url, name) as producer:
+        producer.send(1)
+    with Consumer(broker.url, name, group="g") as member:
+        assert member.receive(30) is not None
+        assert ask("delete_group", name, "g")["pending"] == 1
+        with pytest.raises(NoSuchGroup, match="was deleted"):
+            member.receive(30)
+    assert ask("list_groups", name) == []
+
+
 def test_who_holds_the_oldest_message_is_told(broker: Broker, ask: Ask, name: str) -> None:
     with Producer(broker.url, name) as producer:
         producer.send("held")

@@ -14,11 +14,13 @@ import pytest
 from click.testing import CliRunner
 
 from patterns.sync import Admin, Consumer, GroupConfig, Producer, StreamConfig
+from patterns.wire.errors import TimedOut
 from tests.processes import Broker
 from tests.sockets.terminal import Terminal
 from zbroker.cli import stream_names
 from zbroker.cli.group import group as group_commands
 from zbroker.cli.main import main
+from zbroker.cli.replay import _Reading
 from zbroker.cli.stream import stream as stream_commands
 
 NUMBERS = count()
@@ -223,6 +225,49 @@ def test_on_a_terminal_it_is_asked_before_anything_is_thrown_away(broker: Broker
             assert terminal.end() == 1
             assert b"nothing was done" in terminal.drawn
     assert objects(broker, "stream", "show", name)[0]["groups"] == 1
+
+
+def test_what_is_thrown_away_is_told(broker: Broker, name: str) -> None:
+    filled(broker, name, list(range(10)))
+    run(broker, "group", "create", name, "g")
+    purged = run(broker, "stream", "purge", name, "--keep", "4", "--yes")
+    assert purged.stderr == f"zbroker: 6 messages thrown away; stream '{name}' begins at offset 6\n"
+    [row] = objects(broker, "group", "list", name)
+    assert (row["expired"], row["pending"]) == (6, 4)
+    assert [one["offset"] for one in objects(broker, "stream", "replay", name)] == [6, 7, 8, 9]
+    assert objects(broker, "stream", "purge", name, "--before", "8", "--yes")[0]["purged"] == 2
+    assert objects(broker, "stream", "purge", name, "--before", "2000-01-01", "--yes")[0]["purged"] == 0
+    assert run(broker, "stream", "purge", name, "--before", "11", "--yes").returncode == 2
+    assert "2 messages were owed" in run(broker, "group", "delete", name, "g", "--yes").stderr
+    assert run(broker, "group", "delete", name, "g", "--yes").returncode == 1
+    gone = run(broker, "stream", "delete", name, "--yes")
+    assert gone.stderr == f"zbroker: stream '{name}' is deleted, with 2 messages and 0 groups\n"
+    assert run(broker, "stream", "show", name).returncode == 1
+    filled(broker, name, ["new"])
+    assert [one["offset"] for one in objects(broker, "stream", "replay", name)] == [0]
+
+
+def test_a_yes_on_a_terminal_deletes(broker: Broker, name: str) -> None:
+    filled(broker, name, [1])
+    with Terminal("stream", "delete", name, "--url", broker.url, columns=300) as terminal:
+        terminal.read_until(lambda drawn: b"[y/N]" in drawn)
+        terminal.press(b"y\n")
+        assert terminal.end() == 0
+    assert run(broker, "stream", "show", name).returncode == 1
+
+
+def test_a_replay_ends_though_what_it_was_to_read_is_gone(broker: Broker, name: str) -> None:
+    filled(broker, name, list(range(5)))
+    with Admin(broker.url, timeout_s=30) as admin, Consumer(broker.url, name, start=2) as consumer:
+        found = _Reading(admin, consumer, name, broker.url, range(2, 5), None, 0.2)
+        messages = found.messages(None)
+        assert next(messages).offset == 2
+        consumer.receive(30)
+        consumer.receive(30)  # as if they had not come
+        with pytest.raises(TimedOut, match="at offset 3"):
+            next(messages)
+        admin.purge_stream(name)
+        assert list(found.messages(None)) == []
 
 
 def test_the_shell_completes_streams_and_groups(broker: Broker, monkeypatch: pytest.MonkeyPatch, name: str) -> None:

@@ -221,4 +221,5 @@ def delete(
         result = admin.delete_group(stream, group)
     print_all([result], (), url, as_json=as_json)
     if not as_json:
-        say(f"group {group!r} of stream {stream!r} is deleted")
+        pending = counted(number_of(result, "pending"), "message")
+        say(f"group {group!r} of stream {stream!r} is deleted; {pending} were owed to it")

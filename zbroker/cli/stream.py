@@ -142,7 +142,9 @@ def delete(context: click.Context, stream: str, yes: bool, url: str, as_json: bo
         result = admin.delete_stream(stream)
     print_all([result], (), url, as_json=as_json)
     if not as_json:
-        say(f"stream {stream!r} is deleted")
+        say(
+            f"stream {stream!r} is deleted, with {counted(number_of(result, 'messages'), 'message')} and {_groups(result)}"
+        )
 
 
 def _before(text: str) -> int | datetime:
@@ -184,7 +186,8 @@ def purge(
         result = admin.purge_stream(stream, keep=keep, before=before)
     print_all([result], (), url, as_json=as_json)
     if not as_json:
-        say(f"stream {stream!r} is purged; it begins at offset {result.get('first_offset')}")
+        gone = counted(number_of(result, "purged"), "message")
+        say(f"{gone} thrown away; stream {stream!r} begins at offset {result.get('below')}")
 
 
 def _contents(row: dict[str, Any]) -> str:

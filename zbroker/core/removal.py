@@ -189,7 +189,7 @@ class Removal:
     # -- delete ---------------------------------------------------------------------------------------------------
 
     def _delete_stream(self, log: StreamLog, call: Call) -> None:
-        groups = list(log.groups)
+        groups = len(log.groups)
         self._flush()
         self._catalog.delete_stream(log)
         count = log.purge(log.next_offset)
