@@ -97,6 +97,7 @@ def test_every_role_of_the_spec_is_in_the_code_and_the_reverse():
         ("key, headers and id of one message", "128 KiB", limits.COLUMNS_BYTES_TARGET == 128 * limits.KIB),
         ("depth of a header", "32", limits.DEPTH_MAX == 32),
         ("depth of a body that is translated", "128", limits.BODY_DEPTH_MAX == 128),
+        ("delay of a message, a nack, a backoff", "365 days", limits.DELAY_MS_MAX == 365 * 86_400_000),
         ("leases in `resume`, ranges in a SETTLE", "10,000", limits.RANGES_MAX == 10_000),
         ("errors, PONGs and RESULTs that a peer has not read", "256,", limits.REPLIES_UNREAD_MAX == 256),
         ("errors, PONGs and RESULTs that a peer has not read", "1,024 ", limits.REPLIES_UNREAD_CUT == 1_024),
@@ -138,7 +139,7 @@ def test_a_limit_of_the_spec_is_the_codes(name, stated, value):
 
 
 def test_the_spec_lists_no_limit_that_this_test_forgets():
-    assert len(spec.rows("| limit |")) - 1 == 21
+    assert len(spec.rows("| limit |")) - 1 == 22
 
 
 @pytest.mark.parametrize(
