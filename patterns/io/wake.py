@@ -17,12 +17,13 @@ class Wake:
         self.rung = False
 
     def ring(self) -> None:
+        self.rung = True  # before it: whom it wakes may run first, and would look again and again at a bell that it does not hush
         try:
             os.write(self._write_fd, b"!")
         except OSError:
             pass  # 64 KiB of bells are enough, and a closed driver needs none
         finally:  # a signal's handler may raise right after the write
-            self.rung = True  # after it: a hush() in between would leave a bell that nobody hushes any more
+            self.rung = True  # and after it: a hush() in between would leave a bell that nobody hushes any more
 
     def hush(self) -> None:
         self.rung = False

@@ -9,14 +9,28 @@ from zbroker.store.segment import parse_name, segment_name
 
 LOCK_NAME = "LOCK"
 CHECKPOINT_PREFIX = "checkpoint-"
-OUR_PREFIXES = (LOCK_NAME, CHECKPOINT_PREFIX, "ballast", "lost+found")  # lost+found: the root of a mount
+PRODUCERS_MARK = (
+    "producer"  # an empty file: this is the journal of a producer, whose records say other things than a broker's
+)
+OUR_PREFIXES = (
+    LOCK_NAME,
+    CHECKPOINT_PREFIX,
+    "ballast",
+    PRODUCERS_MARK,
+    "lost+found",
+)  # lost+found: the root of a mount
 TAIL_SEGMENTS = 3  # the prepared, the last and the one before may hold what a failed sync left in the cache
 WITHOUT_LOCKS = frozenset([errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL])
 UNWRITABLE = frozenset([errno.EROFS, errno.EACCES, errno.EPERM])
 
 
-def take_folder(disk: Disk, folder: str, *, network_allowed: bool) -> tuple[int, FileSystem]:
+def take_folder(
+    disk: Disk, folder: str, *, network_allowed: bool, is_producers: bool = False
+) -> tuple[int, FileSystem]:
     """Make the folder if it is absent, and be its one writer; returns the lock's handle and what lies under it.
+
+    Args:
+        is_producers: its records are those of a producer's own journal, not of a broker's.
 
     Raises:
         FolderLocked, NotOurs, NewerFormat, NetworkFileSystem, LocksUnsupported, FolderUnusable: nothing was changed.
@@ -30,6 +44,8 @@ def take_folder(disk: Disk, folder: str, *, network_allowed: bool) -> tuple[int,
         raise NetworkFileSystem(folder, file_system.kind)
     names = _require_ours(disk, folder)
     is_new = LOCK_NAME not in names
+    if is_producers != (PRODUCERS_MARK in names) and any(parse_name(name) for name in names):
+        raise NotOurs(folder, f"is the journal of a {'broker' if is_producers else 'producer'}")
     try:
         if is_new:
             list_segments(disk, folder)  # what is refused is refused before anything is made in it
@@ -39,11 +55,20 @@ def take_folder(disk: Disk, folder: str, *, network_allowed: bool) -> tuple[int,
             raise FolderUnusable(folder, f"cannot be written to ({error.strerror})") from error
         raise
     try:
-        return _locked(disk, folder, handle), file_system
+        lock = _locked(disk, folder, handle)
+        if is_producers and PRODUCERS_MARK not in names:
+            _mark(disk, folder)
+        return lock, file_system
     except LocksUnsupported:
         if is_new:
             disk.unlink(f"{folder}/{LOCK_NAME}")  # nobody can hold it
         raise
+
+
+def _mark(disk: Disk, folder: str) -> None:
+    """Before the first segment: so a folder with segments and without the mark is a broker's."""
+    disk.close(disk.open(f"{folder}/{PRODUCERS_MARK}", create=True))
+    disk.fsync_dir(folder)
 
 
 def hold_for_reading(disk: Disk, folder: str) -> int | None:

@@ -52,6 +52,7 @@ class FileJournal:
         segment_bytes: int = SEGMENT_BYTES,
         network_allowed: bool = False,
         slicer: Slicer | None = None,
+        is_producers: bool = False,
     ) -> None:
         assert segment_bytes % BLOCK_BYTES == 0 <= segment_bytes - SEGMENT_BYTES_MIN
         self._disk = disk
@@ -60,6 +61,7 @@ class FileJournal:
         self._wall_ms = wall_ms
         self._segment_bytes = segment_bytes
         self._network_allowed = network_allowed
+        self._is_producers = is_producers
         self._file_system = FileSystem("unknown", False, [])
         self._notes: list[str] = []  # what to say of files that were found
         self._headers: dict[int, SegmentHeader] = {}
@@ -107,7 +109,9 @@ class FileJournal:
             JournalFull: there is no space for the new segment.
             JournalFailed: the disk refused a sync or a write.
         """
-        self._lock, self._file_system = take_folder(self._disk, self._folder, network_allowed=self._network_allowed)
+        self._lock, self._file_system = take_folder(
+            self._disk, self._folder, network_allowed=self._network_allowed, is_producers=self._is_producers
+        )
         self._writer.filling.is_wanted = self._file_system.marks_unwritten
         try:
             settle_tail(self._disk, self._folder)

@@ -1,4 +1,4 @@
-"""A journal for one Producer: batches that wait on its own disk until a broker has them. FORMAT.md 9.
+"""A journal for one Producer: batches that wait on its own disk until a broker has them. FORMAT.md 10.
 
 The log, its checkpoints and its compaction are the broker's (FileJournal); what its records say here is this file's. It serves
 patterns.io.outbox.Outbox: for one thread at a time, but for what its attributes say.
@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Final
+
+import msgspec
 
 from patterns.wire.errors import BadArgument, Damaged, StorageFailed, StorageFull, ZbrokerError
 from patterns.wire.limits import PRODUCER_BATCHES_REMEMBERED
@@ -64,6 +66,7 @@ class FileOutbox:
             wall_ms=wall_ms,
             segment_bytes=segment_bytes,
             network_allowed=network_allowed,
+            is_producers=True,
         )
         self._state = State()
         self._failed: StorageFailed | None = None
@@ -72,7 +75,7 @@ class FileOutbox:
         try:
             opened = self._journal.open(self._state.visit, self._state)
             self._refused = Refused(disk, folder, wall_ms)
-        except (JournalError, OSError) as error:
+        except (JournalError, OSError, msgspec.MsgspecError) as error:
             self._journal.close()
             raise told(error) from error
         self.damage = len(opened.damage)

@@ -1,4 +1,4 @@
-"""What the records of a Producer's own journal say, and where its batches lie. FORMAT.md 9. Pure."""
+"""What the records of a Producer's own journal say, and where its batches lie. FORMAT.md 10. Pure."""
 
 from __future__ import annotations
 

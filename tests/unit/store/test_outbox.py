@@ -13,6 +13,8 @@ from patterns.wire.errors import BadArgument, Damaged, StorageFailed, StorageFul
 from patterns.wire.messages import Codec
 from patterns.wire.parcel import Parcel, Unsendable
 from patterns.wire.records import Position
+from zbroker.store.faults import NotOurs
+from zbroker.store.journal import FileJournal
 from zbroker.store.outbox import FileOutbox
 from zbroker.store.segment import segment_name
 from zbroker.testing.disk import VirtualDisk
@@ -248,3 +250,22 @@ def test_a_refused_batch_is_put_where_people_find_it() -> None:
     assert outbox.used_bytes == used - 4_096 + len(disk.live[f"{FOLDER}/refused.jsonl"].cache)
     outbox.close()
     assert opened(disk).refused_messages == 1
+
+
+def test_neither_a_broker_nor_a_producer_takes_the_others_journal() -> None:
+    disk = VirtualDisk()
+    opened(disk).close()
+    with pytest.raises(NotOurs, match="is the journal of a producer"):
+        FileJournal(disk, FOLDER, random_bytes=bytes, wall_ms=lambda: 0).open(lambda *_: None)
+    disk = VirtualDisk()
+    FileJournal(disk, FOLDER, random_bytes=bytes, wall_ms=lambda: 0, segment_bytes=64 << 10).open(lambda *_: None)
+    disk.crash()
+    with pytest.raises(StorageFailed, match="is the journal of a broker"):
+        opened(disk)
+
+
+def test_a_crash_right_after_the_mark_is_made_is_no_foreign_folder() -> None:
+    disk = VirtualDisk()
+    disk.make_folder(FOLDER)
+    disk.close(disk.open(f"{FOLDER}/producer", create=True))
+    assert opened(disk).waiting_messages == 0
