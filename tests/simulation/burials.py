@@ -74,6 +74,12 @@ def settled_by(record: Record) -> list[tuple[str, int, int, list[list[int]]]]:
     return [(KINDS[what], stream, group, ranges) for what, stream, group, ranges in found if what in KINDS]
 
 
+def expired_by(record: Record) -> list[tuple[int, int, list[list[int]]]]:
+    """Stream id, group id and ranges that an OPS record says nobody gets any more."""
+    found = decode_operations(record.payload)
+    return [(stream, group, ranges) for what, stream, group, ranges in found if what == "expired"]
+
+
 def recount(records: Iterable[Record]) -> dict[tuple[int, int, str], int]:
     """By stream id, group id and kind: how many messages a group is done with, by a plain union of what all records say."""
     sets: dict[tuple[int, int, str], Settled] = {}

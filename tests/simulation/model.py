@@ -180,7 +180,7 @@ class Model:
         message = self._groups[lease.key][offset]
         message.comes_back(low, high)
         message.due = due
-        self._news.append(News(lease.key, offset, low - 1, "", message.lent, due))
+        self._news.append(News(lease.key, offset, high - 1, "", message.lent, due))  # or less: `counted` has that
 
     def _due_after(self, lease: Lease, delay_us: int) -> int:
         """When a message that failed now may be lent again."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from patterns.core.admin import AdminEngine, Answered
-from patterns.wire.configs import GroupConfig, told
+from patterns.wire.configs import GroupConfig, StreamConfig, told
 from patterns.wire.errors import (
     BadArgument,
     NoSuchGroup,
@@ -24,6 +24,7 @@ from tests.simulation.violation import Violation, require
 if TYPE_CHECKING:
     from tests.simulation.world import World
     from zbroker.core.groups import Group
+    from zbroker.core.log import StreamLog
 
 Pair = tuple[str, str]
 PASSING: Final = (OutcomeUnknown, ShuttingDown, StorageFailed, StorageFull, NoSuchStream, NoSuchGroup)
@@ -41,12 +42,13 @@ class Wish:
         may_pause: the same of whether it is paused.
     """
 
-    def __init__(self, pair: Pair, config: GroupConfig) -> None:
-        self.pair = pair
+    def __init__(self, pair: Pair, config: GroupConfig | StreamConfig) -> None:
+        self.pair = pair  # of a stream, without a group
+        self.creates = "create_group" if pair[1] else "create_stream"
         self.config = config
-        self.may_be: list[GroupConfig | None] = [None]
+        self.may_be: list[GroupConfig | StreamConfig | None] = [None]
         self.may_pause: set[bool] = {False}
-        self.unknown: list[GroupConfig] = []
+        self.unknown: list[GroupConfig | StreamConfig] = []
         self.unknown_pause: set[bool] = set()
         self.is_made = False
 
@@ -57,9 +59,26 @@ class Steward(Client):
     def __init__(self, world: World, dice: Random) -> None:
         super().__init__(world, "steward")
         self.wishes = {pair: Wish(pair, self._config(pair, dice)) for pair in world.pairs}
+        if dice.random() < 0.6:
+            streams = {stream: self._stream_config(stream, dice) for stream, _ in world.pairs}
+            self.wishes |= {(stream, ""): Wish((stream, ""), config) for stream, config in streams.items()}
         self._asked: dict[int, tuple[Wish, str, Any]] = {}
 
-    def _config(self, pair: Pair, dice: Random) -> GroupConfig:
+    def _stream_config(self, stream: str, dice: Random) -> StreamConfig:
+        if dice.random() < 0.5:
+            bytes_max, messages_max = dice.choice([(None, 100), (60_000, None), (None, None)])
+            return StreamConfig(stream, retention="work", bytes_max=bytes_max, messages_max=messages_max)
+        return StreamConfig(
+            stream,
+            age_max_s=dice.choice([None, 5.0]),
+            bytes_max=dice.choice([None, 30_000]),
+            messages_max=dice.choice([None, 50]),
+            quota_bytes=dice.choice([None, 400_000]),
+        )
+
+    def _config(self, pair: Pair, dice: Random) -> GroupConfig | StreamConfig:
+        if not pair[1]:
+            return self._stream_config(pair[0], dice)
         dead_letter = dice.choice(["", "graves", "graves"])
         return GroupConfig(
             *pair,
@@ -86,7 +105,11 @@ class Steward(Client):
 
     def _do(self, wish: Wish, now: int) -> None:
         if not wish.is_made:
-            self._ask(wish, "create_group", wish.config, now)
+            self._ask(wish, wish.creates, wish.config, now)
+        elif not wish.pair[1]:
+            if not self.is_quiet and self.random.random() < 0.1:
+                wish.config = self._config(wish.pair, self.random)
+                self._ask(wish, wish.creates, wish.config, now)
         elif True in wish.may_pause:
             if self.is_quiet or self.random.random() < 0.6:
                 self._ask(wish, "resume_group", False, now)
@@ -104,6 +127,8 @@ class Steward(Client):
             self._ask(wish, "create_group", wish.config, now)
         elif chance < 0.35:
             self._ask(wish, "redrive_dead", self.random.choice([1, 20, None]), now)
+        elif chance < 0.38:
+            self._ask(wish, "purge_stream", self.random.choice([None, 3]), now)
         elif chance < 0.5:
             self._ask(wish, self.random.choice(SHOWING), None, now)
 
@@ -111,7 +136,7 @@ class Steward(Client):
         stream, group = wish.pair
         arguments: dict[str, object] = {"stream": stream, "group": group}
         match verb:
-            case "create_group":
+            case "create_group" | "create_stream":
                 wish.may_be.append(value)
                 arguments = {"config": told(value), "change": True}
             case "pause_group" | "resume_group":
@@ -122,6 +147,8 @@ class Steward(Client):
                 arguments = {"stream": stream}
             case "list_streams":
                 arguments = {}
+            case "purge_stream":
+                arguments = {"stream": "graves"} if value is None else {"stream": "graves", "keep": value}
             case "list_dead":
                 arguments = {"stream": "graves"}
             case "redrive_dead":
@@ -145,7 +172,7 @@ class Steward(Client):
 
     def _done(self, wish: Wish, verb: str, value: Any, event: Answered) -> None:
         """What was asked for before, with an outcome that nobody knows, may be under way even now, on an older connection."""
-        if verb == "create_group":
+        if verb == wish.creates:
             wish.is_made = True
             wish.may_be = [value, *wish.unknown]
         elif verb in ("pause_group", "resume_group"):
@@ -159,7 +186,7 @@ class Steward(Client):
             require(shown["balanced"], f"8: {wish.pair} is shown unbalanced: {shown}")
 
     def _became_unknown(self, wish: Wish, verb: str, value: Any) -> None:
-        if verb == "create_group":
+        if verb == wish.creates:
             wish.unknown.append(value)
         elif verb in ("pause_group", "resume_group"):
             wish.unknown_pause.add(value)
@@ -170,6 +197,17 @@ class Steward(Client):
         )
 
     # -- what the broker is held to ------------------------------------------------------------------------------------
+
+    def check_stream(self, stream: str, log: StreamLog | None) -> None:
+        """The same of a stream."""
+        wish = self.wishes.get((stream, ""))
+        if wish is None:
+            return
+        if log is None:
+            require(not wish.is_made, f"11: stream {stream} was made, and is not there")
+            return
+        is_known = log.config in wish.may_be or (None in wish.may_be and log.config == StreamConfig(stream))
+        require(is_known, f"11: {stream} is told to be {wish.may_be[-1]}, and is {log.config}")
 
     def check(self, pair: Pair, group: Group | None) -> None:
         """A life begins, or its books are looked through."""

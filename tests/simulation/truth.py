@@ -16,7 +16,7 @@ import msgspec
 from patterns.wire import codec
 from patterns.wire.records import Damage, Move, Opened, Position, Record, RecordKind
 from patterns.wire.settled import Settled
-from tests.simulation.burials import Burials
+from tests.simulation.burials import Burials, expired_by
 from tests.simulation.disks import FaultyDisk
 from tests.simulation.violation import Violation, require
 from zbroker.core.tail import DELAYS, Split, batch_of, stored_of
@@ -75,6 +75,7 @@ class LogTruth:
         self._stored: dict[tuple[int, int], int] = {}  # index of the record that a message is in
         self._told_ever: set[int] = set()
         self._hits: list[tuple[int, int, int, int]] = []  # since the last open, which writes records of its own
+        self.expired: dict[tuple[int, int], Settled] = {}  # by stream and group: what is given up though it was owed
         self.reserved: dict[
             tuple[int, int], str
         ] = {}  # messages that were sent back for one group: others pass over them
@@ -148,6 +149,10 @@ class LogTruth:
             elif named[0] == "group":
                 known = self.groups.get((named[1], named[2]), 0)
                 self.groups[named[1], named[2]] = max(known, record.index)  # an open shows them all again
+        elif record.kind == RecordKind.OPS:
+            for stream, group, ranges in expired_by(record):
+                known_gone = self.expired.setdefault((stream, group), Settled())
+                known_gone.add_all(ranges)
         for place, uid in enumerate(entry.uids):
             key = record.stream_id, record.base_offset + place
             self._stored[key] = record.index
@@ -186,6 +191,7 @@ class LogTruth:
         for group in [group for id, group in self.groups if id == stream]:
             for offset in gone:
                 is_owed = self._stored.get((stream, offset), 0) > self.groups[stream, group]
+                is_owed = is_owed and offset not in self.expired.get((stream, self.groups[stream, group]), ())
                 is_owed = is_owed and self.reserved.get((stream, offset), group) == group
                 if is_owed and not is_settled(name, group, self.groups[stream, group], offset, self.durable):
                     raise Violation(f"2: {name}[{offset}] is given up, and {group} is owed it")

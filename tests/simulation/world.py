@@ -355,6 +355,7 @@ class World:
             return
         for stream, group in self.pairs:
             log = catalog.by_name.get(stream)
+            self.steward.check_stream(stream, log)
             self.steward.check((stream, group), None if log is None else log.groups.get(group))
 
     def turned(self, broker: BrokerProcess) -> None:
