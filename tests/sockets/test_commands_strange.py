@@ -140,3 +140,30 @@ def test_that_nobody_answers_is_said_early_and_once(monkeypatch: pytest.MonkeyPa
     result = CliRunner().invoke(main, ["status", "--url", url, "--timeout", "1"])
     assert result.exit_code == 69
     assert result.stderr == f"zbroker: no broker answers at {url}: nobody listens at {url}; is it running?\n"
+
+
+STREAMS: Final = [
+    ("stream", "list"), ("stream", "show", "s"), ("stream", "create", "s"), ("stream", "create", "s", "--change"),
+    ("stream", "delete", "s", "--yes"), ("stream", "purge", "s", "--yes"), ("stream", "replay", "s"), ("group", "list"),
+    ("group", "show", "s", "g"), ("group", "create", "s", "g", "--change"), ("group", "reset", "s", "g"),
+    ("group", "pause", "s", "g"), ("group", "delete", "s", "g", "--yes"),
+]  # fmt: skip
+NONSENSE: Final = [
+    None, [], {}, {1: 2}, {"streams": 3, "groups": 3, "count": 1}, {"streams": [{}], "groups": [{}], "count": 3},
+    {"streams": [1], "groups": [1], "count": 1}, {"config": 1, "first_offset": "x", "durable_next": -1, "changes": 5},
+    {"config": {"colour": 1}, "changes": [{}], "member_rows": [{"leases": []}], "oldest": {"holder": {}}, "count": None},
+    {"messages": float("nan"), "published_first": 2**62, "lag_s": -1e300, "paused": "yes", "oldest": [], "config": {"x": b"\xff"}},
+    {"streams": [{"name": "\x1b[2J", "messages": "\x9b5m"}], "groups": [{"name": {}}], "count": 1, "purged": [], "start": "\x07"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", STREAMS, ids=" ".join)
+@pytest.mark.parametrize("more", [(), ("--json",)], ids=["words", "json"])
+def test_nonsense_about_streams_is_a_sentence_or_shown_clean(command: tuple[str, ...], more: tuple[str, ...]) -> None:
+    for nonsense in NONSENSE:
+        with broker_that_answers(status_of(nonsense)) as url:
+            result = run(*command, *more, url=url)
+        assert result.exit_code in (0, 1, 2), (nonsense, result.output)
+        assert "Traceback" not in result.output
+        if not more:
+            assert not {"\x1b", "\x9b", "\x07"} & set(result.output)
