@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from tests.sockets.members import member, take
 LATER_S = 600.0  # nobody waits for it
 SOON_S = 0.5
 YEAR_S = 365 * 86_400
+ZBROKER = [sys.executable, "-m", "zbroker"]
 
 
 def _group(broker: Broker, name: str = "work/g") -> dict[str, Any]:
@@ -208,3 +211,20 @@ def test_under_asyncio_it_is_the_same(broker: Broker) -> None:
                 out.post(1, delay_s=100 * YEAR_S)
 
     asyncio.run(scenario())
+
+
+def _command(*arguments: str, stdin: bytes = b"") -> tuple[int, str]:
+    done = subprocess.run([*ZBROKER, *arguments], input=stdin, capture_output=True, timeout=60, check=False)
+    return done.returncode, done.stderr.decode()
+
+
+def test_the_command_line_delays_a_message_and_each_line(broker: Broker) -> None:
+    with member(broker) as consumer:
+        consumer.ready()
+        assert _command("send", "work", '"later"', "--delay", "600", "--url", broker.url)[0] == 0
+        assert _command("send", "work", "-", "--delay", "600", "--url", broker.url, stdin=b"1\n2\n")[0] == 0
+        assert _command("send", "work", '"now"', "--url", broker.url)[0] == 0
+        assert take(consumer, 1) == ["now"]
+        assert _group(broker)["delayed"] == 3
+    status, said = _command("send", "work", "1", "--delay", "-1", "--url", broker.url)
+    assert (status, "365 days" in said) == (2, True)
