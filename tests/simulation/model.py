@@ -27,14 +27,13 @@ from patterns.wire.messages import (
 from patterns.wire.records import Opened, Record, RecordKind
 from tests.simulation.burials import settled_by
 from tests.simulation.lending import Key, Lease, Message, News, Pair, Session
+from tests.simulation.policies import Policies
 from tests.simulation.violation import Violation, require
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
     from zbroker.core.catalog import Catalog
-    from zbroker.core.groups import Group
 
-LEASE_US = 30_000_000  # of a group as first use makes it
 STALL_US = 1_000_000
 ACTIONS = frozenset(("ack", "nack", "reject", "release", "extend"))
 GRACE_US = GRACE_MS * 1_000
@@ -56,12 +55,7 @@ class Model:
         self._journaled: list[tuple[int, list[News]]] = []
         self._lease_ids: set[int] = set()
         self._last_ops = self._last_append = 0
-        self._ids: dict[Pair, int] = {}  # which group has the name now
-        self._lease_us: dict[Pair, int] = {}  # the shortest that any of its leases may have been given
-        self._paused: dict[Pair, bool] = {}
-        self._exclusive: dict[Pair, bool] = {}
-        self._deadly: dict[Pair, tuple[str, int]] = {}  # where its dead letters go, and after how many deliveries
-        self._seen: set[int] = set()
+        self._policies = Policies()
         self._begin()
 
     def _begin(self) -> None:
@@ -75,8 +69,7 @@ class Model:
         self._verdicts: list[tuple[bytes, int, bool | None]] = []  # (peer, lease, stale?) of this turn, without an id
         self._stale_told: Counter[tuple[bytes, int]] = Counter()
         self._gone: dict[bytes, Session] = {}
-        self._backoff: dict[Pair, list[float]] = {}
-        self._was_deadly: set[Pair] = set()  # what it makes of failures has changed in this life
+        self._policies.begin()
         self._active: dict[Pair, Session] = {}  # of an exclusive group: who was given its messages last
 
     # -- what comes in --------------------------------------------------------------------------------------------
@@ -155,7 +148,7 @@ class Model:
             if message.holder is not lease:
                 continue
             lease.held.discard(offset)
-            if action == "reject" and self._deadly.get(lease.key[:2], ("", 0))[0]:
+            if action == "reject" and self._policies.of(lease.key[:2]).dead_letter:
                 message.comes_back(lease.attempt + 1, lease.attempt + 1)
                 message.is_doomed = is_valid
                 self.coverage["rejected"] += 1
@@ -184,9 +177,7 @@ class Model:
 
     def _due_after(self, lease: Lease, delay_us: int) -> int:
         """When a message that failed now may be lent again."""
-        backoff = self._backoff.get(lease.key[:2])
-        if not delay_us and backoff:
-            delay_us = int(backoff[min(lease.attempt, len(backoff)) - 1] * 1e6)
+        delay_us = delay_us or self._policies.of(lease.key[:2]).backoff_us(lease.attempt)
         return self.world.scheduler.now + delay_us
 
     def _unknown(self, peer: bytes, header: Settle, asked: set[int]) -> None:
@@ -198,7 +189,7 @@ class Model:
             session = self._by_peer[peer]
             if session.pair is not None:
                 for offset in asked:
-                    message = self._groups.setdefault(self._key(session.pair), {}).get(offset)
+                    message = self._groups.setdefault(self._policies.key(session.pair), {}).get(offset)
                     if message is not None and message.holder is None and not message.done:
                         message.done, message.done_at = "perhaps", 0
             return
@@ -256,7 +247,7 @@ class Model:
     def _check_sure(self, peer: bytes, id: int) -> None:
         """An answer says that it is on disk; of what was rejected, that it is a dead letter there."""
         key, named = self._sure.pop((peer, id), (None, set[int]()))
-        if key is None or key[2] != self._ids.get(key[:2], 0) or key[:2] in self._was_deadly:
+        if key is None or not self._policies.is_now(key) or key[:2] in self._policies.changed:
             return
         if self.world.truth.is_damaged:
             return
@@ -299,8 +290,7 @@ class Model:
         require(header.lease not in self._lease_ids, f"6: lease id {header.lease} comes twice")
         self._lease_ids.add(header.lease)
         self._check_turn(session, pair)
-        key = self._key(pair)
-        length_us = self._lease_us.get(pair, LEASE_US)
+        key, length_us = self._policies.key(pair), self._policies.of(pair).lease_us
         lease = session.leases[header.lease] = Lease(header.lease, key, session, header, now, length_us)
         messages = self._groups.setdefault(key, {})
         stream = self.world.truth.names.get(key[0])
@@ -308,6 +298,7 @@ class Model:
             message = messages.get(offset)
             if message is None:
                 message = messages[offset] = Message()
+                message.next_high += self.world.truth.is_damaged  # it may be lost that nobody has begun with it
             if message.holder is not None:
                 self._take_from(message, message.holder, offset, now)
             self._lend(key, offset, message, lease)
@@ -325,13 +316,10 @@ class Model:
             early = due_ms - self.world.wall_ms()
             require(early <= 0, f"6: {key}[{offset}] is delivered {early} ms before its time")
 
-    def _key(self, pair: Pair) -> Key:
-        return (*pair, self._ids.get(pair, 0))
-
     def _check_turn(self, session: Session, pair: Pair) -> None:
         """Whether the group may give anything now, and to this session."""
-        require(not self._paused.get(pair), f"6: {pair} is paused, and lends to {session.nonce!r}")
-        if not self._exclusive.get(pair):
+        require(not self._policies.of(pair).is_paused, f"6: {pair} is paused, and lends to {session.nonce!r}")
+        if not self._policies.of(pair).is_exclusive:
             return
         active = self._active.get(pair)
         if active is not None and active is not session and active.pair == pair:
@@ -344,39 +332,23 @@ class Model:
 
     def _check_doom(self, key: Key, offset: int, attempt: int) -> None:
         """What has failed often enough is a dead letter, or on its way to be one."""
-        most = self._deadly.get(key[:2], ("", 0))[1]
-        if 0 < most < attempt and key[:2] not in self._was_deadly:
+        most = self._policies.of(key[:2]).max_deliveries
+        if 0 < most < attempt and key[:2] not in self._policies.changed:
             raise Violation(f"9: {key}[{offset}] is delivered for the {attempt}th time, at most {most}")
 
     def look(self, catalog: Catalog) -> None:
         """A verb or a JOIN was heard, or a life has begun: which groups there are now, and what they are told to be."""
-        for log in catalog.by_name.values():
-            for group in log.groups.values():
-                self._look_at((log.name, group.name), group)
-
-    def _look_at(self, pair: Pair, group: Group) -> None:
-        before = self._ids.get(pair, group.id)
-        self._ids[pair] = group.id
-        if before != group.id:
-            self._reset((*pair, before))
-        if self._exclusive.get(pair) is not group.config.exclusive:
-            self._exclusive[pair] = group.config.exclusive
-            self._active.pop(pair, None)
-        self._paused[pair] = group.is_paused
-        deadly = group.config.dead_letter, group.config.max_deliveries
-        if self._deadly.get(pair, deadly) != deadly or group.id not in self._seen:
-            self._was_deadly.add(pair)  # what waits may have failed before it counted
-            for message in self._groups.get((*pair, group.id), {}).values():
-                message.is_doomed = False
-        self._seen.add(group.id)
-        self._backoff[pair] = group.config.backoff_s
-        self._deadly[pair] = deadly
-        length_us = int(group.config.lease_s * 1e6)
-        if self._lease_us.get(pair, LEASE_US) != length_us:
-            self._lease_us[pair] = length_us
+        for pair, before, now in self._policies.look(catalog):
+            if before.id != now.id:
+                self._reset((*pair, before.id))
+            if before.is_exclusive is not now.is_exclusive:
+                self._active.pop(pair, None)
+            if pair in self._policies.changed:  # what waits may have failed before it counted
+                for message in self._groups.get((*pair, now.id), {}).values():
+                    message.is_doomed = False
             for lease in [lease for session in self._sessions.values() for lease in session.leases.values()]:
                 if lease.key[:2] == pair:
-                    lease.length_us = min(lease.length_us, length_us)
+                    lease.length_us = min(lease.length_us, now.lease_us)
 
     def _reset(self, key: Key) -> None:
         """Nobody holds anything of the older account any more; should the record of that be lost, it is as before a restart."""
@@ -482,18 +454,16 @@ class Model:
         """A dead letter, or one that is sent back, says of a message what an OPS record would."""
         names = {id: name for name, id in self.world.truth.names.items()}
         for what, stream, id, ranges in settled_by(record):
-            pair = next(
-                (pair for pair, known in self._ids.items() if known == id and pair[0] == names.get(stream)), None
-            )
-            if pair is None:
+            key = self._policies.named(names.get(stream), id)
+            if key is None:
                 continue
-            messages = self._groups.setdefault((*pair, id), {})
+            messages = self._groups.setdefault(key, {})
             for offset in [offset for first, last in ranges for offset in range(first, last + 1)]:
                 message = messages.setdefault(offset, Message())
                 if message.holder is not None:
                     self._take_from(message, message.holder, offset, self.world.scheduler.now)
                 message.done, message.done_at, message.is_doomed = what, record.index, False
-                news = News((*pair, id), offset, message.next_low - 1, what, message.lent)
+                news = News(key, offset, message.next_low - 1, what, message.lent)
                 self._journaled.append((record.index, [news]))
 
     def stopped(self) -> None:

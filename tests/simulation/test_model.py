@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,9 +33,13 @@ def lent(model: Model, lease: int, attempt: int) -> None:
 
 def released_and_lent_again() -> Model:
     """Each time a record says so."""
-    truth = SimpleNamespace(names={"s": 1}, messages={(1, 0): "uid"}, is_damaged=False)
+    truth = SimpleNamespace(names={"s": 1}, messages={(1, 0): "uid"}, is_damaged=False, due_ms={}, reserved={})
     world: Any = SimpleNamespace(
-        truth=truth, has_session=lambda peer: True, is_storage_failed=False, scheduler=SimpleNamespace(now=0)
+        truth=truth,
+        has_session=lambda peer: True,
+        is_storage_failed=False,
+        scheduler=SimpleNamespace(now=0),
+        injected=Counter(),
     )
     model = Model(world)
     begun(model, [])
