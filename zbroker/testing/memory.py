@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -71,7 +72,10 @@ class MemoryBroker:
         self._journal = MemoryJournal()
         self._ends: dict[bytes, End] = {}  # those that are connected
         self._waiting: list[End] = []  # those that would be
-        self._cut: list[object] = []  # engines of roles that get no connection
+        self._known: weakref.WeakSet[Any] = (
+            weakref.WeakSet()
+        )  # engines of roles; between two connections they have no end
+        self._cut: list[object] = []  # those that get no connection
         self._routing_ids = itertools.count(_ROUTING_ID_FIRST)
         self._engine: BrokerEngine | None = None
         self._carrier: Carrier | None = None
@@ -194,12 +198,9 @@ class MemoryBroker:
             BadArgument: one is not connected here.
         """
         with self._changed:
-            known = {id(end.engine): end for end in (*self._ends.values(), *self._waiting)}
-            engines = (
-                [getattr(role, "_engine", None) for role in roles] if roles else [end.engine for end in known.values()]
-            )
+            engines = [getattr(role, "_engine", None) for role in roles] if roles else list(self._known)
             for role, engine in zip(roles, engines, strict=False):
-                if id(engine) not in known:
+                if engine is None or engine not in self._known:
                     raise BadArgument(f"{role!r} has no connection to {self.url}")
             self._cut += engines
             for end in list(self._ends.values()):
@@ -234,6 +235,7 @@ class MemoryBroker:
     def connect(self, end: End) -> None:
         """See patterns.io.virtual.Exchange."""
         with self._changed:
+            self._known.add(end.engine)
             self._join(end)
 
     def receive(self, end: End, frames: Frames) -> None:
