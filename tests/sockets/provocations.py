@@ -122,6 +122,15 @@ def appended(*steps: tuple[int, dict[str, Any]], last: tuple[int, bytes, dict[st
     return run
 
 
+def stream_full(scene: Scene) -> Answers:
+    config = {"name": "bounded", "retention": "work", "messages_max": 1}
+    admin = scene.peer("admin")
+    admin.send("M", {"id": 1, "verb": "create_stream", "arguments": {"config": config}})
+    assert admin.receive("mE")["kind"] == "m"
+    more = {"stream": "bounded"}
+    return appended((1, more), last=(2, ONE, more))(scene)
+
+
 def no_frames(scene: Scene) -> Answers:
     peer = scene.stranger()
     for frames in ([b"\0"], [b"GET / HTTP/1.1", b"\x80"], [b"ZB1P\0\0", b"\x80"]):
@@ -265,6 +274,7 @@ REFUSALS: Final[dict[str, tuple[int, Callable[[Scene], Answers]]]] = {
     "OVERLOADED": (400, overloaded),
     "CREDIT_EXCEEDED": (402, credit_exceeded),
     "SLOW_SUBSCRIBER": (404, slow_subscriber),
+    "STREAM_FULL": (405, stream_full),
     "OUTCOME_UNKNOWN": (600, forgotten),
     "REPLIER_LOST": (601, replier_lost),
 }

@@ -215,10 +215,8 @@ class Removal:
     # -- idle groups ----------------------------------------------------------------------------------------------
 
     def watch(self, now: int) -> None:
-        """Groups may have come that are deleted once nobody has used them for long."""
-        if self._is_looking:
-            return
-        if self._idle_us or any(_idle_us(group) for group in self._catalog.groups.values()):
+        """A group may have come that is deleted once nobody has used it for long."""
+        if not self._is_looking:
             self._look(now)
 
     def _look(self, now: int) -> None:

@@ -316,7 +316,8 @@ class Streams:
         """A group is to be something else than before."""
         self._dead_letters.configured(group)
         self._consumers.configured(group)
-        self._removal.watch(self._now)
+        if group.config.idle_expiry_s:
+            self._removal.watch(self._now)
 
     def adopt(
         self,
