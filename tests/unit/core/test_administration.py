@@ -193,6 +193,20 @@ def test_a_reset_is_not_given_to_members_before_it_is_on_disk(rig: Durable) -> N
     assert _bodies(rig) == ["a"]
 
 
+def test_a_reset_group_forgets_what_was_to_wait_for_its_time(rig: Durable) -> None:
+    """The timer of the older account is still there."""
+    rig.producer().append("a")
+    peer = rig.consumer()
+    [held] = rig.deliveries(peer)
+    rig.settle(peer, held, "nack", delay_ms=5_000)
+    rig.ask("reset_group", stream="s", group="g", start="first")
+    rig.turn()
+    assert [delivery.attempt for delivery in rig.deliveries(peer)] == [1]
+    rig.pass_time(6 * SECOND)
+    assert rig.deliveries(peer) == []
+    assert rig.group()["balanced"]
+
+
 def test_a_reset_keeps_the_configuration_and_takes_its_start_from_there(rig: Durable) -> None:
     rig.producer().append("a", "b")
     rig.ask("create_group", config={"stream": "s", "name": "g", "start": "new", "lease_s": 7.0})
