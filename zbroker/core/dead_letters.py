@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import google_crc32c
 
+from patterns.wire.errors import StreamFull
 from patterns.wire.settled import merged
 from zbroker.core import letters
 from zbroker.core.tail import UNREADABLE, Batch, Stored
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from zbroker.core.intake import Intake
     from zbroker.core.log import StreamLog
     from zbroker.core.readback import ReadBack
+    from zbroker.core.retention import Retention
     from zbroker.core.tail import Key, Tail
+    from zbroker.core.timers import Timers
 
 REDRIVE: Final = "redrive"  # the group of a dead-letter stream to which belongs what nobody has sent back
 TURN_BYTES: Final = 1 << 20  # written in one turn; then others have theirs
@@ -37,9 +40,18 @@ class Mover:
     Shared by all that moves messages from stream to stream.
     """
 
-    def __init__(self, catalog: Catalog, recorder: Recorder, intake: Intake, tail: Tail, readback: ReadBack) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        recorder: Recorder,
+        intake: Intake,
+        retention: Retention,
+        tail: Tail,
+        readback: ReadBack,
+    ) -> None:
         self.catalog = catalog
         self._recorder = recorder
+        self._retention = retention
         self.intake = intake
         self.tail = tail
         self.readback = readback
@@ -57,6 +69,10 @@ class Mover:
     def is_behind(self) -> bool:
         """Whether so much is not durable that more must wait."""
         return self._ahead >= AHEAD_BYTES
+
+    def check_room(self, log: StreamLog, letter: letters.Letter, now: int) -> None:
+        """Raise StreamFull when the stream has no room for it."""
+        self._retention.check_room(log, len(letter.columns) + len(letter.payload), now)
 
     def write(
         self, log: StreamLog, batch: Batch, letter: letters.Letter, now: int, **fields: object
@@ -90,9 +106,12 @@ class DeadLetters:
         offered: hears of a group that has something to give again.
     """
 
-    def __init__(self, mover: Mover, touched: Callable[[Group], None], offered: Callable[[Group], None]) -> None:
+    def __init__(
+        self, mover: Mover, timers: Timers, touched: Callable[[Group], None], offered: Callable[[Group], None]
+    ) -> None:
         self._mover = mover
         self._catalog = mover.catalog
+        self._timers = timers
         self._touched = touched
         self._offered = offered
 
@@ -149,8 +168,8 @@ class DeadLetters:
             return None
         return self._bury(group, log, (log.id, number), batch, now)
 
-    def _bury(self, group: Group, log: StreamLog, key: Key, batch: Batch, now: int) -> int:
-        """One record for what of the batch is doomed, as much of it as fits."""
+    def _bury(self, group: Group, log: StreamLog, key: Key, batch: Batch, now: int) -> int | None:
+        """One record for what of the batch is doomed, as much of it as fits; None: its stream is full, and is asked again."""
         _, end, _ = batch.run(group.doomed.first.first - batch.base)
         found = group.doomed.peek(batch.base + end + 1, LETTERS_MAX)
         try:
@@ -164,6 +183,11 @@ class DeadLetters:
             self._mover.readback.damaged.add(key)
             return 0
         target = self._catalog.stream(group.config.dead_letter)
+        try:
+            self._mover.check_room(target, letter, now)
+        except StreamFull as error:
+            self._timers.at(now + error.retry_after_ms * 1_000, lambda _: self._wake(group))
+            return None
         self._mover.redrive_group(target)
         ranges = merged([(one.first, one.last) for one in found])
         index, size = self._mover.write(

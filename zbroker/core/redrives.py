@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from patterns.wire.errors import BadArgument, NoSuchStream, Overloaded, StorageFull
+from patterns.wire.errors import (
+    BadArgument,
+    LoadError,
+    NoSuchStream,
+    Overloaded,
+    StorageError,
+    StorageFull,
+    StreamFull,
+)
 from patterns.wire.messages import Codec, Count
 from patterns.wire.names import check_name
 from patterns.wire.words import counted
@@ -144,10 +152,11 @@ class _Redrive(_Walk):
         self._settled = settled
         self._redriven = 0
         self._skipped: Counter[str] = Counter()
-        self._stopped = ""
+        self._stopped: LoadError | StorageError | None = None
 
     def following(self) -> tuple[int, int] | None:
-        if self.at > self.last or self.left <= 0 or self._stopped:
+        self.at = max(self.at, self.group.cursor)  # what a member of it has taken meanwhile is left to it
+        if self.at > self.last or self.left <= 0 or self._stopped is not None:
             return None
         return next(self.group.settled.missing(self.at, self.last), None)
 
@@ -156,8 +165,8 @@ class _Redrive(_Walk):
         self._settled(self.group)
 
     def take(self, split: Split, first: int, last: int, now: int) -> int:
-        self._stopped = self._mover.hindrance
-        if self._stopped:
+        if self._mover.hindrance:
+            self._stopped = StorageFull(self._mover.hindrance)
             return 0
         last = min(last, first + min(self.left, LETTERS_MAX) - 1)
         homes = [self._home(headers) for headers in letters.headers_of(split, first, last)]
@@ -190,6 +199,11 @@ class _Redrive(_Walk):
             last = first + (last - first) // 2
             letter = letters.redriven(split, [(first, last)])
         log = self._mover.catalog.by_name[stream]
+        try:
+            self._mover.check_room(log, letter, now)
+        except StreamFull as error:
+            self._stopped = error.anew()
+            return 0
         operations = [["redriven", self.log.id, self.group.id, [(first, last)]]]
         _, size = self._mover.write(log, split.batch, letter, now, group=group, operations=operations)
         self.group.settle_ahead(first, last, "redriven")
@@ -206,11 +220,11 @@ class _Redrive(_Walk):
             "redriven": self._redriven,
             "skipped": self._skipped.total(),
             "why": [f"{counted(count, 'letter')}: {why}" for why, count in self._skipped.most_common(_WHYS_MAX)],
-            "stopped": self._stopped,
+            "stopped": str(self._stopped or ""),
             "pending": self.group.pending(durable_next),
         }
-        if self._stopped and not self._redriven:
-            self.call.fail(StorageFull(self._stopped))
+        if self._stopped is not None and not self._redriven:
+            self.call.fail(self._stopped)
         else:
             self.call.done(result)
 

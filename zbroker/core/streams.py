@@ -104,8 +104,8 @@ class Streams:
             self._flush,
             policy.group_idle_s,
         )
-        self._mover = Mover(self._catalog, self._recorder, self._intake, self._tail, self._readback)
-        self._dead_letters = DeadLetters(self._mover, self._touched, self._consumers.wake)
+        self._mover = Mover(self._catalog, self._recorder, self._intake, self._retention, self._tail, self._readback)
+        self._dead_letters = DeadLetters(self._mover, self._timers, self._touched, self._consumers.wake)
         self._accounts = Accounts(self._intake, self._consumers, self._retention)
         self._administration = Administration(
             sessions,

@@ -177,6 +177,24 @@ def test_a_full_disk_parks_what_is_doomed_and_it_moves_when_there_is_room() -> N
     assert rig.group()["dead"] == 2
 
 
+def test_a_dead_letter_stream_that_is_full_parks_them_until_it_has_room() -> None:
+    rig = _rig()
+    rig.ask("create_stream", config={"name": "dead", "retention": "work", "messages_max": 2}, change=True)
+    rig.producer().append(*range(2))
+    rig.producer(b"q").append(*range(2))
+    rig.turn()
+    rig.consumer(mode="batches", credit=100)
+    for delivery in rig.deliveries(b"c"):
+        rig.settle(b"c", delivery, "reject", id=delivery.offset + 1)
+        rig.pass_time(20_000)
+        rig.turn()
+    assert (rig.group()["dead"], rig.group()["doomed"], rig.settled(b"c")) == (2, 2, [(1, 0)])
+    assert rig.streams.next_timeout() != 0
+    rig.ask("create_stream", config={"name": "dead"}, change=True)
+    rig.pass_time(10 * SECOND)
+    assert (rig.group()["dead"], rig.group()["doomed"], rig.settled(b"c")) == (4, 0, [(3, 0)])
+
+
 def test_what_is_not_in_memory_is_read_back_first() -> None:
     rig = _filled(3, max_deliveries=1)
     rig.pass_time(SECOND)  # what was delivered is on record

@@ -176,6 +176,27 @@ def test_a_full_disk_stops_it_with_what_was_done_so_far(monkeypatch: pytest.Monk
     assert (name, detail) == ("STORAGE_FULL", "the broker's disk is full")
 
 
+def test_a_full_stream_stops_it_and_says_which_limit() -> None:
+    rig = _rig("a", "b")
+    rig.ask("create_stream", config={"name": "small", "retention": "work", "messages_max": 1})
+    assert rig.ask("redrive_dead", stream="dead", to="small", count=1)["redriven"] == 1
+    name, detail = _error(rig.ask("redrive_dead", stream="dead", to="small"))
+    assert (name, "messages_max" in detail) == ("STREAM_FULL", True)
+    assert rig.group("dead/redrive")["pending"] == 1
+
+
+def test_a_member_of_redrive_that_comes_meanwhile_keeps_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redrives, "TURN_BYTES", 1)
+    rig = _rig("a", "b", "c", "d")
+    assert rig.ask("redrive_dead", stream="dead") is None
+    rig.consumer(b"fixer", stream="dead", group="redrive", mode="batches", credit=2)
+    taken = [offset for delivery in rig.deliveries(b"fixer") for offset in delivery.offsets]
+    for _ in range(10):
+        rig.turn()
+    assert rig.answered()["redriven"] == 4 - len(taken)
+    assert rig.group("dead/redrive")["balanced"]
+
+
 def test_what_died_twice_counts_how_often_it_was_sent_back() -> None:
     rig = _rig("a")
     for count in ("1", "2"):
