@@ -129,6 +129,8 @@ class Steward(Client):
             self._ask(wish, "redrive_dead", self.random.choice([1, 20, None]), now)
         elif chance < 0.38:
             self._ask(wish, "purge_stream", self.random.choice([None, 3]), now)
+        elif chance < 0.4:
+            self._ask(wish, "delete_stream", None, now)
         elif chance < 0.5:
             self._ask(wish, self.random.choice(SHOWING), None, now)
 
@@ -149,7 +151,7 @@ class Steward(Client):
                 arguments = {}
             case "purge_stream":
                 arguments = {"stream": "graves"} if value is None else {"stream": "graves", "keep": value}
-            case "list_dead":
+            case "list_dead" | "delete_stream":
                 arguments = {"stream": "graves"}
             case "redrive_dead":
                 arguments = {"stream": "graves"} if value is None else {"stream": "graves", "count": value}

@@ -75,6 +75,7 @@ class LogTruth:
         self._stored: dict[tuple[int, int], int] = {}  # index of the record that a message is in
         self._told_ever: set[int] = set()
         self._hits: list[tuple[int, int, int, int]] = []  # since the last open, which writes records of its own
+        self.deleted: dict[int, None] = {}  # ids of streams
         self.expired: dict[tuple[int, int], Settled] = {}  # by stream and group: what is given up though it was owed
         self.reserved: dict[
             tuple[int, int], str
@@ -149,6 +150,9 @@ class LogTruth:
             elif named[0] == "group":
                 known = self.groups.get((named[1], named[2]), 0)
                 self.groups[named[1], named[2]] = max(known, record.index)  # an open shows them all again
+            elif named[0] == "deleted":
+                self.deleted[named[1]] = None
+                self.names = {name: id for name, id in self.names.items() if id != named[1]}
         elif record.kind == RecordKind.OPS:
             for stream, group, ranges in expired_by(record):
                 known_gone = self.expired.setdefault((stream, group), Settled())
@@ -171,7 +175,7 @@ class LogTruth:
             known = self._forgotten.setdefault(stream, Settled())
             gone = [offset for offset in range(first, last + 1) if offset not in known]
             known.add(first, last)
-            if not self.is_damaged:
+            if not self.is_damaged and stream not in self.deleted:
                 self._judge_forgotten(stream, gone, is_settled)
 
     def decided(self, stream: str, floor: int) -> None:
