@@ -114,6 +114,7 @@ class DeadLetters:
         self._timers = timers
         self._touched = touched
         self._offered = offered
+        self._parked: dict[Group, None] = {}  # their dead-letter stream is full; a timer asks again
 
     @property
     def has_more(self) -> bool:
@@ -144,13 +145,17 @@ class DeadLetters:
         if group.doomed:
             self._catalog.dooming[group] = None
 
+    def _unpark(self, group: Group) -> None:
+        del self._parked[group]
+        self._wake(group)
+
     def _move(self, group: Group, now: int) -> int | None:
         """Bytes written; None when it waits for a batch, or has nothing."""
         if self._catalog.groups.get((group.stream_id, group.id)) is not group:
             for verdict in group.doomed.take_all():  # its account is closed
                 _tell(verdict, 0)
             return None
-        if not group.doomed:
+        if not group.doomed or group in self._parked:
             return None
         if not group.config.dead_letter:
             self._let_go(group)
@@ -186,7 +191,8 @@ class DeadLetters:
         try:
             self._mover.check_room(target, letter, now)
         except StreamFull as error:
-            self._timers.at(now + error.retry_after_ms * 1_000, lambda _: self._wake(group))
+            self._parked[group] = None
+            self._timers.at(now + error.retry_after_ms * 1_000, lambda _: self._unpark(group))
             return None
         self._mover.redrive_group(target)
         ranges = merged([(one.first, one.last) for one in found])
