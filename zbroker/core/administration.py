@@ -28,7 +28,7 @@ from zbroker.core.consumers import Consumers
 from zbroker.core.groups import Group
 from zbroker.core.log import StreamLog
 
-_ROWS_MAX: Final = 1_000  # of a list in one RESULT, which is one message
+_ROWS_MAX: Final = 500  # of a list in one RESULT: with the longest names they are no more than a message holds
 _S = TypeVar("_S", bound="Arguments")
 
 # (index, call): the call is made when the record of that index is on disk; None: the next OPS
@@ -290,6 +290,7 @@ class Administration:
             join = Join(id=0, stream=asked.stream, start=asked.start, published_at=asked.published_at)
         start = self._consumers.start_of(log, join)
         self._consumers.reset(log, group, start)
+        self._configured(log)  # what the older account was owed may go
         call.done({"stream": log.name, "name": group.name, "start": start, "next": log.durable_next})
 
     def _pause_group(self, asked: OfGroup, call: Call) -> None:

@@ -111,11 +111,11 @@ def test_a_failed_disk_takes_no_verb_that_writes(rig: Durable) -> None:
 
 
 def test_long_lists_come_in_pages(rig: Durable) -> None:
-    for number in range(1_005):
+    for number in range(505):
         rig.ask("create_stream", config={"name": f"s{number}"})
-    first, second = rig.ask("list_streams"), rig.ask("list_streams", skip=1_000)
-    assert (first["count"], len(first["streams"]), len(second["streams"])) == (1_005, 1_000, 5)
-    assert second["streams"][-1]["name"] == "s1004"
+    first, second = rig.ask("list_streams"), rig.ask("list_streams", skip=500)
+    assert (first["count"], len(first["streams"]), len(second["streams"])) == (505, 500, 5)
+    assert second["streams"][-1]["name"] == "s504"
 
 
 # -- groups -------------------------------------------------------------------------------------------------------
