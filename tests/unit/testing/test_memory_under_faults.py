@@ -6,12 +6,12 @@ from random import Random
 import pytest
 
 from patterns.sync import Consumer, Producer
-from patterns.wire.errors import OutcomeUnknown, StaleLease, TimedOut, Unavailable
+from patterns.wire.errors import Closed, OutcomeUnknown, StaleLease, TimedOut, Unavailable
 from tests.processes import LONG, until
 from zbroker.testing import MemoryBroker
 
 FAULTS = 60 if LONG else 12
-LATE = (StaleLease, OutcomeUnknown, TimedOut, Unavailable)
+LATE = (Closed, StaleLease, OutcomeUnknown, TimedOut, Unavailable)
 
 
 class Program:
