@@ -157,7 +157,7 @@ def test_a_stream_that_is_deleted_under_load_ends_its_members_and_loses_no_answe
     workers = [Worker(lambda group=group: consume(group)) for group in ("a", "a", "b", None)]  # type: ignore[misc]
     until(lambda: len(joined) == 4)
     found = admin.delete_stream(name)
-    assert sorted(found["groups"]) == ["a", "b"]
+    assert found["groups"] == 2
     for worker in workers:
         worker.finish()
     assert len(ended) == 4
@@ -227,7 +227,7 @@ def test_many_groups_of_a_stream_are_made_and_go_with_it(broker: Broker, admin: 
     assert admin.purge_stream(name, keep=1)["purged"] == 99
     account = admin.show_group(name, f"group-{GROUPS - 1}")
     assert (account["expired"], account["pending"], account["balanced"]) == (99, 1, True)
-    assert len(admin.delete_stream(name)["groups"]) == GROUPS - 1
+    assert admin.delete_stream(name)["groups"] == GROUPS - 1
     assert [row for row in admin.list_groups() if row["stream"] == name] == []
 
 
