@@ -64,8 +64,9 @@ class _Account:
 
     @property
     def messages(self) -> int:
-        """What is kept, and what comes."""
-        return self.log.next_offset - self.gone
+        """What is kept, and what comes; not what damage took behind the last batch, which is no message any more."""
+        log = self.log
+        return max(log.end(log.batches - 1) - self.gone, 0) if log.stored else 0
 
     def look_again(self) -> None:
         """What stayed the last time may go now."""

@@ -559,3 +559,34 @@ def test_delays_of_what_expired_wake_nothing(rig: Durable) -> None:
     _settle_down(rig)
     assert [delivery.offset for delivery in rig.deliveries(b"c")] == [1]
     assert _balanced(rig)["expired"] == 1
+
+
+def _full_work() -> Durable:
+    """Four messages in a stream of work that takes four."""
+    rig = Durable()
+    rig.ask("create_stream", config={"name": "s", "retention": "work", "messages_max": 4})
+    rig.ask("create_group", config={"stream": "s", "name": "g"})
+    rig.producer().append(*range(4))
+    rig.turn()
+    return rig
+
+
+def test_a_reset_makes_room_where_the_older_account_was_all_that_kept_messages() -> None:
+    rig = _full_work()
+    rig.ask("reset_group", stream="s", group="g", start="new")
+    for _ in range(3):
+        rig.pass_time(1_000)
+    assert rig.stream()["first_offset"] == 4
+
+
+def test_what_damage_took_behind_the_last_message_takes_no_room() -> None:
+    rig = _full_work()
+    rig.streams._catalog.by_name["s"].lose(4, 5_003)
+    peer = rig.consumer()
+    for delivery in rig.deliveries(peer):
+        rig.settle(peer, delivery)
+    rig.turn()
+    producer = rig.producer(b"p2")
+    producer.append("more")
+    rig.turn()
+    assert rig.confirms(b"p2") == [(1, [5_004], [])]
