@@ -68,12 +68,13 @@ class Steward(Client):
         if dice.random() < 0.5:
             bytes_max, messages_max = dice.choice([(None, 100), (60_000, None), (None, None)])
             return StreamConfig(stream, retention="work", bytes_max=bytes_max, messages_max=messages_max)
+        bytes_max = dice.choice([None, 30_000])
         return StreamConfig(
             stream,
             age_max_s=dice.choice([None, 5.0]),
-            bytes_max=dice.choice([None, 30_000]),
+            bytes_max=bytes_max,
             messages_max=dice.choice([None, 50]),
-            quota_bytes=dice.choice([None, 400_000]),
+            quota_bytes=dice.choice([None, 400_000]) if bytes_max else None,  # else it may be full for ever
         )
 
     def _config(self, pair: Pair, dice: Random) -> GroupConfig | StreamConfig:
@@ -165,8 +166,8 @@ class Steward(Client):
         if event.error is None:
             self.world.coverage[f"verb_{verb}"] += 1
             self._done(wish, verb, value, event)
-        elif verb == "redrive_dead" and isinstance(event.error, BadArgument):
-            pass  # there are no dead letters yet
+        elif verb == "redrive_dead" and isinstance(event.error, BadArgument | StreamFull):
+            pass  # there are no dead letters yet, or there is no room where they go
         elif not isinstance(event.error, PASSING):
             raise Violation(f"11: {verb} of {wish.pair} is refused: {event.error.name}: {event.error}")
         else:

@@ -17,7 +17,7 @@ from patterns.wire import codec
 from patterns.wire.records import Damage, Move, Opened, Position, Record, RecordKind
 from patterns.wire.settled import Settled
 from tests.simulation.burials import Burials, expired_by
-from tests.simulation.disks import FaultyDisk
+from tests.simulation.disks import BLOCK_BYTES, FaultyDisk
 from tests.simulation.violation import Violation, require
 from zbroker.core.tail import DELAYS, Split, batch_of, stored_of
 from zbroker.store.record import HEADER_BYTES
@@ -82,6 +82,9 @@ class LogTruth:
         ] = {}  # messages that were sent back for one group: others pass over them
         self.due_ms: dict[tuple[int, int], int] = {}  # of messages that were sent with a delay
         self.burials = Burials(self)
+        self._header_hits: dict[
+            tuple[int, int], set[str]
+        ] = {}  # by segment and generation: which of its two header blocks
         self._sequences: dict[int, tuple[int, int]] = {}  # producer id -> (epoch, sequence) of its last batch
 
     # -- a life ---------------------------------------------------------------------------------------------------
@@ -258,8 +261,16 @@ class LogTruth:
         if parsed is None:
             return
         self._hits.append((*parsed, start, end))
+        inode = self._disk.live.get(path)
+        ends = self._header_hits.setdefault(parsed, set())
+        if start < BLOCK_BYTES:
+            ends.add("first")
+        if inode is not None and end > len(inode.cache) - BLOCK_BYTES:
+            ends.add("last")
+        is_unknown = len(ends) == 2  # without either header block nobody knows what the file is
         for index, entry in self.entries.items():
-            if _overlaps(entry.position, *parsed, start, end):
+            is_there = (entry.position.segment, entry.position.generation) == parsed
+            if (is_unknown and is_there) or _overlaps(entry.position, *parsed, start, end):
                 self.damaged.add(index)
                 self.is_damaged = self.is_damaged or entry.is_exposed
 
