@@ -35,7 +35,7 @@ async def test_what_is_sent_without_a_broker_is_forwarded_by_a_later_program(tmp
             await out.send(4)
             await out.flush(30)
             assert out.waiting == 0
-        async with Consumer(broker.url, "work", idle_timeout_s=1) as reader:
+        async with Consumer(broker.url, "work", idle_timeout_s=10) as reader:
             assert [d.body async for d in reader] == [0, 1, 2, 3, 4]
 
 

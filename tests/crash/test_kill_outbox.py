@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from patterns.sync import Consumer, Producer
+from patterns.sync import Admin, Consumer, Producer
 from tests.processes import LONG, Broker, program
 from zbroker.store import open_journal
 
@@ -47,8 +48,9 @@ def _flushed(broker: Broker, folder: Path) -> None:
 
 
 def _stored(broker: Broker) -> list[list[int]]:
-    with Consumer(broker.url, "work", idle_timeout_s=2) as reader:
-        return [d.body for d in reader]
+    with Admin(broker.url, timeout_s=30) as admin, Consumer(broker.url, "work", idle_timeout_s=30) as reader:
+        count = admin.status()["streams"]["work"]["next_offset"]
+        return [d.body for d in islice(reader, count)]
 
 
 @pytest.mark.timeout(1_200 if LONG else 240)
