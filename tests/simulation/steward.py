@@ -69,12 +69,13 @@ class Steward(Client):
         if dice.random() < 0.5:
             bytes_max, messages_max = dice.choice([(None, 100), (60_000, None), (None, None)])
             return StreamConfig(stream, retention="work", bytes_max=bytes_max, messages_max=messages_max)
+        bytes_max = dice.choice([None, 30_000])
         return StreamConfig(
             stream,
             age_max_s=dice.choice([None, 5.0]),
-            bytes_max=dice.choice([None, 30_000]),
+            bytes_max=bytes_max,
             messages_max=dice.choice([None, 50]),
-            quota_bytes=dice.choice([None, 400_000]),
+            quota_bytes=dice.choice([None, 400_000]) if bytes_max else None,  # else it may be full for ever
         )
 
     def _config(self, pair: Pair, dice: Random) -> GroupConfig | StreamConfig:
