@@ -99,6 +99,8 @@ class Model:
                 self._settle(peer, session, header, arrived, now)
             case Goodbye() | Leave():
                 self._end(session, 0)
+                if session.pair is not None and self._active.get(session.pair) is session:
+                    del self._active[session.pair]  # should it join again, it is the last
                 session.pair = None
                 if isinstance(header, Goodbye):
                     self._forget(peer, session)
@@ -345,6 +347,8 @@ class Model:
                 self._active.pop(pair, None)
             if pair in self._policies.changed:  # what waits may have failed before it counted
                 for message in self._groups.get((*pair, now.id), {}).values():
+                    if message.is_doomed and not now.dead_letter:
+                        message.done, message.done_at = "perhaps", 0  # dead without a letter, soon
                     message.is_doomed = False
             for lease in [lease for session in self._sessions.values() for lease in session.leases.values()]:
                 if lease.key[:2] == pair:
