@@ -223,6 +223,7 @@ class Confirm(Header):
     sequence: Count
     offsets: list[Count]
     duplicates: list[Count] = []
+    exceptions: list[tuple[Count, Count, Count, Count]] = []  # sequence, first place, its offset, how many messages
 
 
 class Join(Header, kw_only=True):

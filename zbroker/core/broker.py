@@ -59,6 +59,7 @@ class Timed(Protocol):
 class StreamsFacade(Protocol):
     """What the engine asks of the streams; None in a broker without a journal."""
 
+    def listen(self, warn: Callable[[str, str], None], note: Callable[[Event], None]) -> None: ...
     def restore(self, chunks: Iterable[bytes]) -> bool: ...
     def index(self, chunk: bytes) -> bool: ...
     def reindex(self, record: Record, position: Position) -> None: ...
@@ -80,7 +81,7 @@ class StreamsFacade(Protocol):
     def handle_timeout(self, now: int) -> None: ...
     def administer(self, session: Session, header: Admin, now: int) -> None: ...
     def status(self, rows_max: int, now: int) -> dict[str, object]: ...
-    def listen(self, warn: Callable[[str, str], None], note: Callable[[Event], None]) -> None: ...
+    def join(self, topics: Topics, nonce: bytes) -> None: ...
 
 
 MakeStreams = Callable[[Sessions, list[Effect]], StreamsFacade]
@@ -123,9 +124,9 @@ class BrokerEngine:
         self._topics = Topics(self._sessions, self._plain_subscribers, translate)
         self._plain_publishers = PlainPublishers(self._topics, nonce, plain_codec, self._note)
         self._streams = make_streams(self._sessions, self._effects) if make_streams else None
-        self._timed: tuple[Timed, ...] = (self._sessions, self._services)
+        self._timed: tuple[Timed, ...] = (self._sessions, self._services, *filter(None, [self._streams]))
         if self._streams is not None:
-            self._timed += (self._streams,)
+            self._streams.join(self._topics, nonce)
             self._streams.listen(self.warn, self._note)
         self._informed: dict[str, object] = {}
         self._warnings: dict[str, str] = {}
@@ -206,7 +207,7 @@ class BrokerEngine:
         """One message from a peer. Whatever a peer sent becomes an answer or a count, never an exception."""
         if link != SESSIONS:
             if link == PLAIN_PUBLISHERS:
-                self._plain_publishers.receive(frames)
+                self._plain_publishers.receive(frames, now)
             else:
                 self._plain_subscribers.receive(peer, frames, now)
             return
@@ -266,7 +267,7 @@ class BrokerEngine:
 
     def turn(self, now: int) -> None:
         """Once a turn, after all that was there was received."""
-        self._plain_publishers.turn()
+        self._plain_publishers.turn(now)
         self._topics.turn(now)
         if self._streams is not None:
             self._streams.turn(now)
@@ -436,7 +437,7 @@ class BrokerEngine:
         if header.verb != "status":
             self._administer(session, header, now)
             return
-        used = Codec.JSON if session.codec is Codec.JSON else Codec.MSGPACK
+        used = session.codec if session.codec is Codec.JSON else Codec.MSGPACK
         try:
             payload = codec.encode_body(used, [self.status(now)])
         except TooLarge as error_:

@@ -12,7 +12,7 @@ import msgspec
 
 from patterns.wire.configs import GroupConfig, StreamConfig, told
 from patterns.wire.names import check_name
-from patterns.wire.records import FIRST_INDEX, Record, RecordKind
+from patterns.wire.records import FIRST_INDEX, Record, RecordKind, decode_lost
 from patterns.wire.settled import merged
 from zbroker.core.dirty import Dirty
 from zbroker.core.effects import Append
@@ -225,6 +225,19 @@ class Catalog:
             group = self.groups.get((stream_id, group_id))
             if group is not None:
                 group.recover(what, value)
+
+    def recover_lost(self, record: Record) -> None:
+        """Apply a LOST record: what damage took of the streams."""
+        for damage in decode_lost(record.payload):
+            for lost in damage.ranges:
+                if lost.kind == RecordKind.APPEND and lost.count and lost.stream_id not in self.deleted:
+                    log = self.known(lost.stream_id)
+                    log.lose(lost.base_offset, lost.base_offset + lost.count - 1)
+            if damage.lost_bytes:
+                for log in self.by_id.values():
+                    if log.last_index <= damage.last_index:
+                        log.lose(log.next_offset, log.next_offset + damage.lost_bytes - 1)
+                        log.last_index = record.index  # a later hole does not count this one again
 
     def known(self, stream_id: int) -> StreamLog:
         """The stream of an id that a record names; if damage took its name, it gets one that says so."""

@@ -19,6 +19,7 @@ import msgspec
 from patterns.wire.configs import GroupConfig, StreamConfig, told
 from patterns.wire.settled import Settled
 from zbroker.core.column import BLOCK, decode_block, pack, widened
+from zbroker.core.message_ids import MessageIds
 from zbroker.core.producers import Accepted
 
 if TYPE_CHECKING:
@@ -116,6 +117,9 @@ def _state(catalog: Catalog, producers: Producers, ends: dict[int, int], ahead: 
         yield ["stream", log.id, log.name, log.next_offset, log.last_index, log.bytes, log.messages, log.published_at]
         if log.config != StreamConfig(log.name):
             yield ["config", log.id, told(log.config)]
+        if log.ids is not None:
+            for part in log.ids.pieces():
+                yield ["ids", log.id, *part]
         for ranges in _parts(log.lost, _RANGES):
             yield ["lost", log.id, ranges]
         if log.given_up.floor or log.given_up.bitmaps():
@@ -153,11 +157,16 @@ def _group(group: Group, ahead: int) -> Iterator[Piece]:
 
 def _producer(producer: Producer) -> Piece:
     """Refused batches are left out: no record tells of them, and a full replay would not know them either."""
-    batches = [(one.sequence, one.offset, one.crc, one.index) for one in producer.batches if one.index]
+    batches = [_accepted(one) for one in producer.batches if one.index and one.is_stored]
     nonces = list(producer.nonces)
     return [
         "producer", producer.id, producer.name, nonces, producer.epoch, producer.stored, producer.journaled, batches
     ]  # fmt: skip
+
+
+def _accepted(batch: Accepted) -> Sequence[Any]:
+    row = batch.sequence, batch.offset, batch.crc, batch.index
+    return (*row, batch.repeats) if batch.repeats else row
 
 
 def _rest(log: StreamLog, current: int, end: int) -> Iterator[Piece]:
@@ -221,6 +230,12 @@ def _restore_config(catalog: Catalog, id: int, config: dict[str, Any]) -> None:
     catalog.by_id[id].config = msgspec.convert(config, StreamConfig)
 
 
+def _restore_ids(catalog: Catalog, id: int, digests: bytes, offsets: list[Any], instants: list[Any]) -> None:
+    log = catalog.by_id[id]
+    log.ids = log.ids or MessageIds()
+    log.ids.restore(digests, offsets, instants)
+
+
 def _restore_group_config(catalog: Catalog, stream_id: int, id: int, config: dict[str, Any], is_paused: bool) -> None:
     group = catalog.groups[stream_id, id]
     group.config, group.is_paused = msgspec.convert(config, GroupConfig), is_paused
@@ -265,6 +280,7 @@ _RESTORERS: Final[dict[str, Callable[..., None]]] = {
     "deleted": _restore_deleted,
     "stream": _restore_stream,
     "config": _restore_config,
+    "ids": _restore_ids,
     "group_config": _restore_group_config,
     "lost": _restore_lost,
     "given_up": _restore_given_up,
@@ -283,12 +299,13 @@ def _restore_producer(
     epoch: int,
     stored: int,
     journaled: bool,
-    batches: list[list[int]],
+    batches: list[list[Any]],
 ) -> None:
     producer = producers.restore(id, name, nonces, epoch)
     producer.journaled = journaled
-    for sequence, offset, crc, index in batches:
-        producer.accept(Accepted(sequence, offset, crc, index))
+    for sequence, offset, crc, index, *more in batches:
+        repeats = [(place, known) for place, known in more[0]] if more else None
+        producer.accept(Accepted(sequence, offset, crc, index, None, repeats))
     producer.sequence = producer.stored = stored
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from patterns.wire.attributes import check_delay
 from patterns.wire.codec import check
+from patterns.wire.configs import CONFIRM_LEVELS
 from patterns.wire.errors import (
     BadArgument,
     BadName,
@@ -38,14 +39,16 @@ from patterns.wire.records import RecordKind
 from patterns.wire.server import Session, Sessions
 from zbroker.core.catalog import Catalog, Recorder
 from zbroker.core.log import StreamLog
+from zbroker.core.message_ids import MessageIds, Repeat, ids_of, runs_of, take_out
 from zbroker.core.policy import Policy, no_stream
 from zbroker.core.producers import Accepted, Producer, Producers
+from zbroker.core.relays import Relays
 from zbroker.core.retention import Retention
-from zbroker.core.tail import Batch, Stored, Tail, marks_of
+from zbroker.core.tail import IDS, TOPICS, Batch, Stored, Tail, marks_of
 
-CONFIRMS: Final = ("durable", "written", "received")
 FULL_RETRY_MS: Final = 1_000  # a compaction takes about that long to make room
 
+EXCEPTIONS_MAX: Final = 1_024  # in one CONFIRM, whose header is at most 64 KiB
 _JSON_GROWTH_MAX: Final = (
     6  # of columns: U+0000 is six bytes there; what is below a sixth of the limit fits in any form
 )
@@ -67,12 +70,13 @@ class _Entry(msgspec.Struct, gc=False):
 class _Feeder:
     """A producer's session."""
 
-    __slots__ = ("bytes", "entries", "messages", "producer", "session", "streams")
+    __slots__ = ("bytes", "confirmed", "entries", "messages", "producer", "session", "streams")
 
     def __init__(self, session: Session, producer: Producer) -> None:
         self.session = session
         self.producer = producer
         self.entries: deque[_Entry] = deque()
+        self.confirmed = 0  # the last sequence that was
         self.messages = 0  # not confirmed yet, and so not granted again
         self.bytes = 0
         self.streams: dict[StreamLog, None] = {}
@@ -104,6 +108,7 @@ class Intake:
         self._stamp = stamp
         self._policy = policy
         self._retention = retention
+        self.relays = Relays()  # of what has topics
         self.producers = Producers()
         self.full = False
         self.placed_index = 0
@@ -176,12 +181,13 @@ class Intake:
         try:
             marks = self._check(message, header)
             log = self._catalog.by_name.get(header.stream) or self._made(header.stream)
+            _check_confirm(header, log)
             self._retention.check_room(log, size, now)
         except ZbrokerError as error:
             self._refuse(feeder, header, error, crc, now)
             return
         batch = self._store(feeder, header, log, columns, message.payload, crc, marks, now)
-        self._await(feeder, _Entry(batch, header.confirm, header.count, size))
+        self._await(feeder, _Entry(batch, header.confirm, header.count, size, duplicate=not batch.is_stored))
 
     def _made(self, name: str) -> StreamLog:
         """A stream that is used before it exists. Raises NoSuchStream, BadName."""
@@ -189,14 +195,17 @@ class Intake:
             raise no_stream(check_name(name, "stream"))
         return self._catalog.stream(name)
 
-    def _check(self, message: Message, header: Append) -> int:
-        """The marks of its batch. Raises what it is refused with."""
+    def _check_disk(self) -> None:
         if self._recorder.failed:
             raise StorageFailed("the broker's disk failed; nothing is stored until it is started again")
         if self.full:
             raise StorageFull("the broker's disk is full", retry_after_ms=FULL_RETRY_MS)
-        if header.confirm not in CONFIRMS:
-            raise BadArgument(f"confirm {header.confirm[:32]!r}; one of {', '.join(CONFIRMS)}")
+
+    def _check(self, message: Message, header: Append) -> int:
+        """The marks of its batch. Raises what it is refused with."""
+        self._check_disk()
+        if header.confirm not in CONFIRM_LEVELS:
+            raise BadArgument(f"confirm {header.confirm[:32]!r}; one of {', '.join(CONFIRM_LEVELS)}")
         if len(message.payload) > BATCH_BYTES_MAX:
             raise TooLarge(f"batch of {len(message.payload)} bytes, at most {BATCH_BYTES_MAX}")
         if header.count == 1 and len(message.payload) > BODY_BYTES_MAX + _ARRAY_BYTES:
@@ -237,11 +246,50 @@ class Intake:
             producer.id, producer.epoch, header.sequence, header.previous, crc, header.codec, header.topic, 0, columns
         )
         stored.marks = marks
-        index, base = self.store(log, stored, payload, header.count, now, feeder)
-        accepted = Accepted(header.sequence, base, crc, index)
-        producer.accept(accepted)
+        count = header.count
         feeder.streams[log] = None
+        repeats = self._repeats(log, columns, now) if marks & IDS else None
+        if (
+            repeats and len(repeats) == count
+        ):  # then no record is written; those of the first ones are no younger than the stream
+            accepted = Accepted(header.sequence, repeats[0][1], crc, log.last_index, None, repeats, is_stored=False)
+        else:
+            if repeats:
+                payload, count = take_out(stored, payload, count, repeats)
+            index, base = self.store(log, stored, payload, count, now, feeder)
+            accepted = Accepted(header.sequence, base, crc, index, None, repeats)
+        producer.accept(accepted)
         return accepted
+
+    def _repeats(self, log: StreamLog, columns: bytes, now: int) -> list[Repeat] | None:
+        """Messages of a batch that are stored already; None without any."""
+        if log.ids is None:
+            log.ids = MessageIds()
+        repeats = log.ids.repeats(ids_of(columns), log.next_offset, log.config, self._published_at(log, now))
+        self._sessions.counters["duplicates"] += len(repeats)
+        return repeats or None
+
+    def recover_ids(self, log: StreamLog, stored: Stored, base: int, count: int) -> None:
+        """As an APPEND record says, which a checkpoint may know."""
+        if log.ids is None:
+            log.ids = MessageIds()
+        kept = stored.kept or [(0, count - 1)]
+        offsets = [base + place for first, last in kept for place in range(first, last + 1)]
+        log.ids.recover(ids_of(stored.columns), offsets, stored.published_at, log.config)
+
+    def _published_at(self, log: StreamLog, now: int) -> int:
+        """What a batch that is stored now gets; ms since 1970, and never less than the one before."""
+        at, stamp = self._stamped
+        if at != now:
+            stamp = self._stamp(now)
+            self._stamped = now, stamp
+        return max(stamp, log.published_at)
+
+    def capture(self, log: StreamLog, stored: Stored, payload: bytes, count: int, now: int) -> int:
+        """Store live messages; returns the record's index. Raises what a producer would be refused with."""
+        self._check_disk()
+        self._retention.check_room(log, len(payload) + len(stored.columns), now)
+        return self.store(log, stored, payload, count, now)[0]
 
     def store(
         self, log: StreamLog, stored: Stored, payload: bytes, count: int, now: int, feeder: _Feeder | None = None
@@ -254,17 +302,19 @@ class Intake:
         Returns:
             The index of its record, and its first offset.
         """
-        at, stamp = self._stamped
-        if at != now:
-            stamp = self._stamp(now)
-            self._stamped = now, stamp
-        stored.published_at = max(stamp, log.published_at)
+        stored.published_at = self._published_at(log, now)
         base = log.next_offset
         index, number = self._write(log, stored, payload, count)
         batch = Batch(index, base, count, stored.codec, stored.topic, stored.published_at, stored.columns, payload)
         batch.marks, batch.group = stored.marks, stored.group
         self._tail.put((log.id, number), batch)
         self._unsynced.append((index, log, base + count, feeder))
+        if stored.marks & IDS:
+            if log.ids is None:
+                log.ids = MessageIds()
+            log.ids.note(ids_of(stored.columns), range(base, base + count), stored.published_at, log.config)
+        if feeder is not None and (stored.topic is not None or stored.marks & TOPICS):
+            self.relays.expect(index, log, batch)
         return index, base
 
     def _write(self, log: StreamLog, stored: Stored, payload: bytes, count: int) -> tuple[int, int]:
@@ -343,7 +393,7 @@ class Intake:
             return log, number
         return None
 
-    def persisted(self, index: int) -> dict[StreamLog, None]:
+    def persisted(self, index: int, now: int) -> dict[StreamLog, None]:
         """Everything up to index is on disk; returns the streams that have something new to deliver."""
         self.durable_index = index
         grown: dict[StreamLog, None] = {}
@@ -356,6 +406,7 @@ class Intake:
                 touched[feeder] = None
         self._tail.trim(index)
         self.confirm()
+        self.relays.persisted(index, now)
         return grown
 
     def confirm(self) -> None:
@@ -375,6 +426,7 @@ class Intake:
         entries = feeder.entries
         offsets: list[int] = []
         duplicates: list[int] = []
+        exceptions: list[tuple[int, int, int, int]] = []
         sequence = 0
         while entries and self._is_safe(entries[0]):
             entry = entries.popleft()
@@ -382,10 +434,16 @@ class Intake:
             offsets.append(entry.batch.offset)
             if entry.duplicate:
                 duplicates.append(sequence)
+            if entry.batch.repeats:
+                exceptions += [(sequence, *run) for run in runs_of(entry.batch.repeats)]
             feeder.messages -= entry.count
             feeder.bytes -= entry.bytes
         if offsets:
-            self._sessions.answer(feeder.session, Confirm(sequence, offsets, duplicates))
+            while len(exceptions) > EXCEPTIONS_MAX:
+                part, exceptions = exceptions[:EXCEPTIONS_MAX], exceptions[EXCEPTIONS_MAX:]
+                self._sessions.answer(feeder.session, Confirm(feeder.confirmed, [], [], part))
+            self._sessions.answer(feeder.session, Confirm(sequence, offsets, duplicates, exceptions))
+            feeder.confirmed = sequence
             self._regrant(feeder)
 
     def _is_safe(self, entry: _Entry) -> bool:
@@ -402,6 +460,15 @@ class Intake:
         """The window less what is not safe yet: so unsynced bytes stay within it, however the client sends."""
         self._sessions.regrant(
             feeder.session, max(CREDIT_MESSAGES - feeder.messages, 0), max(CREDIT_BYTES - feeder.bytes, 0)
+        )
+
+
+def _check_confirm(header: Append, log: StreamLog) -> None:
+    """Raises BadArgument."""
+    least = log.config.confirm_min
+    if CONFIRM_LEVELS.index(header.confirm) < CONFIRM_LEVELS.index(least):
+        raise BadArgument(
+            f"confirm {header.confirm!r} is less than stream {log.name!r} admits: use {least!r}, or change its confirm_min"
         )
 
 

@@ -15,6 +15,7 @@ from zbroker.core.column import Block, Column, pack
 
 if TYPE_CHECKING:
     from zbroker.core.groups import Group
+    from zbroker.core.message_ids import MessageIds
 
 
 _TRIM_BATCHES: Final = 4_096
@@ -33,6 +34,7 @@ class StreamLog:
         groups: by name.
         given_up: what nobody was owed any more, and was too much.
         config: what it was told to be.
+        ids: the newest message ids; None until there are any.
         unplaced_bytes: of batches that have no place yet.
         is_deleted: it is no stream any more; another one may have its name.
     """
@@ -50,6 +52,7 @@ class StreamLog:
         self.lost: list[Range] = []
         self.groups: dict[str, Group] = {}
         self.config = StreamConfig(name)
+        self.ids: MessageIds | None = None
         self.unplaced_bytes = 0
         self.is_deleted = False
         self._bases = Column()

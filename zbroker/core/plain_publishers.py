@@ -67,7 +67,7 @@ class PlainPublishers:
         """A connection has gone."""
         self._peers.discard(peer)
 
-    def receive(self, frames: Frames) -> None:
+    def receive(self, frames: Frames, now: int) -> None:
         """A message: `[topic, body]`. What is anything else is counted by kind and dropped; there is nobody to tell."""
         match frames:
             case [topic, body]:
@@ -83,7 +83,7 @@ class PlainPublishers:
         elif not self._is_as_labelled(body):
             self._drop("body")
         else:
-            self._take(*known, body)
+            self._take(*known, body, now)
 
     def _drop(self, fault: str) -> None:
         """Count it; tell people at 1, 2, 4, 8, .. of a kind, since its publisher hears nothing."""
@@ -118,23 +118,23 @@ class PlainPublishers:
             return False
         return True
 
-    def _take(self, topic: str, lane: _Lane, body: bytes) -> None:
+    def _take(self, topic: str, lane: _Lane, body: bytes, now: int) -> None:
         if lane.bodies and (lane.size + len(body) > BATCH_BYTES_TARGET or len(lane.bodies) == BATCH_MESSAGES_MAX):
-            self._publish(lane)
+            self._publish(lane, now)
         lane.topics.append(topic)
         lane.bodies.append(body)
         lane.size += len(body)
         self._filled[lane] = None
 
-    def turn(self) -> None:
+    def turn(self, now: int) -> None:
         """Once a turn: what came in it leaves, a batch for each channel."""
         if self._filled:
             filled, self._filled = self._filled, {}
             for lane in filled:
                 if lane.bodies:
-                    self._publish(lane)
+                    self._publish(lane, now)
 
-    def _publish(self, lane: _Lane) -> None:
+    def _publish(self, lane: _Lane, now: int) -> None:
         topics, bodies, label = lane.topics, lane.bodies, self._label
         count = len(bodies)
         distinct = {topic: place for place, topic in enumerate(dict.fromkeys(topics))}
@@ -159,7 +159,7 @@ class PlainPublishers:
         self.counters["plain_published"] += count
         size = len(packed) + len(payload)
         message = Message(b"P", key, header, packed, payload, MSGPACK, size, frames)
-        self._topics.forward(message, columns, list(distinct))
+        self._topics.forward(message, columns, list(distinct), now)
 
     def status(self) -> dict[str, int]:
         """Connections."""

@@ -31,6 +31,8 @@ class Accepted(msgspec.Struct, gc=False):
     Attributes:
         index: the journal's; the batch is confirmed once that is durable. 0: it was refused.
         error: the refusal, told again, as it was before it was raised; None when it was stored.
+        repeats: places of messages that were not stored, since their message_id was known, and the offsets that they have.
+        is_stored: whether a record tells of it; all of its messages may have been known.
     """
 
     sequence: int
@@ -38,6 +40,8 @@ class Accepted(msgspec.Struct, gc=False):
     crc: int
     index: int
     error: ZbrokerError | None = None
+    repeats: list[tuple[int, int]] | None = None
+    is_stored: bool = True
 
 
 class Producer:
@@ -105,7 +109,7 @@ class Producer:
     def accept(self, batch: Accepted) -> None:
         """The batch counts, stored or refused: the next one's `previous` is its sequence."""
         self.sequence = batch.sequence
-        if batch.index:
+        if batch.index and batch.is_stored:
             self.stored = batch.sequence
         self.batches.append(batch)
 

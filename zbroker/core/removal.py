@@ -21,6 +21,7 @@ from zbroker.core.effects import Effect, Forget
 from zbroker.core.events import Event, GroupExpired
 from zbroker.core.groups import Group
 from zbroker.core.log import StreamLog
+from zbroker.core.policy import Policy
 from zbroker.core.retention import Retention
 from zbroker.core.timers import Timers
 
@@ -49,7 +50,7 @@ class Removal:
         warn, note: whom warnings and events are told; set by who wants to hear.
 
     Args:
-        idle_s: groups made by first use are deleted after so long; 0: never.
+        policy: says after how long idle groups that were made by first use are deleted.
         flush: writes what groups have settled, so that a record behind it tells of what comes later.
     """
 
@@ -62,7 +63,7 @@ class Removal:
         timers: Timers,
         effects: list[Effect],
         flush: Callable[[], None],
-        idle_s: float,
+        policy: Policy,
     ) -> None:
         self._catalog = catalog
         self._recorder = recorder
@@ -77,7 +78,7 @@ class Removal:
         self._ahead_at_start = 0
         self._has_jumped = False
         self._idle_since: dict[Group, int] = {}
-        self._idle_us = int(idle_s * 1_000_000)
+        self._idle_us = int(policy.group_idle_s * 1_000_000)
         self._is_looking = False
 
     def add_verbs(self, administration: Administration) -> None:

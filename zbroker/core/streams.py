@@ -13,11 +13,12 @@ from patterns.wire.errors import UnknownCommand, WrongRole
 from patterns.wire.frames import Message
 from patterns.wire.messages import Admin, Append, Codec, Hello, Join, Leave, Ready, Role, Settle
 from patterns.wire.messages import Credit as CreditHeader
-from patterns.wire.records import Move, Position, Record, RecordKind, decode_lost
+from patterns.wire.records import Move, Position, Record, RecordKind
 from patterns.wire.server import Session, Sessions
 from zbroker.core import checkpoint
 from zbroker.core.accounts import Accounts
 from zbroker.core.administration import Administration
+from zbroker.core.captures import Captures
 from zbroker.core.catalog import Catalog, Recorder, decode_operations, encode_operations, operations_of
 from zbroker.core.consumers import Consumers
 from zbroker.core.dead_letters import DeadLetters, Mover
@@ -33,8 +34,9 @@ from zbroker.core.readback import ReadBack
 from zbroker.core.redrives import Redrives
 from zbroker.core.removal import Removal
 from zbroker.core.retention import Retention
-from zbroker.core.tail import TAIL_BYTES, Tail, stored_of
+from zbroker.core.tail import IDS, TAIL_BYTES, Tail, stored_of
 from zbroker.core.timers import Timers
+from zbroker.core.topics import Topics
 from zbroker.core.translate import Translate, translate
 
 _UNREADABLE: Final = (
@@ -89,20 +91,14 @@ class Streams:
         self._retention = Retention(policy, self._expire)
         self._catalog = Catalog(self._recorder)
         self._intake = Intake(sessions, self._catalog, self._recorder, self._tail, wall_ms, policy, self._retention)
+        self._captures = Captures(sessions, self._intake.capture, sessions.counters)
         self._readback = ReadBack(effects, self._tail, self._timers)
         self._deliveries = Deliveries(sessions, self._tail, self._readback, self._timers, self._dirty, wall_ms)
         self._consumers = Consumers(
             sessions, self._catalog, self._recorder, self._deliveries, self._timers, self._dirty, self._promise, policy
         )
         self._removal = Removal(
-            self._catalog,
-            self._recorder,
-            self._retention,
-            self._consumers,
-            self._timers,
-            effects,
-            self._flush,
-            policy.group_idle_s,
+            self._catalog, self._recorder, self._retention, self._consumers, self._timers, effects, self._flush, policy
         )
         self._mover = Mover(self._catalog, self._recorder, self._intake, self._retention, self._tail, self._readback)
         self._dead_letters = DeadLetters(self._mover, self._timers, self._touched, self._consumers.wake)
@@ -187,7 +183,7 @@ class Streams:
                 case RecordKind.OPS:
                     self._catalog.recover_operations(decode_operations(record.payload))
                 case RecordKind.LOST:
-                    self._recover_lost(record)
+                    self._catalog.recover_lost(record)
         except _UNREADABLE:
             self._anomalies += 1
 
@@ -197,6 +193,8 @@ class Streams:
             self._catalog.recover_operations(operations_of(stored))
             return
         log = self._catalog.known(record.stream_id)
+        if stored.marks & IDS:
+            self._intake.recover_ids(log, stored, record.base_offset, record.count)
         if record.base_offset < log.next_offset and record.index <= log.last_index:
             self._catalog.recover_operations(operations_of(stored))  # once more: no harm, whatever was cut first
             return  # a checkpoint told of it
@@ -208,20 +206,8 @@ class Streams:
         self._catalog.recover_operations(operations_of(stored))
         number = log.append(record.index, record.count, len(record.payload), stored.published_at)
         log.place(number, position)
-        batch = Accepted(stored.sequence, record.base_offset, stored.crc, record.index)
+        batch = Accepted(stored.sequence, record.base_offset, stored.crc, record.index, None, stored.repeats)
         self._intake.producers.recover_batch(stored.producer, stored.epoch, batch)
-
-    def _recover_lost(self, record: Record) -> None:
-        for damage in decode_lost(record.payload):
-            for lost in damage.ranges:
-                if lost.kind == RecordKind.APPEND and lost.count and lost.stream_id not in self._catalog.deleted:
-                    log = self._catalog.known(lost.stream_id)
-                    log.lose(lost.base_offset, lost.base_offset + lost.count - 1)
-            if damage.lost_bytes:
-                for log in self._catalog.by_id.values():
-                    if log.last_index <= damage.last_index:
-                        log.lose(log.next_offset, log.next_offset + damage.lost_bytes - 1)
-                        log.last_index = record.index  # a later hole does not count this one again
 
     def opened(
         self, epoch: int, next_index: int, now: int, segments: Sequence[int] = (), is_damaged: bool = False
@@ -242,6 +228,9 @@ class Streams:
                 log.lose_missing(set(segments))
             if is_damaged:
                 log.lose_gaps()
+            if log.ids is not None:
+                log.ids.opened(log.config, log.published_at, log.lost)
+            self._captures.configured(log)
             log.durable_next = log.next_offset
             log.cut()
             self._retention.touch(log)
@@ -304,6 +293,7 @@ class Streams:
     def _configured(self, log: StreamLog) -> None:
         """A stream is to be something else than before."""
         self._retention.configured(log)
+        self._captures.configured(log)
 
     def _expire(self, log: StreamLog, below: int) -> None:
         self._removal.expire(log, below)
@@ -311,6 +301,12 @@ class Streams:
     def listen(self, warn: Callable[[str, str], None], note: Callable[[Event], None]) -> None:
         """Who is told of warnings, an empty text ending one, and of events."""
         self._removal.warn, self._removal.note = warn, note
+        self._captures.warn = warn
+
+    def join(self, topics: Topics, nonce: bytes) -> None:
+        """Where what has topics is published, in the broker's name, and whence live messages come to be stored."""
+        topics.captures = self._captures
+        self._intake.relays.join(topics.forward, topics.is_heard, nonce)
 
     def _group_configured(self, group: Group) -> None:
         """A group is to be something else than before."""
@@ -425,9 +421,10 @@ class Streams:
         if self._recorder.failed or index <= self._intake.durable_index:
             return
         self._consumers.persisted(index)
-        for log in self._intake.persisted(index):
+        for log in self._intake.persisted(index, now):
             self._deliveries.wake_stream(log)
         self._removal.forget(index)
+        self._captures.persisted(index)
         self._mover.persisted(index)
         while self._operations and self._operations[0] <= index:
             self._operations.popleft()

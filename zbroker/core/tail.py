@@ -28,6 +28,7 @@ BATCH_OVERHEAD: Final = 512  # what a batch costs beside its bytes, so that tiny
 
 DELAYS: Final = 1  # marks of a batch
 IDS: Final = 2
+TOPICS: Final = 4  # a column of them
 
 _T = TypeVar("_T")
 Key = tuple[int, int]  # stream id, number of the batch in its stream
@@ -37,7 +38,7 @@ def marks_of(columns: Columns) -> int:
     """What somebody must look at in the columns of a batch."""
     has_delays = columns.delays is not msgspec.UNSET and any(columns.delays)
     has_ids = columns.ids is not msgspec.UNSET and any(columns.ids)
-    return DELAYS * has_delays | IDS * has_ids
+    return DELAYS * has_delays | IDS * has_ids | TOPICS * (columns.topics is not msgspec.UNSET)
 
 
 class Stored(msgspec.Struct, array_like=True, gc=False):
@@ -56,7 +57,7 @@ class Stored(msgspec.Struct, array_like=True, gc=False):
     published_at: int
     columns: bytes
     kept: list[Range] | None = None  # places of the messages that are left, if some were taken out
-    marks: int = 0  # what its columns have that somebody must look at: DELAYS, IDS
+    marks: int = 0  # what its columns have that somebody must look at: DELAYS, IDS, TOPICS
     group: str | None = None  # for this group alone; others pass over it
     operations: list[list[Any]] | None = None  # as in OPS; they hold if, and only if, this record does
     repeats: list[tuple[int, int]] | None = None  # places of the batch that were stored before, and their offsets

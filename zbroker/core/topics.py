@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -47,6 +47,10 @@ from patterns.wire.words import counted
 from zbroker.core.plain_subscribers import PlainSubscribers
 from zbroker.core.subscribers import Subscriber, cost_of
 from zbroker.core.translate import Translate, needed, translate
+
+if TYPE_CHECKING:
+    from zbroker.core.captures import Captures
+    from zbroker.core.log import StreamLog
 
 _TOPICS_CHECKED_MAX: Final = 65_536
 _PUBLISHERS_REMEMBERED: Final = 4_096  # gone ones, whose next batch tells what was missed in between
@@ -156,6 +160,7 @@ class Topics:
         self._in_debt: set[Subscriber] = set()
         self._too_slow: dict[Subscriber, None] = {}  # sessions that end with this turn
         self.counters: Counter[str] = Counter()
+        self.captures: Captures | None = None  # of a broker with streams
 
     # -- sessions ------------------------------------------------------------------------------------------------
 
@@ -184,6 +189,8 @@ class Topics:
             self._too_slow.pop(subscriber, None)
             self._count_audience(subscriber, was_heard=bool(subscriber.patterns), is_heard=False)
         if self._publishers.pop(session, None) is not None:
+            if self.captures is not None:
+                self.captures.ended(session)
             self._gone[self._names.pop(session)] = None
             if len(self._gone) > _PUBLISHERS_REMEMBERED:
                 oldest = next(iter(self._gone))
@@ -267,7 +274,8 @@ class Topics:
         if not into.is_open:
             raise CreditExceeded(f"batch beyond the credit of {into.messages_max} messages and {into.bytes_max} bytes")
         into.spend(min(header.count, BATCH_MESSAGES_MAX), message.size)
-        self._sessions.regrant(session, CREDIT_MESSAGES, CREDIT_BYTES)
+        captures = self.captures
+        self._sessions.regrant(session, *(captures.window(session) if captures else (CREDIT_MESSAGES, CREDIT_BYTES)))
         if header.publisher != self._names[session]:
             raise RemoteProtocolError("`publisher` is not what the nonce of this session makes it (SPEC.md 8)")
         columns = columns_of(message, header.count)
@@ -282,6 +290,8 @@ class Topics:
         self._note_sequence(header, channel)
         self.counters["published"] += header.count
         self._fan_out(_Batch(message, columns, topics, self._translate))
+        if captures:
+            captures.take(session, message, columns, topics, now)
 
     def _topics_of(self, header: Publish, columns: Columns, channel: int) -> list[str]:
         """The batch's distinct topics, all valid and of its channel."""
@@ -324,9 +334,17 @@ class Topics:
                 subscriber.owes_account = True
                 self._in_debt.add(subscriber)
 
-    def forward(self, message: Message, columns: Columns, topics: list[str]) -> None:
-        """A batch that was checked elsewhere, to everybody with a matching pattern."""
+    def forward(
+        self, message: Message, columns: Columns, topics: list[str], now: int, origin: StreamLog | None = None
+    ) -> None:
+        """A batch that was checked elsewhere, to everybody with a matching pattern. `origin`: the stream that it is stored in."""
         self._fan_out(_Batch(message, columns, topics, self._translate))
+        if self.captures:
+            self.captures.take(None, message, columns, topics, now, origin)
+
+    def is_heard(self) -> bool:
+        """Whether anybody listens to anything, or any stream does."""
+        return bool(self._audience or self._plain or self.captures)
 
     def _fan_out(self, batch: _Batch) -> None:
         if self._plain:
