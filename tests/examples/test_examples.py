@@ -202,6 +202,16 @@ def test_one_stream_two_groups_and_what_could_not_be_mailed(broker: Broker) -> N
     ]
 
 
+def test_the_way_of_a_request_is_looked_up_in_captured_lines(broker: Broker) -> None:
+    assert run(["examples/log_tracing.py"], broker).splitlines() == [
+        "seen live: .billing.error {'trace': 137, 'text': 'no such customer'}",
+        "replayed: .gateway.info request taken",
+        "replayed: .orders.info order booked",
+        "replayed: .billing.error no such customer",
+        "lines in the stream: 1500, published: 1500",
+    ]
+
+
 def test_every_example_is_run_here() -> None:
     tested = Path(__file__).read_text()
     assert all(f"examples/{path.name}" in tested for path in (ROOT / "examples").glob("*.py"))

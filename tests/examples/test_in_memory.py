@@ -68,6 +68,16 @@ def test_dead_letters_go_back_to_the_group_that_failed(zbroker: Any, capsys: pyt
     ]
 
 
+def test_the_way_of_a_request_is_looked_up_in_captured_lines(zbroker: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    example("log_tracing").main(zbroker.url)
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "replayed: .gateway.info request taken",
+        "replayed: .orders.info order booked",
+        "replayed: .billing.error no such customer",
+        "lines in the stream: 1500, published: 1500",
+    ]
+
+
 # -- order_processing: what takes a dead machine and half a minute elsewhere -----------------------------------------
 
 

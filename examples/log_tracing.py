@@ -1,0 +1,62 @@
+"""Log lines that services publish live, and a stream that keeps those of their topics: what went wrong is looked up afterwards, over all services.
+
+Who publishes knows of no stream, and who watches live sees lines as they come. The stream captures by topic, and is read without a group:
+from an instant on, by as many as like, leaving no trace.
+"""
+
+import os
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+
+from patterns.sync import Admin, Consumer, Publisher, StreamConfig, Subscriber
+
+REQUESTS = 500
+FAILS = 137
+STEPS = {"gateway": "request taken", "orders": "order booked", "billing": "invoice written"}
+
+
+def handle(number: int, logs: dict[str, Publisher], name: str) -> None:
+    """One request, on its way through three services; each line has the number that they share."""
+    for service, text in STEPS.items():
+        failed = number == FAILS and service == "billing"
+        level, said = ("error", "no such customer") if failed else ("info", text)
+        logs[service].publish(f"{name}.{service}.{level}", {"trace": number, "text": said})
+        logs[service].flush()  # so that lines of one request are in order over services, too
+
+
+def wait_until_stored(admin: Admin, stream: str, lines: int) -> None:
+    deadline = time.monotonic() + 60
+    while admin.show_stream(stream)["messages"] < lines and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def main(address: str) -> None:
+    name = f"logs-{os.getpid()}-{time.monotonic_ns()}"
+    began = datetime.now(UTC) - timedelta(seconds=1)
+    with Admin(address) as admin, Subscriber(address, f"{name}.*.error") as errors:
+        admin.create_stream(StreamConfig(name, topics=[f"{name}.>"], age_max_s=86_400.0))
+        errors.ready()
+        logs = {service: Publisher(address) for service in STEPS}
+        for number in range(REQUESTS):
+            handle(number, logs, name)
+        for publisher in logs.values():
+            publisher.close()
+        error = next(iter(errors))
+        print(f"seen live: {error.topic.removeprefix(name)} {error.body}")
+
+        wait_until_stored(admin, name, REQUESTS * len(STEPS))
+    count = 0
+    with Consumer(address, name, start=began, idle_timeout_s=1.0) as replay:
+        for line in replay:
+            count += 1
+            if line.body["trace"] == error.body["trace"]:
+                print(f"replayed: {line.topic.removeprefix(name)} {line.body['text']}")
+    print(f"lines in the stream: {count}, published: {REQUESTS * len(STEPS)}")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1] if len(sys.argv) > 1 else os.environ.get("ZBROKER_URL", "zb://localhost"))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
