@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from itertools import takewhile
+from itertools import groupby, takewhile
 from typing import Any, Final
 
 import msgspec
@@ -40,6 +40,8 @@ class Batch(msgspec.Struct, eq=False):
         sequence: of the producer's batches, from 1; given when it is first sent. `previous` is the one before it.
         offset: of its first message, once confirmed.
         duplicate: it had been stored by an earlier try.
+        repeats: what had been stored before under its message_id, as (first place, its offset, how many messages); the others
+            of the batch have offsets one after the other.
         error: why it was refused; then it is not stored.
         done: confirmed or refused.
         sent: it left, and whether it is stored is not known.
@@ -59,6 +61,16 @@ class Batch(msgspec.Struct, eq=False):
     done: bool = False
     sent: bool = False
     copies: int = 0
+    repeats: list[tuple[int, int, int]] | None = None
+
+    def receipt(self, place: int) -> tuple[int, bool]:
+        """Offset of a message, and whether it had been stored before; of a batch that is confirmed."""
+        before = 0
+        for first, offset, count in self.repeats or ():
+            if first <= place < first + count:
+                return offset + place - first, True
+            before += count if first < place else 0
+        return self.offset + place - before, self.duplicate
 
     @property
     def size(self) -> int:
@@ -96,9 +108,20 @@ def batch_of(
         columns.ids = ids
     if delays is not None and any(delays):
         columns.delays = delays
-    topic = topics[0] if topics else None
+    topic = _take_topics(topics, columns)
     packed = pack_columns(columns, MSGPACK)
     return Batch(part.count, codec, part.payload, b"" if packed == b"\x80" else packed, topic)
+
+
+def _take_topics(topics: list[str | None] | None, columns: Columns) -> str | None:
+    """One topic of all goes into the header; several into columns. All messages have one, or none has."""
+    distinct = dict.fromkeys(topics or ())
+    if len(distinct) <= 1:
+        return next(iter(distinct), None)
+    places = {topic: place for place, topic in enumerate(distinct)}
+    columns.topics = [topic for topic in distinct if topic is not None]
+    columns.topic = [places[topic] for topic in topics or ()]
+    return None
 
 
 def batches_of(
@@ -109,15 +132,38 @@ def batches_of(
     keys: list[str | None],
     headers: list[dict[str, str] | None],
     ids: list[str | None],
+    topics: list[str | None],
     delays: list[int],
 ) -> list[Batch]:
     """Bodies and what travels with each, in as few batches as both allow. Raises BadBody, TooLarge."""
     batches: list[Batch] = []
+    if any(topics) and None in topics:  # columns cannot say that one of them has none
+        for _, run in groupby(range(len(bodies)), lambda place: topics[place] is None):
+            first, *more = run
+            run_of = slice(first, first + 1 + len(more))
+            batches += batches_of(
+                codec,
+                bodies[run_of],
+                bytes_max,
+                keys=keys[run_of],
+                headers=headers[run_of],
+                ids=ids[run_of],
+                topics=topics[run_of],
+                delays=delays[run_of],
+            )
+        return batches
     begin = 0
     for part in encode(codec, bodies, bytes_max):
         end = begin + part.count
-        own = (keys[begin:end], headers[begin:end], ids[begin:end], delays[begin:end])
-        batch = batch_of(codec, part, keys=own[0], headers=own[1], ids=own[2], delays=own[3])
+        batch = batch_of(
+            codec,
+            part,
+            keys=keys[begin:end],
+            headers=headers[begin:end],
+            ids=ids[begin:end],
+            topics=topics[begin:end],
+            delays=delays[begin:end],
+        )
         if len(batch.columns) > COLUMNS_BYTES_TARGET and part.count > 1:
             for a, b in pieces(begin, end, len(batch.columns)):
                 batches += batches_of(
@@ -127,6 +173,7 @@ def batches_of(
                     keys=keys[a:b],
                     headers=headers[a:b],
                     ids=ids[a:b],
+                    topics=topics[a:b],
                     delays=delays[a:b],
                 )
         else:
@@ -153,6 +200,7 @@ class ProducerEngine(ClientEngine):
         self._unconfirmed: deque[Batch] = deque()
         self._unsent: deque[Batch] = deque()
         self.unconfirmed_bytes = 0
+        self.confirm = "durable"  # how safe a batch is to be before it is confirmed
         self._again_at: int | None = None
         self.hindrance: ZbrokerError | None = None  # why the broker does not take anything at the moment
 
@@ -211,6 +259,7 @@ class ProducerEngine(ClientEngine):
             count=batch.count,
             codec=batch.codec,
             topic=batch.topic,
+            confirm=self.confirm,
         )
         batch.sent = True
         batch.copies += 1
@@ -278,6 +327,8 @@ class ProducerEngine(ClientEngine):
         duplicates = set(confirm.duplicates) if confirm.duplicates else ()
         offsets = iter(confirm.offsets)
         done: list[Batch] = []
+        if confirm.exceptions:
+            self._note_repeats(confirm)
         self.hindrance = None
         while self._unconfirmed and self._unconfirmed[0].sequence <= confirm.sequence:
             batch = self._unconfirmed.popleft()
@@ -289,6 +340,14 @@ class ProducerEngine(ClientEngine):
             self._finish(batch, done)
         if done:
             self.news.append(Confirmed(done))
+
+    def _note_repeats(self, confirm: Confirm) -> None:
+        """Of batches that this CONFIRM, or a later one, covers."""
+        known = {batch.sequence: batch for batch in self._unconfirmed}
+        for sequence, place, offset, count in confirm.exceptions:
+            batch = known.get(sequence)
+            if batch is not None:
+                batch.repeats = [*(batch.repeats or ()), (place, offset, count)]
 
     def _finish(self, batch: Batch, done: list[Batch]) -> None:
         self.unconfirmed_bytes -= batch.size

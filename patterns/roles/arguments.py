@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from typing import Any, Final
 
+from patterns.wire.configs import CONFIRM_LEVELS
 from patterns.wire.errors import BadArgument
 from patterns.wire.limits import DELAY_MS_MAX
+from patterns.wire.names import check_topic
 from patterns.wire.words import counted
 
 _SECONDS_MAX: Final = 1e9  # thirty years; int() of what is multiplied stays small
@@ -36,6 +38,19 @@ def delay_ms_of(delay_s: float) -> int:
             f"delay_s={delay_s!r}: a number of seconds, 0 to {DELAY_MS_MAX // 1_000:,}, which are 365 days"
         )
     return int(delay_s * 1_000)
+
+
+def topic_of(topic: str | None) -> str | None:
+    """The topic of a message, if it has one. Raises BadName, BadArgument."""
+    if topic is not None and not isinstance(topic, str):
+        raise BadArgument(f"topic={topic!r}: a str, or None")
+    return topic if topic is None else check_topic(topic)
+
+
+def check_confirm(confirm: str) -> None:
+    """Raises BadArgument."""
+    if confirm not in CONFIRM_LEVELS:
+        raise BadArgument(f"confirm={confirm!r}: one of {', '.join(map(repr, CONFIRM_LEVELS))}")
 
 
 def check_processing(processing_max_s: float) -> None:

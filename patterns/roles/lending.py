@@ -87,8 +87,12 @@ class DeliveryRole:
 
     @property
     def topic(self) -> str | None:
-        """As sent; None in this version, whose Producers have no `topic=` yet."""
-        return self._batch._delivered.topic
+        """As sent, or published where the stream captures it; None without one."""
+        delivered = self._batch._delivered
+        columns = delivered.columns
+        if isinstance(columns.topic, msgspec.UnsetType) or isinstance(columns.topics, msgspec.UnsetType):
+            return delivered.topic
+        return columns.topics[columns.topic[self._at]]
 
     @property
     def published_at(self) -> datetime:

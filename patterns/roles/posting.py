@@ -32,7 +32,12 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
 
 def receipt_of(batch: Batch, place: int) -> Receipt:
     """Of a message of a batch that is done."""
-    return Receipt(None if batch.offset < 0 else batch.offset + place, batch.duplicate)
+    return Receipt(None) if batch.offset < 0 else Receipt(*batch.receipt(place))
+
+
+def _stored_before(batch: Batch) -> int:
+    """How many of its messages an earlier try, or another message with their ids, had stored."""
+    return batch.count if batch.duplicate else sum(count for _, _, count in batch.repeats or ())
 
 
 class Receipts(Sequence[Receipt]):
@@ -49,12 +54,12 @@ class Receipts(Sequence[Receipt]):
     def __repr__(self) -> str:
         if not self._batches:
             return "<no receipts>"
-        again = sum(batch.count for batch in self._batches if batch.duplicate)
+        again = sum(map(_stored_before, self._batches))
         first, last = self[0].offset, self[-1].offset
         if first is None:
             return f"<{counted(len(self), 'receipt')}, in the producer's own journal>"
         where = f"offset {first}" if len(self) == 1 else f"offsets {first} to {last}"
-        return f"<{counted(len(self), 'receipt')}, {where}{f', {again} stored by an earlier try' if again else ''}>"
+        return f"<{counted(len(self), 'receipt')}, {where}{f', {again} stored before' if again else ''}>"
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -102,6 +107,7 @@ class PostedRole(msgspec.Struct, gc=False, eq=False):
     _key: str | None = None
     _headers: dict[str, str] | None = None
     _message_id: str | None = None
+    _topic: str | None = None
     _delay_ms: int = 0
     _batch: Batch | None = None
     _index: int = 0

@@ -17,7 +17,7 @@ from patterns.io.clock import clock
 from patterns.io.links import SocketKind
 from patterns.io.outbox import Outbox
 from patterns.io.waiting import Steps, Wait
-from patterns.roles.arguments import check_count, check_limits, delay_ms_of
+from patterns.roles.arguments import check_confirm, check_count, check_limits, delay_ms_of, topic_of
 from patterns.roles.bodies import each_of, first_bad, until_bad
 from patterns.roles.forwarding import Forwarding, check_journal
 from patterns.roles.posting import PostedRole, Receipt, Receipts, SendManyError, receipt_of
@@ -80,6 +80,7 @@ class ProducerRole(Role[D]):
         timeout_s: float,
         unconfirmed_bytes_max: int,
         journal: Outbox | None,
+        confirm: str,
         security: object,
     ) -> None:
         refuse_security(security)
@@ -91,6 +92,7 @@ class ProducerRole(Role[D]):
             check_name(name, "producer")
         check_limits(timeout_s=timeout_s)
         check_count("unconfirmed_bytes_max", unconfirmed_bytes_max, INTEGER_MAX, "bytes")
+        check_confirm(confirm)
         self._codec = codec_of(codec)
         self._timeout_s = timeout_s
         self._bytes_max = unconfirmed_bytes_max
@@ -100,6 +102,7 @@ class ProducerRole(Role[D]):
             check_journal(journal, name)
             sender = journal.begin(stream)
             self._engine = ForwardingEngine(addresses, stream, sender, self._codec, jitter, journal.last_number)
+        self._engine.confirm = confirm
         self._left_out: list[
             ZbrokerError
         ] = []  # why bodies could not be posted; whoever asks their Posted hears it too
@@ -159,15 +162,21 @@ class ProducerRole(Role[D]):
     ) -> Steps[Receipt]:
         driver, engine = self._driver, self._engine
         driver.check()
-        if topic is not None:
-            refuse_unbuilt(topic)
         delay_ms = 0 if delay_s is None else delay_ms_of(delay_s)
         part = encode(self._codec, [body], engine.sessions[0].limits.body_bytes_max)[0]
-        if key is None and headers is None and message_id is None and not delay_ms:
+        if key is None and headers is None and message_id is None and topic is None and not delay_ms:
             batch = batch_of(self._codec, part)
         else:
             check_attributes(key, headers, message_id)
-            batch = batch_of(self._codec, part, keys=[key], headers=[headers], ids=[message_id], delays=[delay_ms])
+            batch = batch_of(
+                self._codec,
+                part,
+                keys=[key],
+                headers=[headers],
+                ids=[message_id],
+                topics=[topic_of(topic)],
+                delays=[delay_ms],
+            )
         if self._forwarding is not None:
             yield from self._until_room(self._forwarding)
         self._append([batch])
@@ -363,6 +372,7 @@ class ProducerRole(Role[D]):
                 keys=[one._key for one in posted],
                 headers=[one._headers for one in posted],
                 ids=[one._message_id for one in posted],
+                topics=[one._topic for one in posted],
                 delays=[one._delay_ms for one in posted],
             )
         except (BadBody, TooLarge) as error:
@@ -444,7 +454,3 @@ class ProducerRole(Role[D]):
                 )
             if not driver.is_closed:
                 driver.run(lambda now: engine.shed(OutcomeUnknown("the producer was closed before the confirm came")))
-
-
-def refuse_unbuilt(topic: str) -> None:
-    raise NotInThisDeployment(f"topic={topic!r} of a Producer is not built in this version")

@@ -7,9 +7,9 @@ from typing import Any
 
 from patterns.io.driver import Driver
 from patterns.io.outbox import Outbox
-from patterns.roles.arguments import delay_ms_of
+from patterns.roles.arguments import delay_ms_of, topic_of
 from patterns.roles.posting import PostedRole, Receipt, Receipts, SendManyError
-from patterns.roles.producer import UNCONFIRMED_BYTES_MAX, ProducerRole, refuse_unbuilt
+from patterns.roles.producer import UNCONFIRMED_BYTES_MAX, ProducerRole
 from patterns.sync.role import SyncRole
 from patterns.wire.attributes import check_attributes
 
@@ -37,6 +37,8 @@ class Producer(ProducerRole[Driver], SyncRole):
         unconfirmed_bytes_max: what may be under way; with a journal, to its disk.
         journal: of zbroker.store.open_journal(DIR), for this Producer alone, which closes it: what is sent is on that disk first, and
             is forwarded in order, once, when the broker is there, over restarts of both. send() and post() are done when it is on that disk.
+        confirm: when a message counts as safe: `durable`, on the broker's disk; `written`, on its way to there, and lost if
+            the machine stops; `received`, in the broker's memory, and lost if that stops.
         security: not built yet.
 
     Raises:
@@ -54,6 +56,7 @@ class Producer(ProducerRole[Driver], SyncRole):
         timeout_s: float = 10.0,
         unconfirmed_bytes_max: int = UNCONFIRMED_BYTES_MAX,
         journal: Outbox | None = None,
+        confirm: str = "durable",
         security: object = None,
     ) -> None:
         super().__init__(
@@ -65,6 +68,7 @@ class Producer(ProducerRole[Driver], SyncRole):
             timeout_s=timeout_s,
             unconfirmed_bytes_max=unconfirmed_bytes_max,
             journal=journal,
+            confirm=confirm,
             security=security,
         )
 
@@ -83,15 +87,15 @@ class Producer(ProducerRole[Driver], SyncRole):
         Args:
             body: what the codec can express.
             key, headers: travel with it; str, and str to str.
-            message_id: travels with it, and no more: what has one twice is stored twice, until the window for that is built.
-            topic: not built yet; anything but None is refused.
+            message_id: travels with it; what the stream remembers under the same id is not stored again, and the receipt says so.
+            topic: travels with it; once it is on disk, it is delivered live to subscribers as well.
             delay_s: how long groups wait before they deliver it, from when the broker has it; at most 365 days. Readers
                 without a group see it at once.
 
         Raises:
             TimedOut: no confirm in time; it may be stored nevertheless.
             StorageFull, StorageFailed, OutcomeUnknown, Fenced: see their texts.
-            BadBody, BadArgument: the body, or what travels with it, cannot be written.
+            BadBody, BadArgument, BadName: the body, or what travels with it, cannot be written.
             TooLarge: a body above 1 MiB; key, headers and message_id above 64 KiB together.
         """
         return self._driver.drive(self._send(body, key, headers, topic, message_id, delay_s))
@@ -126,13 +130,13 @@ class Producer(ProducerRole[Driver], SyncRole):
             Closed, Forked, Unavailable.
         """
         if topic is not None:
-            refuse_unbuilt(topic)
+            topic_of(topic)
         if key is not None or headers is not None or message_id is not None:
             check_attributes(key, headers, message_id)
         if self._is_full:  # before the message is taken: who gets BufferFull may post it again
             self._driver.drive(self._room(self._timeout_s))
         delay_ms = 0 if delay_s is None else delay_ms_of(delay_s)
-        posted = Posted(self, body, key, headers, message_id, delay_ms)
+        posted = Posted(self, body, key, headers, message_id, topic, delay_ms)
         self._posted.append(posted)
         if len(self._posted) >= self._per_batch:
             self._post_now()

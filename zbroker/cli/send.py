@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from patterns.wire.errors import BadBody, ContentError, TooLarge, ZbrokerError
-from patterns.wire.names import check_name
+from patterns.wire.names import check_name, check_topic
 from patterns.wire.words import counted
 from zbroker.cli.bodies import codec_for, of_argument
 from zbroker.cli.command import (
@@ -35,6 +35,10 @@ _SHOWN_EVERY: Final = 1_024  # messages a redraw of the bar; more often costs an
 _UNDER_WAY_MAX: Final = 8_192  # messages without a confirm; a batch of small ones holds as many
 
 
+def _topic_checked(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    return value and name_checked(check_topic)(context, parameter, value)
+
+
 @click.command(cls=ClientCommand)
 @click.argument(
     "stream", callback=name_checked(lambda name: check_name(name, "stream")), shell_complete=complete_stream
@@ -49,6 +53,10 @@ _UNDER_WAY_MAX: Final = 8_192  # messages without a confirm; a batch of small on
     help="One message from each line of a file.",
 )
 @click.option("--key", metavar="K", help="The key of each message.")
+@click.option("--topic", metavar="T", help="Deliver each live too, once it is stored.", callback=_topic_checked)
+@click.option(
+    "--id", "message_id", metavar="ID", help="Of BODY: what the stream remembers under it is not stored again."
+)
 @click.option(
     "--delay", "delay_s", type=float, metavar="S", help="How long groups wait before they deliver it, in seconds."
 )
@@ -61,7 +69,7 @@ _UNDER_WAY_MAX: Final = 8_192  # messages without a confirm; a batch of small on
 @timeout_option("How long to wait for a confirm, in seconds.", default=10.0)  # fmt: skip
 def send(
     stream: str, body: str | None, url: str, as_json: bool, raw: bool, source: Path | None, key: str | None,
-    delay_s: float | None, journal: Path | None, timeout_s: float,
+    topic: str | None, message_id: str | None, delay_s: float | None, journal: Path | None, timeout_s: float,
 ) -> None:  # fmt: skip
     """Store BODY, which is JSON text, in STREAM and exit when it is on disk; `-` stores each line of standard input.
 
@@ -72,24 +80,27 @@ def send(
     \b
     zbroker send orders '{"sku": 7}' --url zb://localhost --json
     zbroker send orders --file orders.jsonl --key eu
+    zbroker send orders '{"sku": 7}' --id order-4711 --topic orders.eu.created
     zbroker send reminders '{"user": 7}' --delay 3600
     zbroker send readings '{"celsius": 21}' --journal outbox
     """
     if (body is None) == (source is None):
         raise click.UsageError("say one of BODY, --file F, and - for lines of standard input")
+    if message_id is not None and body in (None, "-"):
+        raise click.UsageError("--id is of one BODY: many messages would be one")
     printer = Printer(as_json=as_json, raw=raw)
     if body is None or body == "-":
         lines = standard_input() if source is None else Lines(source.open("rb"))
         opened = _opened(url, stream, raw, timeout_s, journal)
         with opened as producer, _bar(source, as_json) as show:
-            _Sender(producer, printer, key, delay_s, timeout_s, lambda: show(lines.bytes_taken)).send(lines, raw)
+            _Sender(producer, printer, key, topic, delay_s, timeout_s, lambda: show(lines.bytes_taken)).send(lines, raw)
         return
     try:
         one = of_argument(body, raw=raw)
     except BadBody as error:
         raise click.BadParameter(str(error), param_hint="'BODY'") from error
     with _opened(url, stream, raw, timeout_s, journal) as producer:
-        _print(printer, producer.send(one, key=key, delay_s=delay_s))
+        _print(printer, producer.send(one, key=key, topic=topic, message_id=message_id, delay_s=delay_s))
 
 
 @contextmanager
@@ -142,6 +153,7 @@ class _Sender:
         producer: Producer,
         printer: Printer,
         key: str | None,
+        topic: str | None,
         delay_s: float | None,
         timeout_s: float,
         show: Callable[[], None],
@@ -149,6 +161,7 @@ class _Sender:
         self._producer = producer
         self._printer = printer
         self._key = key
+        self._topic = topic
         self._delay_s = delay_s
         self._timeout_s = timeout_s
         self._show = show
@@ -171,7 +184,7 @@ class _Sender:
             stop_at_line(lines, error, self._status(error), self._confirmed, words, as_json=as_json)
 
     def _post(self, body: object) -> None:
-        self._posted.append(self._producer.post(body, key=self._key, delay_s=self._delay_s))
+        self._posted.append(self._producer.post(body, key=self._key, topic=self._topic, delay_s=self._delay_s))
         while self._posted and (len(self._posted) > _UNDER_WAY_MAX or self._posted[0].done()):
             self._settle_one()
 

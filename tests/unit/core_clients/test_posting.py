@@ -51,7 +51,7 @@ def test_receipts_say_how_many_there_are_and_where() -> None:
     assert repr(Receipts([])) == "<no receipts>"
     assert repr(Receipts([stored(1, 5)])) == "<1 receipt, offset 5>"
     again = Receipts([stored(2, 5), stored(3, 9, duplicate=True)])
-    assert repr(again) == "<5 receipts, offsets 5 to 11, 3 stored by an earlier try>"
+    assert repr(again) == "<5 receipts, offsets 5 to 11, 3 stored before>"
 
 
 def test_callbacks_are_called_once_with_it_when_it_is_done_and_at_once_afterwards() -> None:

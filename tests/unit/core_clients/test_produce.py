@@ -279,7 +279,16 @@ def test_batches_are_closed_before_their_columns_are_too_large(codec):
     bodies = [str(at).encode() for at in range(3_000)]
     headers = [{"n": str(at), "a": "v" * (at % 5 * 800)} for at in range(3_000)]  # 5 MB in all
     keys = [None if at % 3 else str(at) for at in range(3_000)]
-    batches = batches_of(codec, bodies, 1 << 20, keys=keys, headers=headers, ids=[None] * 3_000, delays=[7] * 3_000)
+    batches = batches_of(
+        codec,
+        bodies,
+        1 << 20,
+        keys=keys,
+        headers=headers,
+        ids=[None] * 3_000,
+        topics=[None] * 3_000,
+        delays=[7] * 3_000,
+    )
     assert max(len(batch.columns) for batch in batches) <= COLUMNS_BYTES_TARGET
     assert len(batches) < 100
     columns = [MSGPACK.columns.decode(batch.columns) for batch in batches]
@@ -315,3 +324,38 @@ def test_what_was_sent_in_a_session_before_and_waits_for_credit_now_cannot_be_wi
     wire.back(producer=ME, resumed=True, messages=0)
     assert not wire.engine.withdraw(batch)
     assert wire.engine.unconfirmed == 1
+
+
+def test_one_topic_of_all_is_in_the_header_and_several_are_in_columns():
+    def made(*topics):
+        count = len(topics)
+        nothing = [None] * count
+        return batches_of(
+            Codec.MSGPACK, list(range(count)), 1 << 20,
+            keys=nothing, headers=nothing, ids=nothing, topics=list(topics), delays=[0] * count,
+        )  # fmt: skip
+
+    (same,) = made("a.b", "a.b")
+    assert (same.topic, same.columns) == ("a.b", b"")
+    (mixed,) = made("a.b", "c", "a.b")
+    columns = MSGPACK.columns.decode(mixed.columns)
+    assert (mixed.topic, columns.topics, columns.topic) == (None, ["a.b", "c"], [0, 1, 0])
+    parted = made("a", "b", None, None, "c")
+    assert [(batch.count, batch.topic) for batch in parted] == [(2, None), (2, None), (1, "c")]
+
+
+def test_messages_that_were_stored_under_their_id_before_have_the_receipts_of_the_first_ones(wire):
+    batch = Batch(6, Codec.MSGPACK, b"\x96\x01\x02\x03\x04\x05\x06", b"")
+    wire.engine.append([batch], wire.now)
+    wire.settle()
+    wire.say(Confirm(0, [], [], [(1, 1, 7, 2)]))  # what one CONFIRM does not hold comes before it
+    assert not batch.done
+    wire.say(Confirm(1, [100], [], [(1, 5, 3, 1)]))
+    found = [batch.receipt(place) for place in range(6)]
+    assert found == [(100, False), (7, True), (8, True), (101, False), (102, False), (3, True)]
+
+
+def test_how_safe_a_batch_is_to_be_is_asked_for(wire):
+    wire.engine.confirm = "written"
+    append(wire)
+    assert [header.confirm for header in wire.sent(Append)] == ["written"]
