@@ -17,12 +17,11 @@ STEPS = {"gateway": "request taken", "orders": "order booked", "billing": "invoi
 
 
 def handle(number: int, logs: dict[str, Publisher], name: str) -> None:
-    """One request, on its way through three services; each line has the number that they share."""
+    """One request, on its way through three services; each line has the number that they share, and when it was written."""
     for service, text in STEPS.items():
         failed = number == FAILS and service == "billing"
         level, said = ("error", "no such customer") if failed else ("info", text)
-        logs[service].publish(f"{name}.{service}.{level}", {"trace": number, "text": said})
-        logs[service].flush()  # so that lines of one request are in order over services, too
+        logs[service].publish(f"{name}.{service}.{level}", {"trace": number, "at": time.time_ns(), "text": said})
 
 
 def wait_until_stored(admin: Admin, stream: str, lines: int) -> None:
@@ -43,16 +42,17 @@ def main(address: str) -> None:
         for publisher in logs.values():
             publisher.close()
         error = next(iter(errors))
-        print(f"seen live: {error.topic.removeprefix(name)} {error.body}")
+        print(f"seen live: {error.topic.removeprefix(name)} {error.body['text']}")
 
         wait_until_stored(admin, name, REQUESTS * len(STEPS))
-    count = 0
     with Consumer(address, name, start=began, idle_timeout_s=1.0) as replay:
-        for line in replay:
-            count += 1
-            if line.body["trace"] == error.body["trace"]:
-                print(f"replayed: {line.topic.removeprefix(name)} {line.body['text']}")
-    print(f"lines in the stream: {count}, published: {REQUESTS * len(STEPS)}")
+        lines = [(line.body, line.topic.removeprefix(name)) for line in replay]
+    way = [line for line in lines if line[0]["trace"] == error.body["trace"]]
+    for body, topic in sorted(
+        way, key=lambda line: line[0]["at"]
+    ):  # each publisher is in order, and they are not among each other
+        print(f"replayed: {topic} {body['text']}")
+    print(f"lines in the stream: {len(lines)}, published: {REQUESTS * len(STEPS)}")
 
 
 if __name__ == "__main__":
