@@ -262,6 +262,7 @@ class ProducerEngine(ClientEngine):
             confirm=self.confirm,
         )
         batch.sent = True
+        batch.repeats = None  # whoever confirms it tells all of them again
         batch.copies += 1
         session.post(batch.count, batch.size, pack(header, columns=batch.columns, payload=batch.payload), now)
 

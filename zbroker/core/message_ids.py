@@ -1,4 +1,4 @@
-"""The window of message ids of one stream (SPEC.md 9.4): what is stored already, by the id that its sender gave it."""
+"""The window of message ids of one stream (SPEC.md 9.5): what is stored already, by the id that its sender gave it."""
 
 from __future__ import annotations
 
