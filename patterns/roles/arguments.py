@@ -47,8 +47,10 @@ def topic_of(topic: str | None) -> str | None:
     return topic if topic is None else check_topic(topic)
 
 
-def check_confirm(confirm: str) -> None:
+def check_confirm(confirm: str, *, has_journal: bool) -> None:
     """Raises BadArgument."""
+    if has_journal and confirm != "durable":
+        raise BadArgument(f"confirm={confirm!r} with a journal, which lets go of what the broker has on its disk")
     if confirm not in CONFIRM_LEVELS:
         raise BadArgument(f"confirm={confirm!r}: one of {', '.join(map(repr, CONFIRM_LEVELS))}")
 

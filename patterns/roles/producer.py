@@ -92,7 +92,7 @@ class ProducerRole(Role[D]):
             check_name(name, "producer")
         check_limits(timeout_s=timeout_s)
         check_count("unconfirmed_bytes_max", unconfirmed_bytes_max, INTEGER_MAX, "bytes")
-        check_confirm(confirm)
+        check_confirm(confirm, has_journal=journal is not None)
         self._codec = codec_of(codec)
         self._timeout_s = timeout_s
         self._bytes_max = unconfirmed_bytes_max
