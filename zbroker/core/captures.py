@@ -56,7 +56,7 @@ class Captures:
         self._store = store
         self._counters = counters
         self._streams: Subscriptions[StreamLog] = Subscriptions()
-        self._patterns: dict[StreamLog, list[str]] = {}
+        self.patterns: dict[StreamLog, list[str]] = {}
         self._held: dict[Session, _Held] = {}
         self._unpaced = _Held()
         self._unsynced: deque[tuple[int, _Held, Session | None, int, int]] = deque()
@@ -65,20 +65,20 @@ class Captures:
 
     def __bool__(self) -> bool:
         """Whether any stream wants anything."""
-        return bool(self._patterns)
+        return bool(self.patterns)
 
     def configured(self, log: StreamLog) -> None:
         """Its topics may be others than before."""
-        for pattern in self._patterns.pop(log, ()):
+        for pattern in self.patterns.pop(log, ()):
             self._streams.remove(pattern, log)
         if log.config.topics:
-            self._patterns[log] = patterns = list(dict.fromkeys(log.config.topics))
+            self.patterns[log] = patterns = list(dict.fromkeys(log.config.topics))
             for pattern in patterns:
                 self._streams.add(pattern, log)
 
     def forget(self, log: StreamLog) -> None:
         """The stream is deleted."""
-        for pattern in self._patterns.pop(log, ()):
+        for pattern in self.patterns.pop(log, ()):
             self._streams.remove(pattern, log)
 
     # -- live batches -------------------------------------------------------------------------------------------------

@@ -181,7 +181,8 @@ class Intake:
         try:
             marks = self._check(message, header)
             log = self._catalog.by_name.get(header.stream) or self._made(header.stream)
-            _check_confirm(header, log)
+            if header.confirm != "durable":
+                _check_confirm(header, log)
             self._retention.check_room(log, size, now)
         except ZbrokerError as error:
             self._refuse(feeder, header, error, crc, now)
@@ -313,7 +314,7 @@ class Intake:
             if log.ids is None:
                 log.ids = MessageIds()
             log.ids.note(ids_of(stored.columns), range(base, base + count), stored.published_at, log.config)
-        if feeder is not None and (stored.topic is not None or stored.marks & TOPICS):
+        if (stored.topic is not None or stored.marks & TOPICS) and feeder is not None:
             self.relays.expect(index, log, batch)
         return index, base
 

@@ -6,6 +6,7 @@ from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from msgspec import UnsetType
@@ -33,6 +34,13 @@ class _Run(NamedTuple):
     size: int
 
 
+class _At(NamedTuple):
+    """Where and when the message of an id was stored; the newer one is the greater."""
+
+    offset: int
+    published_at: int
+
+
 class MessageIds:
     """Ids of the newest messages of a stream, each with the offset of its message; as many and as old as `config` lets them be.
 
@@ -43,6 +51,9 @@ class MessageIds:
         self._offsets: dict[bytes, int] = {}
         self._order: deque[bytes] = deque()  # oldest first; beside the dict, whose front is slow to take from
         self._runs: deque[_Run] = deque()
+        self._recovered: dict[
+            bytes, _At
+        ] = {}  # until opened(); of messages with one id the last, for it was stored again
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -74,16 +85,13 @@ class MessageIds:
 
     def note(self, ids: Iterable[str | None], offsets: Iterable[int], published_at: int, config: StreamConfig) -> None:
         """Messages with these ids are stored at these offsets; an id that is known stays with its first message."""
-        self._take(ids, offsets, published_at)
-        self.trim(config, published_at)
-
-    def _take(self, ids: Iterable[str | None], offsets: Iterable[int], published_at: int) -> None:
         count = 0
         for message_id, offset in zip(ids, offsets, strict=True):
             if message_id is not None:
                 count += self._add(digest_of(message_id), offset)
         if count:
             self._runs.append(_Run(published_at, count))
+        self.trim(config, published_at)
 
     def _add(self, digest: bytes, offset: int) -> bool:
         if digest in self._offsets:
@@ -128,17 +136,21 @@ class MessageIds:
             raise ValueError(f"{len(digests)} bytes of digests for {blocks[0].count} message ids")
         rows = zip(*(block.values(0, block.count) for block in blocks), strict=True)
         for place, (offset, published_at) in enumerate(rows):
-            digest = digests[place * _DIGEST_BYTES : (place + 1) * _DIGEST_BYTES]
-            if self._add(digest, offset):
-                self._runs.append(_Run(published_at, 1))
+            self._recover(digests[place * _DIGEST_BYTES : (place + 1) * _DIGEST_BYTES], _At(offset, published_at))
 
     def recover(
         self, ids: Iterable[str | None], offsets: Iterable[int], published_at: int, config: StreamConfig
     ) -> None:
         """As note(), of a record, which may be older than what a checkpoint told: so nothing is forgotten before all is known."""
-        self._take(ids, offsets, published_at)
-        if len(self._order) > 2 * config.dedup_ids_max:
-            self.opened(config, published_at, ())
+        for message_id, offset in zip(ids, offsets, strict=True):
+            if message_id is not None:
+                self._recover(digest_of(message_id), _At(offset, published_at))
+        if len(self._recovered) > 2 * config.dedup_ids_max:
+            self._recovered = dict(sorted(self._recovered.items(), key=itemgetter(1))[-config.dedup_ids_max :])
+
+    def _recover(self, digest: bytes, at: _At) -> None:
+        if digest not in self._recovered or self._recovered[digest] < at:
+            self._recovered[digest] = at
 
     def opened(self, config: StreamConfig, now_ms: int, lost: Sequence[Range]) -> None:
         """Recovery is over: what a checkpoint and the records behind it told of the same messages stands in order, once.
@@ -147,17 +159,11 @@ class MessageIds:
             now_ms: when the newest message of the stream was published.
             lost: what damage took; who sends it again has it stored again.
         """
-        instants = (run.published_at for run in self._runs for _ in range(run.size))
-        rows = sorted(zip(instants, map(self._offsets.__getitem__, self._order), self._order, strict=True))
-        self.__init__()  # type: ignore[misc]
-        for published_at, offset, digest in rows:
-            if any(first <= offset <= last for first, last in lost):
-                continue
-            self._add(digest, offset)
-            if self._runs and self._runs[-1].published_at == published_at:
-                self._runs[-1] = self._runs[-1]._replace(size=self._runs[-1].size + 1)
-            else:
-                self._runs.append(_Run(published_at, 1))
+        for digest, at in sorted(self._recovered.items(), key=itemgetter(1)):
+            if not any(first <= at.offset <= last for first, last in lost):
+                self._add(digest, at.offset)
+                self._runs.append(_Run(at.published_at, 1))
+        self._recovered = {}
         self.trim(config, now_ms)
 
 

@@ -275,7 +275,11 @@ class Topics:
             raise CreditExceeded(f"batch beyond the credit of {into.messages_max} messages and {into.bytes_max} bytes")
         into.spend(min(header.count, BATCH_MESSAGES_MAX), message.size)
         captures = self.captures
-        self._sessions.regrant(session, *(captures.window(session) if captures else (CREDIT_MESSAGES, CREDIT_BYTES)))
+        if captures is None or not captures.patterns:  # asked for each batch: a call less
+            captures = None
+            self._sessions.regrant(session, CREDIT_MESSAGES, CREDIT_BYTES)
+        else:
+            self._sessions.regrant(session, *captures.window(session))
         if header.publisher != self._names[session]:
             raise RemoteProtocolError("`publisher` is not what the nonce of this session makes it (SPEC.md 8)")
         columns = columns_of(message, header.count)
@@ -290,7 +294,7 @@ class Topics:
         self._note_sequence(header, channel)
         self.counters["published"] += header.count
         self._fan_out(_Batch(message, columns, topics, self._translate))
-        if captures:
+        if captures is not None:
             captures.take(session, message, columns, topics, now)
 
     def _topics_of(self, header: Publish, columns: Columns, channel: int) -> list[str]:
