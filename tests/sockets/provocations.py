@@ -123,12 +123,22 @@ def appended(*steps: tuple[int, dict[str, Any]], last: tuple[int, bytes, dict[st
 
 
 def stream_full(scene: Scene) -> Answers:
-    config = {"name": "bounded", "retention": "work", "messages_max": 1}
-    admin = scene.peer("admin")
-    admin.send("M", {"id": 1, "verb": "create_stream", "arguments": {"config": config}})
-    assert admin.receive("mE")["kind"] == "m"
+    _made(scene, name="bounded", retention="work", messages_max=1)
     more = {"stream": "bounded"}
     return appended((1, more), last=(2, ONE, more))(scene)
+
+
+def unwanted(verb: str, **arguments: Any) -> Callable[[Scene], Answers]:
+    """A verb that is refused where there is a stream `made`, as it is made by default."""
+
+    def run(scene: Scene) -> Answers:
+        _made(scene, name="made")
+        admin = scene.peer("admin")
+        for _ in range(TIMES):
+            admin.send("M", {"id": 2, "verb": verb, "arguments": arguments})
+        return heard(admin)
+
+    return run
 
 
 def no_frames(scene: Scene) -> Answers:
@@ -267,6 +277,9 @@ REFUSALS: Final[dict[str, tuple[int, Callable[[Scene], Answers]]]] = {
     "STALE_LEASE": (110, said("consumer", "K", {"lease": 77, "action": "ack"})),
     "BAD_NAME": (200, said("replier", "O", {"id": 1, "service": "a/b"})),
     "NO_REPLIER": (202, no_replier),
+    "NO_SUCH_STREAM": (203, unwanted("show_stream", stream="nowhere")),
+    "NO_SUCH_GROUP": (204, unwanted("show_group", stream="made", group="nobody")),
+    "ALREADY_EXISTS": (205, unwanted("create_stream", config={"name": "made", "bytes_max": 7})),
     "BAD_BODY": (300, appended((1, {}), last=(2, b"\xc1", {}))),
     "TOO_LARGE": (301, appended((1, {}), last=(2, bytes(3 * BODY_BYTES_MAX), {"codec": "raw"}))),
     "UNTRANSLATABLE": (302, untranslatable),
@@ -324,6 +337,37 @@ def stale_settles(scene: Scene) -> int:
     for _ in range(TIMES):
         consumer.send("K", {"id": 5, "lease": 99, "action": "ack", "ranges": [[0, 5]]})
         assert consumer.receive("k")["stale"] == 6
+    return TIMES
+
+
+def _made(scene: Scene, **config: Any) -> None:
+    admin = scene.peer("admin")
+    admin.send("M", {"id": 1, "verb": "create_stream", "arguments": {"config": config}})
+    assert admin.receive("mE")["kind"] == "m"
+
+
+def captured(scene: Scene) -> int:
+    _made(scene, name="heard", topics=["heard.>"])
+    publisher = scene.peer("publisher")
+    for sequence in range(TIMES):
+        publish(publisher, sequence, topic="heard.a")
+    return TIMES
+
+
+def not_captured(scene: Scene) -> int:
+    """One is stored, and then the stream is full."""
+    _made(scene, name="narrow", topics=["narrow.>"], retention="work", messages_max=1)
+    publisher = scene.peer("publisher")
+    for sequence in range(1 + TIMES):
+        publish(publisher, sequence, topic="narrow.a")
+    return TIMES
+
+
+def duplicates(scene: Scene) -> int:
+    producer = scene.peer("producer")
+    for sequence in range(1, 2 + TIMES):
+        producer.append(sequence, columns=msgspec.msgpack.encode({"ids": ["the same"]}), stream="identified")
+        assert producer.receive("aE")["kind"] == "a"
     return TIMES
 
 
@@ -422,6 +466,9 @@ COUNTERS: Final[dict[str, Callable[[Scene], int]]] = {
     "stored_untranslated": untranslated_stored,
     "stale_settles": stale_settles,
     "upstream_gaps": gaps,
+    "captured": captured,
+    "capture_dropped": not_captured,
+    "duplicates": duplicates,
     "late_replies": late_replies,
     "timed_out": timed_out,
     "cancelled": cancelled,
