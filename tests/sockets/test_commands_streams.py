@@ -217,7 +217,7 @@ def test_on_a_terminal_it_is_asked_before_anything_is_thrown_away(broker: Broker
     for words, question in (
         (("stream", "delete", name), b"with 3 messages"),
         (("stream", "purge", name), b"all of the 3 messages"),
-        (("group", "delete", name, "g"), b"3 messages are owed"),
+        (("group", "delete", name, "g"), b"3 messages that it has not settled"),
     ):
         with Terminal(*words, "--url", broker.url, columns=300) as terminal:
             terminal.read_until(lambda drawn, words=question: words in drawn and b"[y/N]" in drawn)  # type: ignore[misc]
@@ -238,7 +238,7 @@ def test_what_is_thrown_away_is_told(broker: Broker, name: str) -> None:
     assert objects(broker, "stream", "purge", name, "--before", "8", "--yes")[0]["purged"] == 2
     assert objects(broker, "stream", "purge", name, "--before", "2000-01-01", "--yes")[0]["purged"] == 0
     assert run(broker, "stream", "purge", name, "--before", "11", "--yes").returncode == 2
-    assert "2 messages were owed" in run(broker, "group", "delete", name, "g", "--yes").stderr
+    assert "it had not settled 2 messages" in run(broker, "group", "delete", name, "g", "--yes").stderr
     assert run(broker, "group", "delete", name, "g", "--yes").returncode == 1
     gone = run(broker, "stream", "delete", name, "--yes")
     assert gone.stderr == f"zbroker: stream '{name}' is deleted, with 2 messages and 0 groups\n"

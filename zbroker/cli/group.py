@@ -217,9 +217,9 @@ def delete(
         if not yes:
             row = admin.show_group(stream, group)
             pending = counted(number_of(row, "pending"), "message")
-            confirm(f"Delete group {group!r} of stream {stream!r}, to which {pending} are owed?", yes=yes)
+            confirm(f"Delete group {group!r} of stream {stream!r}, with {pending} that it has not settled?", yes=yes)
         result = admin.delete_group(stream, group)
     print_all([result], (), url, as_json=as_json)
     if not as_json:
         pending = counted(number_of(result, "pending"), "message")
-        say(f"group {group!r} of stream {stream!r} is deleted; {pending} were owed to it")
+        say(f"group {group!r} of stream {stream!r} is deleted; it had not settled {pending}")

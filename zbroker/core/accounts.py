@@ -59,7 +59,7 @@ class Accounts:
             "members": self._consumers.members_of(group),
             "start": group.start,
             "floor": group.settled.floor,
-            "lag": max(0, log.durable_next - group.cursor),
+            "lag": group.pending(log.durable_next),
             "lag_s": self._lag_s(log, group, wall_ms),
             "paused": group.is_paused,
             "balanced": group.balance(log.durable_next),
