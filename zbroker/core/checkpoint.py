@@ -232,7 +232,8 @@ def _restore_config(catalog: Catalog, id: int, config: dict[str, Any]) -> None:
 
 def _restore_ids(catalog: Catalog, id: int, digests: bytes, offsets: list[Any], instants: list[Any]) -> None:
     log = catalog.by_id[id]
-    log.ids = log.ids or MessageIds()
+    if log.ids is None:  # not `or`: until it is opened it has a length of 0, and the pieces before would be forgotten
+        log.ids = MessageIds()
     log.ids.restore(digests, offsets, instants)
 
 

@@ -9,6 +9,7 @@ from patterns.wire.records import Position
 from zbroker.core import checkpoint
 from zbroker.core.catalog import Catalog, Recorder
 from zbroker.core.log import StreamLog
+from zbroker.core.message_ids import MessageIds
 from zbroker.core.producers import Accepted, Producer, Producers
 
 
@@ -132,3 +133,17 @@ def test_the_last_index_waits_for_the_places_of_what_the_state_tells_of() -> Non
     log.place(number, Position(2, 64, 128))
     [(chunk, segment)] = list(pieces)
     assert (kinds(chunk), segment) == (["batches"], 1)
+
+
+def test_message_ids_come_back_from_several_pieces() -> None:
+    source, target, count = catalog(), catalog(), 10_000
+    log = source.stream("s")
+    log.ids = MessageIds()
+    log.ids.note([str(number) for number in range(count)], range(count), 1_000, log.config)
+    pieces = list(checkpoint.cut(source, Producers(), [], 1))
+    checkpoint.restore([chunk for chunk, segment in pieces if segment == 0], target, Producers())
+    back = target.by_name["s"].ids
+    assert back is not None
+    back.opened(log.config, 1_000, ())
+    assert len(back) == count
+    assert back.repeats(["0", "5000", "9999", "new"], count, log.config, 1_000) == [(0, 0), (1, 5_000), (2, 9_999)]
