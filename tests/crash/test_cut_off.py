@@ -26,6 +26,7 @@ CUTS = 12 if LONG else 2
 WAIT_S = 90.0
 SURELY_IN_TIME_S = EXPIRY_MS / 1_000 - 1  # whoever was heard of again by then has kept its session
 STALE = "StaleLease"
+UNKNOWN = "Unknown"  # the connection broke between the ack and its answer
 MANY = str(1 << 40)
 
 MEMBER = """
@@ -40,7 +41,7 @@ with Consumer(sys.argv[1], "work", group="g", credit=1) as consumer:
             d.ack(confirm=True)
             print(json.dumps("acked"))
         except Exception as error:
-            print(json.dumps(type(error).__name__))
+            print(json.dumps("Unknown" if "it may be acked" in str(error) else type(error).__name__))
 """
 PRODUCER = """
 import sys
@@ -109,12 +110,15 @@ def test_each_message_of_stopped_members_has_one_valid_ack(tmp_path: Path, capsy
         with Admin(broker.url, timeout_s=WAIT_S) as admin:
             others = verdicts.count(STALE)
             until(lambda: len(steady.got) >= others or bool(steady.errors), WAIT_S, "the acks of what others lost")
+            until(lambda: admin.status()["groups"]["work/g"]["pending"] == 0, WAIT_S, "the last ack")
             row = admin.status()["groups"]["work/g"]
         assert steady.errors == []
     with capsys.disabled():
         print("\nstopped for", ", ".join(f"{stop_s} s: {said}" for stop_s, said in zip(STOPS_S, verdicts, strict=True)))
     assert row["acked"] == row["accepted"] == len(members)
     for (offset, attempt, token), said in zip(held, verdicts, strict=True):
+        if said == UNKNOWN:
+            continue  # by one of both: `acked` counts each message once
         assert (said == "acked") is (offset not in steady.got), f"{offset} was acked by both, or by nobody"
         if said != "acked":
             assert said == STALE
@@ -133,7 +137,7 @@ def _woken(member: Program, steady: Steady, until_given: int | None, stopped_at:
     if time.monotonic() - stopped_at < SURELY_IN_TIME_S:
         assert said == "acked", f"it was {said} within the expiry of its session"
     if until_given is not None:
-        assert said == STALE
+        assert said != "acked"
     return said
 
 
@@ -259,6 +263,7 @@ class Score:
         """What became of that ack."""
         held, self.holds[place] = self.hold(place), None
         said: str = json.loads(self.ends.members[place].line(WAIT_S))
+        said = STALE if said == UNKNOWN else said  # it is cut off: its ack has gone nowhere
         assert said in ("acked", STALE)
         if said == "acked":
             assert held[0] not in self.acked, f"{held[0]} was acked twice, each time surely"
