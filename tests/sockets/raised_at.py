@@ -47,7 +47,7 @@ class Storm:
         while time.monotonic() < self._until:
             try:
                 signal.setitimer(signal.ITIMER_REAL, 0.0002 + self.random.random() * _LATEST_S)
-                while True:
+                while time.monotonic() < self._until:  # what is raised within a __del__ is lost, and no other comes
                     call()
             except Interrupted:
                 self.interrupted += 1
