@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
-from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patterns.wire.configs import StreamConfig, told
 from patterns.wire.messages import Columns, Confirm
-from tests.unit.core import durable
-from tests.unit.core.durable import SECOND, Durable
-from zbroker.core.checkpoint import STATE
-from zbroker.core.effects import Checkpoint, CheckpointEnd
-from zbroker.core.streams import Streams
+from tests.unit.core.durable import SECOND, Durable, restarted
 
 _CONFIG = StreamConfig("s", dedup_s=10.0, dedup_ids_max=4)
 _IDS = st.lists(st.one_of(st.none(), st.sampled_from("abcdefgh")), min_size=1, max_size=6)
@@ -48,24 +42,6 @@ class _Model:
         return offsets
 
 
-def _restarted(rig: Durable, epoch: int, *, with_checkpoint: bool) -> Durable:
-    """The next life, from records, or from a checkpoint and those that came since it began."""
-    if not with_checkpoint:
-        return Durable(rig.records, epoch=epoch, now=rig.now)
-    rig.streams.begin_checkpoint([], 1)
-    while not any(isinstance(effect, CheckpointEnd) for effect in rig.effects):
-        rig.streams.turn(rig.now)
-    chunks = [one.chunk for one in rig.effects if isinstance(one, Checkpoint) and one.segment == STATE]
-
-    def restored(*arguments: Any, **options: Any) -> Streams:
-        streams = Streams(*arguments, **options)
-        assert streams.restore(chunks)
-        return streams
-
-    with patch.object(durable, "Streams", restored):
-        return Durable(rig.records, epoch=epoch, now=rig.now)
-
-
 def _offsets(confirm: Confirm, count: int) -> Iterator[int]:
     """As SPEC.md 9.1 has them."""
     repeats = {place + more: offset + more for _, place, offset, many in confirm.exceptions for more in range(many)}
@@ -90,7 +66,7 @@ def test_an_id_is_stored_once_in_its_window(steps: list[list[str | None] | int |
             rig.pass_time(step * SECOND)
         elif isinstance(step, str):
             epoch += 1
-            rig = _restarted(rig, epoch, with_checkpoint=step == "checkpoint")
+            rig = restarted(rig, epoch, with_checkpoint=step == "checkpoint")
             producer = rig.producer()
         else:
             producer.append(*range(len(step)), columns=Columns(ids=step))

@@ -18,12 +18,14 @@ from patterns.wire.subscriptions import Subscriptions
 from zbroker.core.log import StreamLog
 from zbroker.core.relays import live_columns
 from zbroker.core.tail import Batch, Split, Stored
+from zbroker.core.timers import Timers
 
 UNPACED_BYTES_MAX: Final = (
     8 * MIB
 )  # not on disk yet, of publishers that have no credit: plain ones, and the broker itself
 _JSON_GROWTH_MAX: Final = 6  # as at the door for batches of producers
 WARNING: Final = "capture"
+_CALM_US: Final = 10_000_000  # a stream that is full takes one now and then: a warning that came and went each time nobody would see
 
 # (stream, record's columns without its time, payload, count, now): stores a batch, and returns its record's index.
 # Raises what it is refused with.
@@ -49,18 +51,20 @@ class Captures:
     Args:
         store: puts a batch at the end of a stream.
         counters: of the broker.
+        timers: end a warning.
     """
 
-    def __init__(self, sessions: Sessions, store: Store, counters: Counter[str]) -> None:
+    def __init__(self, sessions: Sessions, store: Store, counters: Counter[str], timers: Timers) -> None:
         self._sessions = sessions
         self._store = store
         self._counters = counters
+        self._timers = timers
         self._streams: Subscriptions[StreamLog] = Subscriptions()
         self.patterns: dict[StreamLog, list[str]] = {}
         self._held: dict[Session, _Held] = {}
         self._unpaced = _Held()
         self._unsynced: deque[tuple[int, _Held, Session | None, int, int]] = deque()
-        self._is_warned = False
+        self._calm_at: int | None = None  # when the warning ends, if nothing more is dropped
         self.warn: Callable[[str, str], None] = lambda key, text: None
 
     def __bool__(self) -> bool:
@@ -128,7 +132,7 @@ class Captures:
             stored = Stored(0, 0, 0, 0, crc, batch.codec, batch.topic, 0, batch.columns)
             index = self._store(log, stored, batch.payload, batch.count, now)
         except ZbrokerError as error:
-            self._drop(log, batch, error)
+            self._drop(log, batch, error, now)
             return
         self._counters["captured"] += batch.count
         held = self._unpaced if session is None else self._held.setdefault(session, _Held())
@@ -136,11 +140,12 @@ class Captures:
         held.bytes += size
         self._unsynced.append((index, held, session, batch.count, size))
 
-    def _drop(self, log: StreamLog, batch: Batch, error: ZbrokerError) -> None:
+    def _drop(self, log: StreamLog, batch: Batch, error: ZbrokerError, now: int) -> None:
         """Live, it went on its way: its publisher is not to be told."""
         self._counters["capture_dropped"] += batch.count
-        if not self._is_warned:
-            self._is_warned = True
+        is_warned, self._calm_at = self._calm_at is not None, now + _CALM_US
+        if not is_warned:
+            self._timers.at(self._calm_at, self._calm)
             text = f"stream {log.name!r} has not stored live messages of its topics: {error.detail}; `capture_dropped` counts them"
             self.warn(WARNING, text)
 
@@ -158,13 +163,14 @@ class Captures:
             if not held.messages:
                 del self._held[session]
             self._sessions.regrant(session, *self.window(session))
-        if touched or not self._unpaced.messages:
-            self._calm()
 
-    def _calm(self) -> None:
-        if self._is_warned:
-            self._is_warned = False
-            self.warn(WARNING, "")
+    def _calm(self, now: int) -> None:
+        assert self._calm_at is not None
+        if now < self._calm_at:
+            self._timers.at(self._calm_at, self._calm)
+            return
+        self._calm_at = None
+        self.warn(WARNING, "")
 
     def ended(self, session: Session) -> None:
         """A publisher is gone; what it sent is stored nevertheless."""

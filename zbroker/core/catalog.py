@@ -173,20 +173,27 @@ class Catalog:
         self._recorder.write(RecordKind.CATALOG, _encode(entry))
         producer.journaled = True
 
+    def repeated(self, producer: Producer, sequence: int, offset: int, crc: int, repeats: list[tuple[int, int]]) -> int:
+        """Tell the journal of a batch of which nothing is stored, all of its messages being known; the record's index.
+
+        Else who sends it again after a restart, and later than their ids are remembered, has it stored.
+        """
+        entry = ["repeated", producer.id, producer.epoch, sequence, offset, crc, repeats]
+        return self._recorder.write(RecordKind.CATALOG, _encode(entry))
+
     def producers_left(self, ids: list[int]) -> None:
         """Tell the journal of identities that will never come back."""
         self._recorder.write(RecordKind.CATALOG, _encode(["left", ids]))
 
-    def recover(self, index: int, payload: bytes) -> tuple[int, str, bytes, int] | list[int] | None:
-        """Apply a CATALOG record; what it says of a producer is returned, or the ids of those that have left."""
-        match msgspec.msgpack.decode(payload):
+    def recover(self, index: int, payload: bytes) -> list[Any] | None:
+        """Apply a CATALOG record; what it says of producers is returned."""
+        entry = msgspec.msgpack.decode(payload)
+        match entry:
             case ["stream", str(name)]:
                 if index not in self.by_id and index not in self.deleted:  # else a checkpoint told of it, with more
                     self.add(index, name)
-            case ["producer", int(id), str(name), bytes(nonce), int(epoch)]:
-                return id, name, nonce, epoch
-            case ["left", list(ids)] if all(type(id) is int for id in ids):
-                return ids
+            case ["producer" | "repeated" | "left", *_]:
+                return list(entry)
             case [str(what), int(stream_id), *values] if stream_id not in self.deleted:
                 self._recover_stream(index, what, stream_id, values)
             case _:

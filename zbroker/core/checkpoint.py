@@ -157,7 +157,7 @@ def _group(group: Group, ahead: int) -> Iterator[Piece]:
 
 def _producer(producer: Producer) -> Piece:
     """Refused batches are left out: no record tells of them, and a full replay would not know them either."""
-    batches = [_accepted(one) for one in producer.batches if one.index and one.is_stored]
+    batches = [_accepted(one) for one in producer.batches if one.index]
     nonces = list(producer.nonces)
     return [
         "producer", producer.id, producer.name, nonces, producer.epoch, producer.stored, producer.journaled, batches

@@ -188,7 +188,8 @@ class Intake:
             self._refuse(feeder, header, error, crc, now)
             return
         batch = self._store(feeder, header, log, columns, message.payload, crc, marks, now)
-        self._await(feeder, _Entry(batch, header.confirm, header.count, size, duplicate=not batch.is_stored))
+        is_duplicate = batch.repeats is not None and len(batch.repeats) == header.count
+        self._await(feeder, _Entry(batch, header.confirm, header.count, size, is_duplicate))
 
     def _made(self, name: str) -> StreamLog:
         """A stream that is used before it exists. Raises NoSuchStream, BadName."""
@@ -250,15 +251,14 @@ class Intake:
         count = header.count
         feeder.streams[log] = None
         repeats = self._repeats(log, columns, now) if marks & IDS else None
-        if (
-            repeats and len(repeats) == count
-        ):  # then no record is written; those of the first ones are no younger than the stream
-            accepted = Accepted(header.sequence, repeats[0][1], crc, log.last_index, None, repeats, is_stored=False)
+        if repeats and len(repeats) == count:
+            base = repeats[0][1]
+            index = self._catalog.repeated(producer, header.sequence, base, crc, repeats)
         else:
             if repeats:
                 payload, count = take_out(stored, payload, count, repeats)
             index, base = self.store(log, stored, payload, count, now, feeder)
-            accepted = Accepted(header.sequence, base, crc, index, None, repeats)
+        accepted = Accepted(header.sequence, base, crc, index, None, repeats)
         producer.accept(accepted)
         return accepted
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -32,7 +32,6 @@ class Accepted(msgspec.Struct, gc=False):
         index: the journal's; the batch is confirmed once that is durable. 0: it was refused.
         error: the refusal, told again, as it was before it was raised; None when it was stored.
         repeats: places of messages that were not stored, since their message_id was known, and the offsets that they have.
-        is_stored: whether a record tells of it; all of its messages may have been known.
     """
 
     sequence: int
@@ -41,7 +40,6 @@ class Accepted(msgspec.Struct, gc=False):
     index: int
     error: ZbrokerError | None = None
     repeats: list[tuple[int, int]] | None = None
-    is_stored: bool = True
 
 
 class Producer:
@@ -109,7 +107,7 @@ class Producer:
     def accept(self, batch: Accepted) -> None:
         """The batch counts, stored or refused: the next one's `previous` is its sequence."""
         self.sequence = batch.sequence
-        if batch.index and batch.is_stored:
+        if batch.index:
             self.stored = batch.sequence
         self.batches.append(batch)
 
@@ -148,6 +146,19 @@ class Producers:
         """The broker's epoch makes new ids."""
         self._epoch = epoch
 
+    def recover_entry(self, index: int, entry: list[Any]) -> None:
+        """What a CATALOG record says of producers. Raises msgspec.ValidationError."""
+        match entry:
+            case ["producer", int(id), str(name), bytes(nonce), int(epoch)]:
+                self.recover(id, name, nonce, epoch)
+            case ["repeated", int(id), int(epoch), int(sequence), int(offset), int(crc), list(rows)]:
+                repeats = msgspec.convert(rows, list[tuple[int, int]])
+                self.recover_batch(id, epoch, Accepted(sequence, offset, crc, index, None, repeats))
+            case ["left", list(ids)] if all(type(id) is int for id in ids):
+                self.recover_left(ids)
+            case _:
+                pass  # of a later version
+
     def recover(self, id: int, name: str, nonce: bytes, epoch: int) -> Producer:
         """As a CATALOG record says."""
         producer = self._by_id.get(id)
@@ -159,7 +170,7 @@ class Producers:
         return producer
 
     def recover_batch(self, id: int, epoch: int, batch: Accepted) -> None:
-        """As an APPEND record says; its CATALOG record may have been damaged, then nobody can be this producer again."""
+        """As a record says; its CATALOG record may have been damaged, then nobody can be this producer again."""
         producer = self._by_id.get(id)
         if producer is not None:
             if epoch > producer.epoch:

@@ -40,7 +40,8 @@ class _Account:
     """One stream's: which batches were counted, which were looked at, what was given up."""
 
     __slots__ = (
-        "bytes", "counted", "drained", "due", "end", "gone", "is_wanted", "log", "looked", "pace", "settled_then", "untold"
+        "bytes", "bytes_calm", "counted", "drained", "due", "end", "gone", "is_wanted", "log", "looked", "messages_calm", "pace",
+        "settled_then", "untold"
     )  # fmt: skip
 
     def __init__(self, log: StreamLog) -> None:
@@ -48,6 +49,7 @@ class _Account:
         self.bytes = 0  # of the records that are kept, of those that were counted
         self.drained = 0  # of those that were given up since
         self.pace = Pace()
+        self.bytes_calm = self.messages_calm = -1  # up to so much nobody needs to look, as of the last look
         self.due: int | None = None  # when the oldest one that is kept is too old, as far as somebody looks then
         self.is_wanted = False  # somebody was refused, so whatever may go is to go at once
         self.settled_then = 0  # by all groups together, when the pinned ones were looked at last
@@ -68,18 +70,33 @@ class _Account:
         log = self.log
         return max(log.end(log.batches - 1) - self.gone, 0) if log.stored else 0
 
+    @property
+    def is_calm(self) -> bool:
+        """Whether the bounds are so far away that neither one more batch nor one settled changes anything."""
+        return self.bytes <= self.bytes_calm and (
+            self.messages_calm == INTEGER_MAX or self.messages <= self.messages_calm
+        )
+
+    def calm_down(self, bounds: _Bounds) -> None:
+        """All was looked at."""
+        ages = self.log.config.age_max_s is not None and self.due is None  # the next batch is the oldest
+        must_look = bounds.is_work or ages
+        self.bytes_calm, self.messages_calm = (-1, -1) if must_look else (bounds.bytes_max, bounds.messages_max)
+
     def look_again(self) -> None:
         """What stayed the last time may go now."""
         self.looked = min(self.looked, self.log.find(self.log.given_up.floor))
         self.settled_then = self._settled()
 
-    def placed(self, number: int) -> None:
-        """The usual case of count(): the next one has come, and all before it are counted."""
+    def placed(self, number: int) -> bool:
+        """The usual case of count(): the next one has come, and all before it are counted. Whether it was that."""
         log = self.log
-        if number == self.counted and log.base(number) == self.end:
-            self.counted += 1
-            self.end = log.end(number)
-            self.bytes += log.size(number)
+        if number != self.counted or log.base(number) != self.end:
+            return False
+        self.counted += 1
+        self.end = log.end(number)
+        self.bytes += log.size(number)
+        return True
 
     def count(self, left: int) -> list[Range]:
         """Take in batches that have come since, at most so many; returns what of them, and between them, was given up before."""
@@ -223,15 +240,18 @@ class Retention:
 
     def touch(self, log: StreamLog) -> None:
         """Something was added to it, or settled in it."""
-        self._due[log] = None
+        account = self._accounts.get(log.id)
+        if account is None or not account.is_calm:
+            self._due[log] = None
 
     def placed(self, log: StreamLog, number: int) -> None:
         """A batch of it has a place, and a size."""
         account = self._account(log)
         before = account.bytes
-        account.placed(number)
+        is_counted = account.placed(number)
         self._bytes += account.bytes - before
-        self._due[log] = None
+        if not (is_counted and account.is_calm):
+            self._due[log] = None
 
     def configured(self, log: StreamLog) -> None:
         """Its bounds are others, or a group of it is gone: what had to stay may go."""
@@ -289,6 +309,7 @@ class Retention:
             found += [(log.id, first, last) for first, last in merged(gone + given_up)]
             if account.is_done(bounds):
                 self._await_age(account, wall_ms)
+                account.calm_down(bounds)
             else:
                 self._due[log] = None  # behind the others
         return found
@@ -332,7 +353,7 @@ class Retention:
             account = self._accounts.get(id)
             if account is not None and account.due == due:
                 account.due = None
-                self.touch(account.log)
+                self._due[account.log] = None
 
     # -- room -----------------------------------------------------------------------------------------------------
 

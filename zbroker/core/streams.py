@@ -91,7 +91,7 @@ class Streams:
         self._retention = Retention(policy, self._expire)
         self._catalog = Catalog(self._recorder)
         self._intake = Intake(sessions, self._catalog, self._recorder, self._tail, wall_ms, policy, self._retention)
-        self._captures = Captures(sessions, self._intake.capture, sessions.counters)
+        self._captures = Captures(sessions, self._intake.capture, sessions.counters, self._timers)
         self._readback = ReadBack(effects, self._tail, self._timers)
         self._deliveries = Deliveries(sessions, self._tail, self._readback, self._timers, self._dirty, wall_ms)
         self._consumers = Consumers(
@@ -173,11 +173,9 @@ class Streams:
         try:
             match record.kind:
                 case RecordKind.CATALOG:
-                    producer = self._catalog.recover(record.index, record.payload)
-                    if isinstance(producer, list):
-                        self._intake.producers.recover_left(producer)
-                    elif producer is not None:
-                        self._intake.producers.recover(*producer)
+                    of_producers = self._catalog.recover(record.index, record.payload)
+                    if of_producers is not None:
+                        self._intake.producers.recover_entry(record.index, of_producers)
                 case RecordKind.APPEND:
                     self._recover_batch(record, position)
                 case RecordKind.OPS:

@@ -32,7 +32,8 @@ from patterns.wire.messages import (
 from patterns.wire.records import Position, Record
 from patterns.wire.server import Session, Sessions
 from patterns.wire.session import ServerState
-from zbroker.core.effects import MOVED, Forget, Moved, Read
+from zbroker.core.checkpoint import STATE
+from zbroker.core.effects import MOVED, Checkpoint, CheckpointEnd, Forget, Moved, Read
 from zbroker.core.effects import Append as AppendEffect
 from zbroker.core.streams import Streams
 
@@ -48,7 +49,15 @@ class Durable:
         reads: Read effects seen; held back while `slow_disk`.
     """
 
-    def __init__(self, records: list[Record] | None = None, epoch: int = 1, now: int = 0, **options: Any) -> None:
+    def __init__(
+        self,
+        records: list[Record] | None = None,
+        epoch: int = 1,
+        now: int = 0,
+        *,
+        chunks: list[bytes] | None = None,
+        **options: Any,
+    ) -> None:
         self.records = records if records is not None else []
         self.written: list[Record] = []
         self.damaged: set[int] = set()
@@ -65,6 +74,8 @@ class Durable:
         self.effects: list[Any] = []
         self.sessions = Sessions(self, self.effects, epoch, {Role.CONSUMER: GRACE_MS * 1_000})
         self.streams = Streams(self.sessions, self.effects, lambda now: 1_700_000_000_000 + now // 1_000, **options)
+        if chunks is not None:
+            assert self.streams.restore(chunks)
         for record in self.records:
             self.streams.recover(record, _position(record))
         self.streams.opened(epoch, self.records[-1].index + 1 if self.records else 1, now)
@@ -308,8 +319,19 @@ class Delivery:
         return list(range(self.offset, self.offset + self.count))
 
 
+def restarted(rig: Durable, epoch: int, *, with_checkpoint: bool) -> Durable:
+    """The next life, from records, or from a checkpoint and those that came since it began."""
+    if not with_checkpoint:
+        return Durable(rig.records, epoch=epoch, now=rig.now)
+    rig.streams.begin_checkpoint([], 1)
+    while not any(isinstance(effect, CheckpointEnd) for effect in rig.effects):
+        rig.streams.turn(rig.now)
+    chunks = [one.chunk for one in rig.effects if isinstance(one, Checkpoint) and one.segment == STATE]
+    return Durable(rig.records, epoch=epoch, now=rig.now, chunks=chunks)
+
+
 def _position(record: Record) -> Position:
     return Position(1, record.index, 64 + len(record.columns) + len(record.payload))
 
 
-__all__ = ["JSON", "MSGPACK", "SECOND", "Client", "Delivery", "Durable"]
+__all__ = ["JSON", "MSGPACK", "SECOND", "Client", "Delivery", "Durable", "restarted"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from patterns.wire.configs import StreamConfig
 from patterns.wire.messages import Columns, Confirm, Ready, Resume, Role
-from tests.unit.core.durable import SECOND, Client, Durable
+from tests.unit.core.durable import SECOND, Client, Durable, restarted
 from zbroker.core.message_ids import MessageIds, others, runs_of
 
 _CONFIG = StreamConfig("s", dedup_s=10, dedup_ids_max=3)
@@ -96,16 +98,37 @@ def test_a_retry_of_a_partly_known_batch_is_told_the_same_over_a_restart() -> No
     assert after.duplicates == [2]
 
 
-def test_a_batch_of_which_all_is_known_writes_nothing() -> None:
+def test_a_batch_of_which_all_is_known_is_confirmed_once_its_number_is_on_disk() -> None:
     rig = Durable()
     producer = rig.producer()
     producer.append(*"ab", columns=Columns(ids=["1", "2"]))
     rig.turn()
-    written = len(rig.records)
+    assert [(one.offsets, one.duplicates) for one in rig.take(b"p", Confirm)] == [([0], [])]
     producer.append(*"ab", columns=Columns(ids=["1", "2"]))
+    rig.turn(sync=False)
+    assert rig.take(b"p", Confirm) == []
+    rig.sync()
     rig.turn()
-    assert len(rig.records) == written
-    assert [(one.offsets, one.duplicates) for one in rig.take(b"p", Confirm)] == [([0], []), ([0], [2])]
+    assert [(one.offsets, one.duplicates) for one in rig.take(b"p", Confirm)] == [([0], [2])]
+
+
+@pytest.mark.parametrize("with_checkpoint", [False, True])
+def test_a_batch_of_which_all_was_known_is_not_stored_after_a_restart_and_its_window(with_checkpoint: bool) -> None:
+    rig = Durable()
+    producer = rig.producer(name="n")
+    producer.append("a", columns=Columns(ids=["1"]))
+    producer.append("a", columns=Columns(ids=["1"]))
+    rig.turn()
+    again = restarted(rig, 2, with_checkpoint=with_checkpoint)
+    again.pass_time(121 * SECOND)
+    ready = again.hello(b"p", Role.PRODUCER, name="n", resume=Resume(1, 2))
+    assert isinstance(ready, Ready)
+    assert ready.producer is not None
+    assert ready.producer.sequence == 2
+    Client(again, b"p", ready).append("a", columns=Columns(ids=["1"]), sequence=2, previous=1)
+    again.turn()
+    assert [(one.offsets, one.duplicates) for one in again.take(b"p", Confirm)] == [([0], [2])]
+    assert again.stream()["messages"] == 1
 
 
 def test_another_producer_after_a_restart_finds_the_ids() -> None:
