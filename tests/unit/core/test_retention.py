@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from patterns.wire.configs import StreamConfig
 from patterns.wire.records import Position
 from patterns.wire.settled import Range
 from zbroker.core.groups import Group
@@ -185,3 +186,27 @@ def test_whatever_the_order_of_events_nothing_owed_is_given_up_and_in_the_end_no
             _settle(group, 0, max(0, log.next_offset - 1))
         _given_up(retention, log)
         assert retention.kept_bytes(log) <= retention._policy.stream_bytes, f"seed {seed}"
+
+
+def test_far_from_its_bounds_a_stream_is_not_looked_at_for_each_batch_and_at_them_it_is() -> None:
+    log = _stream(1)
+    retention = Retention(Policy(stream_bytes=3 * SIZE))
+    assert _given_up(retention, log) == []
+    seen: list[bool] = []
+    for number in range(1, 5):
+        _extend(log, 1)
+        retention.placed(log, number)
+        retention.touch(log)
+        seen.append(retention.has_more)
+    assert seen == [False, False, True, True]
+    assert _given_up(retention, log) == [(0, 19)]
+
+
+def test_what_counts_from_now_on_is_looked_at_though_nothing_was_added() -> None:
+    log = _stream(10)
+    retention = Retention(Policy(stream_bytes=100 * SIZE))
+    assert _given_up(retention, log) == []
+    log.config = StreamConfig("s", messages_max=30)
+    retention.configured(log)
+    assert retention.has_more
+    assert _given_up(retention, log) == [(0, 69)]
