@@ -45,6 +45,21 @@ class Delivery(DeliveryRole):
         self._ack()
         return _NOTED
 
+    def reject(self, reason: str = "", confirm: bool = False) -> Awaitable[None]:
+        """It can never be done; it does not come again: a dead letter, where its group has a stream for them.
+
+        Args:
+            reason: for people; it stands in the dead letter.
+            confirm: wait until that is on disk, the dead letter with it: await the result, as of ack().
+
+        Raises:
+            As ack() does; TimedOut, with confirm, also when its stream has had no room for so long: it is tried again.
+        """
+        if confirm:
+            return self._consumer._driver.drive(self._reject_surely(reason))
+        self._reject(reason)
+        return _NOTED
+
 
 class _Noted:
     """Awaiting it returns at once."""

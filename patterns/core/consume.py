@@ -88,7 +88,7 @@ class _Lease(msgspec.Struct, gc=False):
     """What of a lease is still ours: how many messages, and what is settled but not yet told, by action.
 
     Attributes:
-        asked: offsets whose ack was to be confirmed; who was not answered may ask again.
+        asked: offsets whose settling was to be confirmed; who was not answered may ask again.
     """
 
     open: int
@@ -149,7 +149,9 @@ class ConsumerEngine(ClientEngine):
         self._base = 0  # what our numbers for leases have more than the broker's
         self._claimed: set[int] = set()  # leases of the broker's life before this one; they can be acked, not extended
         self._dirty: dict[int, None] = {}  # leases with something settled but not told, in order
-        self._told: dict[int, int] = {}  # settle ids that wait for SETTLED, and the first offset of each
+        self._told: dict[
+            int, tuple[str, int]
+        ] = {}  # by settle id that waits for SETTLED, what is to be confirmed of which offset
         self.joined = False
         self.is_out = False
         self.given_back_to = 0
@@ -208,9 +210,9 @@ class ConsumerEngine(ClientEngine):
 
     def on_lost(self, session: ClientSession, now: int) -> None:
         self.joined = False
-        for number, offset in self._told.items():
+        for number, (action, offset) in self._told.items():
             error = StaleLease(
-                f"{self.place(offset)}: the connection broke before the broker confirmed the ack; it may be acked"
+                f"{self.place(offset)}: the connection broke before the broker confirmed the {action}; it may be {action}ed"
             )
             self.news.append(SettledEvent(number, 0, error))
         self._told.clear()
@@ -407,32 +409,34 @@ class ConsumerEngine(ClientEngine):
         group = f", group {self.group!r}" if self.group else ""
         return f"offset {offset} of stream {self.stream!r}{group}"
 
-    def settle_surely(self, lease: int, first: int, last: int, now: int) -> int:
-        """Ack and ask for SETTLED; the id of the SettledEvent that will come."""
+    def settle_surely(
+        self, lease: int, first: int, last: int, now: int, action: str = "ack", *, reason: str = ""
+    ) -> int:
+        """Settle and ask for SETTLED; the id of the SettledEvent that will come."""
         session, held = self.sessions[0], self._leases.get(lease)
         if held is not None and session.is_ready:
-            self._tell_lease(session, lease, held, 0, now)  # one SETTLED answers this ack alone
-        self.settle(lease, first, last, "ack")
+            self._tell_lease(session, lease, held, 0, now)  # one SETTLED answers this alone
+        self.settle(lease, first, last, action, reason=reason)
         if held is not None:
             held.open += last - first + 1 if first in held.asked else 0
             held.asked.add(first)
         self._settle_ids += 1
         number = self._settle_ids
         if held is None or not session.is_ready:
-            error = self._not_told(self.place(first), is_ours=held is not None)
+            error = self._not_told(self.place(first), action, is_ours=held is not None)
             self.news.append(SettledEvent(number, last - first + 1, error))
             return number
-        self._told[number] = first
+        self._told[number] = action, first
         self._dirty.pop(lease, None)
         self._tell_lease(session, lease, held, number, now)
         self._grant_settled(now)
         return number
 
-    def _not_told(self, place: str, *, is_ours: bool) -> ZbrokerError:
-        """Why an ack cannot be confirmed now."""
+    def _not_told(self, place: str, action: str, *, is_ours: bool) -> ZbrokerError:
+        """Why nothing can be confirmed now."""
         if is_ours:
             return StaleLease(
-                f"{place}: no broker confirms anything now; if we still hold it when one is back, it is acked"
+                f"{place}: no broker confirms anything now; if we still hold it when one is back, it is {action}ed"
             )
         return StaleLease(f"{place} is not ours any more: its lease ran out or was given back, or all of it is settled")
 

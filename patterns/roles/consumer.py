@@ -261,12 +261,12 @@ class ConsumerRole(Role[D]):
     def _release_waiting(self) -> None:
         """Release what iteration has taken and not given yet; only the shell knows."""
 
-    def _settle_surely(self, lease: int, offset: int) -> Steps[None]:
+    def _settle_surely(self, lease: int, offset: int, action: str, reason: str) -> Steps[None]:
         driver, engine, answers = self._driver, self._engine, self._answers
         self._check_settles(lease, offset, offset)
         with driver.lock:
             self._drain(clock())
-            number = engine.settle_surely(lease, offset, offset, clock())
+            number = engine.settle_surely(lease, offset, offset, clock(), action, reason=reason)
             self._confirms.add(number)
         try:
             yield Wait(lambda: number in answers or driver.is_closed, deadline_of(_CONFIRM_TIMEOUT_S))
@@ -276,11 +276,11 @@ class ConsumerRole(Role[D]):
         if answer is None:
             driver.check()
             raise TimedOut(
-                f"{engine.place(offset)}: the broker has not confirmed the ack within {_CONFIRM_TIMEOUT_S} s"
+                f"{engine.place(offset)}: the broker has not confirmed the {action} within {_CONFIRM_TIMEOUT_S} s"
             )
         if answer.error is not None or answer.stale:
             raise answer.error or StaleLease(
-                f"{engine.place(offset)} was not ours any more, so this ack changes nothing: its lease ran out or was given "
+                f"{engine.place(offset)} was not ours any more, so this {action} changes nothing: its lease ran out or was given "
                 "back, and the group delivers it again, or has"
             )
 

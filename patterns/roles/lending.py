@@ -119,21 +119,26 @@ class DeliveryRole:
         self._consumer._settle(lease, self.offset, self.offset, action, delay_ms=delay_ms, reason=reason)
         self._settled = settled
 
+    def _settle_surely(self, action: str, settled: str, reason: str = "") -> Steps[None]:
+        self._check()
+        yield from self._consumer._settle_surely(self._batch._delivered.lease, self.offset, action, reason)
+        self._settled = settled  # not before: who was not answered may ask again
+
     def _ack(self) -> None:
         self._settle("ack", "acked")
 
     def _ack_surely(self) -> Steps[None]:
-        self._check()
-        yield from self._consumer._settle_surely(self._batch._delivered.lease, self.offset)
-        self._settled = "acked"  # not before: who was not answered may ask again
+        return self._settle_surely("ack", "acked")
+
+    def _reject(self, reason: str) -> None:
+        self._settle("reject", "rejected", reason=check_text("reason", reason))
+
+    def _reject_surely(self, reason: str) -> Steps[None]:
+        return self._settle_surely("reject", "rejected", check_text("reason", reason))
 
     def nack(self, delay_s: float = 0.0) -> None:
         """Not done; it comes again, to whoever is free, after a while. Raises as ack() does."""
         self._settle("nack", "nacked", delay_ms_of(delay_s))
-
-    def reject(self, reason: str = "") -> None:
-        """It can never be done; it does not come again. Raises as ack() does."""
-        self._settle("reject", "rejected", reason=check_text("reason", reason))
 
     def extend(self, seconds: float) -> None:
         """It takes longer: keep the lease for so many seconds from now. Raises as ack() does."""

@@ -48,6 +48,21 @@ class Delivery(DeliveryRole):
         else:
             self._ack()
 
+    def reject(self, reason: str = "", confirm: bool = False) -> None:
+        """It can never be done; it does not come again: a dead letter, where its group has a stream for them.
+
+        Args:
+            reason: for people; it stands in the dead letter.
+            confirm: wait until that is on disk, the dead letter with it.
+
+        Raises:
+            As ack() does; TimedOut, with confirm, also when its stream has had no room for so long: it is tried again.
+        """
+        if confirm:
+            self._consumer._driver.drive(self._reject_surely(reason))
+        else:
+            self._reject(reason)
+
 
 class Consumer(ConsumerRole[Driver], SyncRole):
     """Takes messages from a stream: as a member of a group, each message for one member, or alone, leaving no trace.

@@ -156,7 +156,7 @@ async def test_nack_reject_and_an_old_token(broker: Broker) -> None:
         while (d := await consumer.receive(2)) is not None:
             seen.append((d.body, d.attempt))
             if d.body == "never":
-                d.reject("cannot be done")
+                await d.reject("cannot be done", confirm=True)
             elif d.attempt == 1:
                 first = d
                 d.nack()

@@ -15,7 +15,7 @@ import pytest
 
 import patterns.aio
 from patterns.sync import Admin, Consumer, Delivery, GroupConfig, Producer
-from patterns.wire.errors import BadArgument, NoSuchStream
+from patterns.wire.errors import BadArgument, NoSuchStream, StaleLease
 from tests.processes import PYTHON, Broker, until
 
 Ask = Callable[..., Any]
@@ -100,6 +100,21 @@ def test_what_is_rejected_is_shown_and_goes_back_to_its_group_alone(broker: Brok
     assert again.headers == {"trace": "t", "zb-redriven": "1"}
     until(lambda: _row(broker, "work/g")["balanced"], what="the account")
     assert ask("redrive_dead", "dead")["redriven"] == 0
+
+
+def test_a_confirmed_reject_is_a_letter_whatever_comes_next(tmp_path: Path) -> None:
+    with Broker(tmp_path) as broker:
+        _make(broker)
+        _send(broker, "a", "b")
+        with Consumer(broker.url, "work", group="g") as consumer:
+            consumer.receive(timeout_s=30).reject("torn", confirm=True)
+            held = consumer.receive(timeout_s=30)
+            broker.restart()
+            with pytest.raises(StaleLease):
+                held.reject("of the life before", confirm=True)
+        with Admin(broker.url, timeout_s=30) as admin:
+            [letter] = admin.show_dead("dead")["letters"]
+    assert (letter["reason"], letter["body"]) == ("torn", '"a"')
 
 
 def test_who_asks_for_what_is_not_there_is_told_what_is(ask: Ask, broker: Broker) -> None:

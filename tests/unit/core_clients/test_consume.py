@@ -276,6 +276,16 @@ def test_a_sure_ack_asks_for_an_answer_of_its_own(wire):
     assert wire.heard(SettledEvent) == [SettledEvent(number, 0)]
 
 
+def test_a_sure_reject_says_why_and_is_answered(wire):
+    deliver(wire)
+    number = wire.engine.settle_surely(LEASE, 0, 0, wire.now, "reject", reason="torn")
+    wire.settle()
+    assert [(one.action, one.id, one.reason) for one in wire.sent(Settle)] == [("reject", number, "torn")]
+    wire.disconnect()
+    (event,) = wire.heard(SettledEvent)
+    assert "the broker confirmed the reject; it may be rejected" in event.error.detail
+
+
 def test_a_sure_ack_of_a_lease_that_is_gone_is_stale_at_once(wire):
     wire.engine.settle_surely(LEASE + 9, 0, 2, wire.now)
     wire.settle()

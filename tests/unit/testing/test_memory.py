@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from patterns import aio
-from patterns.sync import Admin, Consumer, Producer, Publisher, Replier, Requester, Subscriber
+from patterns.sync import Admin, Consumer, GroupConfig, Producer, Publisher, Replier, Requester, Subscriber
 from patterns.wire.errors import (
     BadAddress,
     BadArgument,
@@ -125,6 +125,31 @@ def test_asyncio_roles_work_the_same(broker: MemoryBroker) -> None:
         return said
 
     assert asyncio.run(run()) == [42, *range(100)]
+
+
+@pytest.mark.parametrize("shell", ["sync", "aio"])
+def test_a_confirmed_reject_is_a_letter_after_a_kill(broker: MemoryBroker, shell: str) -> None:
+    async def reject() -> None:
+        async with aio.Consumer(broker.url, "orders", group="g") as consumer:
+            delivery = await consumer.receive(SOON_S)
+            assert delivery is not None
+            await delivery.reject("torn", confirm=True)
+            broker.kill()
+
+    with Admin(broker.url) as admin, Producer(broker.url, "orders") as producer:
+        admin.create_group(GroupConfig("orders", "g", dead_letter="dead"))
+        producer.send("a")
+        if shell == "aio":
+            asyncio.run(reject())
+        else:
+            with Consumer(broker.url, "orders", group="g") as consumer:
+                delivery = consumer.receive(SOON_S)
+                assert delivery is not None
+                delivery.reject("torn", confirm=True)
+                broker.kill()
+        broker.restart()
+        [letter] = admin.show_dead("dead")["letters"]
+    assert (letter["reason"], letter["body"]) == ("torn", '"a"')
 
 
 def test_sync_and_asyncio_meet(broker: MemoryBroker) -> None:
