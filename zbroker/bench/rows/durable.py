@@ -144,7 +144,7 @@ PLANS: Final[tuple[Plan, ...]] = tuple(
 )  # fmt: skip
 
 BARS: Final = bars(
-    ("durable", "rate", (), 5e5, True, "durable, confirmed and acked, messages/s"),
+    ("durable", "rate", (), 1e6, True, "durable, confirmed and acked, messages/s"),
     ("durable-1k", "bytes_rate", ("disk-64k",), 0.6, True, "durable 1 KiB / the disk's 64 KiB records, bytes/s"),
     ("durable-1k", "bytes_rate", ("disk-64k-new",), 0.6, True, "durable 1 KiB / the same into new files, bytes/s"),
     ("durable-1k", "write_factor", (), 2.5, False, "durable 1 KiB, bytes written / bytes of bodies"),
