@@ -25,7 +25,9 @@ UNPACED_BYTES_MAX: Final = (
 )  # not on disk yet, of publishers that have no credit: plain ones, and the broker itself
 _JSON_GROWTH_MAX: Final = 6  # as at the door for batches of producers
 WARNING: Final = "capture"
-_CALM_US: Final = 10_000_000  # a stream that is full takes one now and then: a warning that came and went each time nobody would see
+_CALM_US: Final = (
+    10_000_000  # a stream that is full takes one now and then: a warning that came and went each time nobody would see
+)
 
 # (stream, record's columns without its time, payload, count, now): stores a batch, and returns its record's index.
 # Raises what it is refused with.

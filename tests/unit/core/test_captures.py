@@ -11,7 +11,7 @@ from patterns.wire.configs import StreamConfig, told
 from patterns.wire.frames import MSGPACK, Message, pack_columns
 from patterns.wire.limits import CREDIT_BYTES
 from patterns.wire.messages import Codec, Columns, Publish, Role
-from tests.unit.core.durable import Durable
+from tests.unit.core.durable import SECOND, Durable
 from zbroker.core.captures import UNPACED_BYTES_MAX
 
 _BODY = b"\x91\xa1x"
@@ -113,5 +113,17 @@ def test_what_cannot_be_stored_is_dropped_counted_and_warned_of(is_full: bool) -
     live.rig.streams.storage(full=False, failed=False)
     live.rig.turn()
     live.publish("a")
-    live.rig.turn()
+    live.rig.pass_time(11 * SECOND)
     assert warnings[-1] == ("capture", "")
+
+
+def test_a_warning_lasts_while_one_stream_drops_and_others_store() -> None:
+    live = Live("a")
+    live.rig.ask("create_stream", config=told(StreamConfig("t", topics=["a"], retention="work", messages_max=1)))
+    warnings: list[tuple[str, str]] = []
+    live.captures.warn = lambda key, text: warnings.append((key, text))
+    for _ in range(5):
+        live.publish("a")
+        live.rig.pass_time(8 * SECOND)
+    assert live.rig.sessions.counters["capture_dropped"] == 4
+    assert [key for key, text in warnings] == ["capture"]
