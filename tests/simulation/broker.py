@@ -95,6 +95,7 @@ class BrokerProcess:
         self.carrier = Carrier(engine, self.journal, self._send, lambda effect: None, reads=self.reads)
         self._watch_appends(self.carrier)
         self._watch_forgets(self.journal)
+        world.live.watch(self)
         self.process.busy(world.disk.elapsed_us)
         world.disk.elapsed_us = 0
         self.process.wake()
@@ -141,7 +142,7 @@ class BrokerProcess:
         append = carrier._append
 
         def watched(record: Record) -> bool:
-            self.world.model.handed(record)
+            self.world.handed(record)
             return append(record)
 
         carrier._append = watched  # type: ignore[method-assign]
@@ -307,12 +308,19 @@ class BrokerProcess:
         return taken
 
     def _hand_in(self, peer: bytes, frames: Frames, arrived: int, now: int) -> None:
-        assert self.engine is not None
         self.world.trace("in", peer, frames)
         self.world.model.received(peer, frames, arrived, now)
-        self.engine.receive(SESSIONS, peer, frames, now)
+        if bytes(frames[0])[3:4] == b"P":
+            self.world.live.received(self, peer, frames, now)
+        else:
+            self.receive(peer, frames, now)
         if bytes(frames[0])[3:4] in b"JM":
             self.world.model.look(self.streams._catalog)
+
+    def receive(self, peer: bytes, frames: Frames, now: int) -> None:
+        """Give a message to the engine."""
+        assert self.engine is not None
+        self.engine.receive(SESSIONS, peer, frames, now)
 
     def _drain(self) -> int:
         """After a stall: all that has arrived."""
@@ -334,6 +342,8 @@ class BrokerProcess:
     def _send(self, peer: bytes, frames: Frames) -> int | None:
         world = self.world
         world.trace("out", peer, frames)
+        if bytes(frames[0])[3:4] == b"P":
+            world.live.told(frames)
         result = self.router.send(peer, frames, world.disk.elapsed_us)
         world.model.sent(peer, frames, world.scheduler.now, reached=result is None)
         return result

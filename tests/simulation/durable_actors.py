@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from patterns.core.consume import ConsumerEngine, Delivered, LostOffsets, TakesLong
 from patterns.core.produce import Batch, Confirmed, ProducerEngine, batch_of
@@ -11,12 +11,24 @@ from patterns.wire import codec
 from patterns.wire.errors import Fenced, OutcomeUnknown, StorageFailed
 from patterns.wire.messages import Codec
 from tests.simulation.client import ADDRESS, Client
+from tests.simulation.live import TOPICS, Sent
+from tests.simulation.message_ids import Mark
 from tests.simulation.violation import Violation, require
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 PADS = (0, 0, 10, 60, 300, 1500)
+IDS_AGAIN = 60  # of the latest ones that a stream's producers have used
+
+
+class Sending(NamedTuple):
+    """A batch on its way, and what is in it."""
+
+    batch: Batch
+    uids: list[str]
+    ids: list[str | None]
+    mark: Mark
 
 
 class ProducerActor(Client):
@@ -35,13 +47,16 @@ class ProducerActor(Client):
         self.messages_max = self.random.choice([50, 400, 1_500])  # enough to roll segments; a run must stay short
         self.own = world.chances.of(f"{name}/own")
         self.delay_ms = self.own.choice([0, 0, 300, 20_000])
-        self.count = 0
+        self.id_share = self.own.choice([0.0, 0.0, 0.5, 1.0])
+        self.again_share = self.own.choice([0.05, 0.3])  # of messages with ids
+        self.topic_share = self.own.choice([0.0, 0.3, 1.0])  # of batches
+        self.count = self.id_count = 0
         self.confirmed_count = 0
-        self._bodies: dict[int, list[Any]] = {}
+        self._sendings: dict[int, Sending] = {}
         self.last_uid = 0
 
     def make_engine(self) -> ProducerEngine:
-        self._bodies.clear()
+        self._sendings.clear()
         return ProducerEngine([ADDRESS], self.stream, self.nonce(), Codec.MSGPACK, self.jitter, self.stable)
 
     def act(self, now: int) -> int:
@@ -61,11 +76,38 @@ class ProducerActor(Client):
         for _ in range(self.random.choice([1, 1, 2, 7, 30 if len(pad) < 500 else 12])):  # a record must fit a segment
             self.count += 1
             bodies.append([f"{self.name}.{self.count}", pad])
+        has_topics = self.own.random() < self.topic_share
         for part in codec.encode(Codec.MSGPACK, bodies):
-            batch = batch_of(Codec.MSGPACK, part, delays=self._delays(part.count))
-            self._bodies[id(batch)] = [batch, *bodies[: part.count]]
+            ids, uids = self._ids(part.count), [body[0] for body in bodies[: part.count]]
+            topics = self._topics(uids) if has_topics else None
+            batch = batch_of(Codec.MSGPACK, part, delays=self._delays(part.count), ids=ids, topics=topics)
+            self._sendings[id(batch)] = Sending(batch, uids, ids, self.world.message_ids.mark(self.stream))
             del bodies[: part.count]
             self.engine.append([batch], now)
+
+    def _ids(self, count: int) -> list[str | None]:
+        """New ones, and those of others, and of itself."""
+        used = self.world.ids_used.setdefault(self.stream, deque(maxlen=IDS_AGAIN))
+        ids: list[str | None] = []
+        for _ in range(count):
+            if self.own.random() >= self.id_share:
+                ids.append(None)
+            elif used and self.own.random() < self.again_share:
+                ids.append(self.own.choice(used))
+            else:
+                self.id_count += 1
+                ids.append(f"{self.name}/{self.id_count}")
+                used.append(f"{self.name}/{self.id_count}")
+        return ids
+
+    def _topics(self, uids: list[str]) -> list[str | None]:
+        """One for all, or some."""
+        one = self.own.choice([*TOPICS, ""])
+        topics = [one or self.own.choice(TOPICS) for _ in uids]
+        for uid, topic in zip(uids, topics, strict=True):
+            number = int(uid.rpartition(".")[2])
+            self.world.live.sent[uid] = Sent((self.name, self.life), number, topic, self.stream)
+        return list(topics)
 
     def _delays(self, count: int) -> list[int] | None:
         if not self.delay_ms or self.own.random() < 0.7:
@@ -78,14 +120,21 @@ class ProducerActor(Client):
                 self._done(batch)
 
     def _done(self, batch: Batch) -> None:
-        bodies = self._bodies.pop(id(batch))[1:]
+        sending = self._sendings.pop(id(batch))
         if batch.error is not None:
             self._refused(batch)
             return
         require(batch.offset >= 0, f"10: batch {batch.sequence} of {self.name} is confirmed without an offset")
-        self.confirmed_count += len(bodies)
-        for place, body in enumerate(bodies):
-            self.world.truth.confirmed(self.stream, batch.offset + place, body[0])
+        self.confirmed_count += len(sending.uids)
+        repeated = [place for first, _, count in batch.repeats or () for place in range(first, first + count)]
+        is_whole = len(repeated) == len(sending.uids)
+        for place, uid in enumerate(sending.uids):
+            offset, _ = batch.receipt(place)
+            if place in repeated:
+                mark, message_id = sending.mark, sending.ids[place]
+                self.world.message_ids.repeated(self.stream, offset, message_id, mark, is_whole=is_whole)
+            else:
+                self.world.truth.confirmed(self.stream, offset, uid)
 
     def _refused(self, batch: Batch) -> None:
         """Who keeps the protocol is refused nothing but for a reason of the broker's disk."""

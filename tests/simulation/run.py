@@ -16,9 +16,22 @@ from unittest.mock import patch
 from tests.simulation.defects import Defects
 from tests.simulation.faults import Fault
 from tests.simulation.world import World
-from zbroker.core import column, heap, leases
+from zbroker.core import captures, checkpoint, column, heap, leases, message_ids
 
 _FEW: Final = 8
+_SMALL: Final = (
+    (
+        2,
+        column,
+        "BLOCK",
+        _FEW,
+    ),  # in every second seed what is packed when there are thousands is packed when there are eight
+    (2, leases, "YOUNG_MAX", _FEW),
+    (2, heap, "YOUNG_MAX", _FEW),
+    (2, message_ids, "_PIECE", _FEW),
+    (3, checkpoint, "CHUNK_BYTES", 1_000),  # else the state of a small world is one chunk, of one moment
+    (3, captures, "UNPACED_BYTES_MAX", 3_000),
+)
 _SHRINK_RUNS_MAX: Final = 200
 PROCESSES: Final = 2
 
@@ -37,10 +50,11 @@ class Outcome(NamedTuple):
 
 @contextmanager
 def packed_early(seed: int) -> Iterator[None]:
-    """In every second seed what is packed when there are thousands is packed when there are eight."""
+    """What is for thousands is for few, so that few reach it."""
     with ExitStack() as stack:
-        for module, name in ((column, "BLOCK"), (leases, "YOUNG_MAX"), (heap, "YOUNG_MAX")) if seed % 2 else ():
-            stack.enter_context(patch.object(module, name, _FEW))
+        for one_in, module, name, few in _SMALL:
+            if seed % one_in == 1:
+                stack.enter_context(patch.object(module, name, few))
         yield
 
 

@@ -50,6 +50,8 @@ def shape(world: World, dice: Random) -> None:
         world.clients.append(MemberActor(world, "reader", dice.choice(streams), ""))
     if dice.random() < 0.4:
         _add_live(world, dice)
+    elif world.steward is not None and world.steward.captures:
+        _add_publisher(world, 0)
     if dice.random() < 0.3:
         world.clients.append(RogueProducer(world, "rogue-producer"))
     for number in range(dice.choice([0, 0, 1, 2])):
@@ -62,6 +64,10 @@ def _add_live(world: World, dice: Random) -> None:
         world.clients.append(RequesterActor(world, f"requester{number}"))
         world.clients.append(ReplierActor(world, f"replier{number}"))
     for number in range(dice.randint(1, 2)):
-        world.clients.append(PublisherActor(world, f"publisher{number}"))
-        world.clients.append(SubscriberActor(world, f"subscriber{number}"))
+        _add_publisher(world, number)
     world.clients.append(AdminActor(world, "admin"))
+
+
+def _add_publisher(world: World, number: int) -> None:
+    world.clients.append(PublisherActor(world, f"publisher{number}"))
+    world.clients.append(SubscriberActor(world, f"subscriber{number}"))

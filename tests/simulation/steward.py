@@ -6,6 +6,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from patterns.core.admin import AdminEngine, Answered
 from patterns.wire.configs import GroupConfig, StreamConfig, told
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 Pair = tuple[str, str]
 PASSING: Final = (OutcomeUnknown, ShuttingDown, StorageFailed, StorageFull, NoSuchStream, NoSuchGroup)
 SHOWING: Final = ("show_group", "list_groups", "show_stream", "list_streams", "list_dead")
+CAPTURED: Final[tuple[list[str], ...]] = ([], [], ["orders.>"], ["*.eu", "orders.*"], ["stock", "orders.us"], [">"])
 QUIET_US: Final = 100_000
 
 
@@ -60,12 +62,21 @@ class Steward(Client):
     def __init__(self, world: World, dice: Random) -> None:
         super().__init__(world, "steward")
         self.wishes = {pair: Wish(pair, self._config(pair, dice)) for pair in world.pairs}
-        if dice.random() < 0.6:
+        if dice.random() < 0.75:
             streams = {stream: self._stream_config(stream, dice) for stream, _ in world.pairs}
             self.wishes |= {(stream, ""): Wish((stream, ""), config) for stream, config in streams.items()}
         self._asked: dict[int, tuple[Wish, str, Any]] = {}
 
     def _stream_config(self, stream: str, dice: Random) -> StreamConfig:
+        """What is kept, what is captured, and which message ids are remembered."""
+        return replace(
+            self._kept(stream, dice),
+            topics=dice.choice(CAPTURED),
+            dedup_s=dice.choice([120.0, 120.0, 120.0, 2.0, 0.0]),
+            dedup_ids_max=dice.choice([100_000, 100_000, 20, 3]),
+        )
+
+    def _kept(self, stream: str, dice: Random) -> StreamConfig:
         if dice.random() < 0.5:
             bytes_max, messages_max = dice.choice([(None, 100), (60_000, None), (None, None)])
             return StreamConfig(stream, retention="work", bytes_max=bytes_max, messages_max=messages_max)
@@ -199,6 +210,11 @@ class Steward(Client):
         return self.engine is None or (
             not self._asked and all(True not in wish.may_pause for wish in self.wishes.values())
         )
+
+    @property
+    def captures(self) -> bool:
+        """Whether any stream is to store live messages."""
+        return any(isinstance(wish.config, StreamConfig) and wish.config.topics for wish in self.wishes.values())
 
     # -- what the broker is held to ------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
@@ -16,6 +16,8 @@ from tests.simulation.client import Client
 from tests.simulation.disks import FaultyDisk
 from tests.simulation.durable_actors import MemberActor
 from tests.simulation.faults import SECOND, Fault
+from tests.simulation.live import Live
+from tests.simulation.message_ids import MessageIds
 from tests.simulation.model import Model
 from tests.simulation.rogue import RogueMember
 from tests.simulation.shape import shape
@@ -69,9 +71,12 @@ class World:
         self.truth = LogTruth(self.disk)
         self.coverage: Counter[str] = Counter()
         self.model = Model(self)
+        self.message_ids = MessageIds(self)
+        self.live = Live(self)
         self.injected: Counter[str] = Counter()
         self.asked: dict[str, bool] = {}  # request -> whether it is idempotent
         self.served: dict[str, int] = {}
+        self.ids_used: dict[str, deque[str]] = {}  # stream -> message ids, the latest last
         self.wall_offset_ms = 0
         self.broker: BrokerProcess | None = None
         self._orphans: list[SidecarProcess] = []  # whose broker has died
@@ -340,7 +345,10 @@ class World:
         if opened.records < len(log):
             self.coverage["opened_by_checkpoint"] += 1
         self.truth.opened(opened, log, found, gone, compacted)
-        self.model.opened(opened, [record for record, _ in (*self.truth.given_back(), *log)])
+        records = [record for record, _ in (*self.truth.given_back(), *log)]
+        self.model.opened(opened, records)
+        self.message_ids.opened(records)
+        self.live.begin()
         if compacted:
             self.coverage["opened_compacted"] += 1
 
@@ -358,10 +366,17 @@ class World:
             self.steward.check_stream(stream, log)
             self.steward.check((stream, group), None if log is None else log.groups.get(group))
 
+    def handed(self, record: Record) -> None:
+        """The engine has let go of a record; the journal may have no room for it yet."""
+        self.model.handed(record)
+        self.message_ids.handed(record)
+        self.live.handed(record)
+
     def turned(self, broker: BrokerProcess) -> None:
         """After each turn of the broker."""
         self._turns += 1
         self.model.turned()
+        self.live.turned(broker)
         for log in broker.streams._catalog.by_id.values():
             self.truth.decided(log.name, log.given_up.floor)
         if self._turns % CHECK_TURNS == 0:
