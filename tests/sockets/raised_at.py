@@ -29,6 +29,15 @@ def _raise(number: int, frame: FrameType | None) -> None:
     raise Interrupted
 
 
+def _disarm() -> None:
+    while True:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            return
+        except Interrupted:
+            pass  # it came just now
+
+
 class Storm:
     """Calls under fire, until the time is over.
 
@@ -54,7 +63,7 @@ class Storm:
             except ZbrokerError as error:
                 self.errors.append(repr(error))
             finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+                _disarm()
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
 
 
