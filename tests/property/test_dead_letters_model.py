@@ -121,7 +121,8 @@ def _check(rig: Durable, records: list[Record], acked: set[tuple[str, int]]) -> 
         assert all(offset in group.settled for offset in mine), "a letter of what is pending"
         assert not GROUPS[name] or group.dead == len(mine), "dead without a letter"
         assert group.balance(by_name["s"].durable_next)
-        assert group.acked + group.dead + group.expired == group.settled.count(group.start, by_name["s"].next_offset)
+        done = group.acked + group.dead + group.expired + group.passed
+        assert done == group.settled.count(group.start, by_name["s"].next_offset)
         assert {offset for whose, offset in acked if whose == name} | mine >= _settled(rig, records, name), (
             "gone for no reason"
         )

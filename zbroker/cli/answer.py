@@ -44,6 +44,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     waiting: Count | None = None
     dead: Count | None = None
     expired: Count | None = None
+    passed: Count | None = None
     redelivered: Count | None = None
     members: Count | None = None
 

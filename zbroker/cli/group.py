@@ -75,7 +75,9 @@ def show(stream: str, group: str, url: str, as_json: bool, timeout_s: float) -> 
 
 
 def _shown(title: str, row: dict[str, Any]) -> Iterator[str]:
-    yield from facts_of(title, {name: row.get(name) for name in (*GROUP_COLUMNS, "start", "floor", "leases_lost")})
+    yield from facts_of(
+        title, {name: row.get(name) for name in (*GROUP_COLUMNS, "passed", "start", "floor", "leases_lost")}
+    )
     oldest = row.get("oldest")
     if isinstance(oldest, dict):
         holder = oldest.get("holder")

@@ -44,12 +44,13 @@ class Accounts:
     def group(self, log: StreamLog, group: Group, wall_ms: int) -> dict[str, Any]:
         """A row of `status`."""
         return {
-            "accepted": max(0, log.durable_next - group.start),
+            "accepted": group.accepted(log.durable_next),
             "acked": group.acked,
             "dead": group.dead,
             "expired": group.expired,
             "lost": group.lost,
             "pending": group.pending(log.durable_next),
+            "passed": group.passed,
             "leased": group.leased,
             "waiting": group.waiting,
             "delayed": group.delayed,

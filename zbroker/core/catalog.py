@@ -310,7 +310,7 @@ def _operations(groups: Iterable[Group], ahead: int) -> Iterator[tuple[list[obje
             yield from _parts(what, group, rows)
         if dirty.delivered:
             yield ["delivered", group.stream_id, group.id, group.cursor], 1
-        for what in ("acked", "dead", "lost", "expired"):
+        for what in ("acked", "dead", "lost", "expired", "passed"):
             yield from _parts(what, group, merged(getattr(dirty, what)))
 
 

@@ -143,7 +143,7 @@ def _group(group: Group, ahead: int) -> Iterator[Piece]:
     """The group, its settled offsets, attempts and delays, all of one moment: its counts are of what is settled."""
     floor, bitmaps = group.settled.floor, group.settled.bitmaps()
     attempts, delays = group.attempts(), group.delays(ahead)
-    counts = [group.acked, group.dead, group.expired, group.lost]
+    counts = [group.acked, group.dead, group.expired, group.lost, group.passed]
     yield ["group", group.stream_id, group.id, group.name, group.start, group.cursor, floor, counts]
     if group.is_paused or group.config != GroupConfig(group.config.stream, group.name):
         yield ["group_config", group.stream_id, group.id, told(group.config), group.is_paused]
@@ -223,7 +223,8 @@ def _restore_group(
 ) -> None:
     group = catalog.add_group(catalog.by_id[stream_id], id, name, start)
     group.cursor, group.settled = cursor, Settled(floor)
-    group.acked, group.dead, group.expired, group.lost = counts
+    group.acked, group.dead, group.expired, group.lost, *later = counts
+    group.passed = sum(later)  # none in what earlier versions wrote
 
 
 def _restore_config(catalog: Catalog, id: int, config: dict[str, Any]) -> None:

@@ -254,21 +254,22 @@ class Deliveries:
             self._ready[feed] = None
 
     def _pass_over(self, feed: Feed, piece: Piece, number: int, last: int) -> None:
-        """What damage took is told; what was given up, nobody who comes later is owed."""
+        """What damage took is told; what was given up, or sent back for another group, nobody who comes later is owed."""
         is_lost, last = self._readback.fate(feed.log, number, piece.first, last)
         if is_lost:
             self._lose(feed, piece, last)
         elif feed.group is None:
             feed.cursor = last + 1
         else:
-            feed.group.drop_expired(piece, last)
+            is_anothers = self._readback.is_anothers(feed.log, number, piece.first, feed.group.name)
+            feed.group.drop(piece, last, "passed" if is_anothers else "expired")
             self._dirty[feed.group] = None
 
     def _lose(self, feed: Feed, piece: Piece, last: int) -> None:
         if feed.group is None:
             feed.cursor = last + 1
         else:
-            feed.group.drop_lost(piece, last)
+            feed.group.drop(piece, last, "lost")
             self._dirty[feed.group] = None
         for member in feed.members:
             self._sessions.tell(member.session, Lost(first=piece.first, last=last))

@@ -9,13 +9,14 @@ from zbroker.core.leases import Piece
 class Dirty:
     """Absolute operations in the making."""
 
-    __slots__ = ("acked", "dead", "delivered", "expired", "is_awaited", "lost", "waits")
+    __slots__ = ("acked", "dead", "delivered", "expired", "is_awaited", "lost", "passed", "waits")
 
     def __init__(self) -> None:
         self.acked: list[Range] = []
         self.dead: list[Range] = []
         self.lost: list[Range] = []
         self.expired: list[Range] = []
+        self.passed: list[Range] = []
         self.waits: list[tuple[int, ...]] = []  # in order: a piece; or a piece, when it is due, and after which delay
         self.delivered = False
         self.is_awaited = False  # somebody is told when it is on disk
@@ -36,4 +37,4 @@ class Dirty:
     @property
     def settles(self) -> bool:
         """Whether something is in it that should not wait."""
-        return bool(self.is_awaited or self.acked or self.dead or self.lost or self.expired)
+        return bool(self.is_awaited or self.acked or self.dead or self.lost or self.expired or self.passed)

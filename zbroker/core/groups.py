@@ -30,6 +30,7 @@ class Group:
         start: the offset from which the account counts.
         cursor: everything below it was delivered once, or is settled.
         dirty: for the journal.
+        passed: messages that were sent back for another group; they are not of this account.
         holders: what members hold, of those that hold anything.
         woken_at: for who wakes it: when that is to happen next.
         config: what it was told to be.
@@ -57,7 +58,7 @@ class Group:
         self.start = start
         self.cursor = start
         self.settled = Settled(start)
-        self.acked = self.dead = self.expired = self.lost = 0
+        self.acked = self.dead = self.expired = self.lost = self.passed = 0
         self.leased = self.waiting = self.redelivered = self.leases_lost = 0
         self.dirty = Dirty()
         self.doomed = Doomed()
@@ -169,17 +170,14 @@ class Group:
         self.waiting -= last + 1 - piece.first
         self._fresh_next = piece.tries > 0
 
-    def drop_lost(self, piece: Piece, last: int) -> None:
-        """The beginning of the next piece, up to `last`, turned out to be damaged."""
+    def drop(self, piece: Piece, last: int, what: str) -> None:
+        """The beginning of the next piece, up to `last`, is not to be had: `lost`, `expired` before this group asked for it, or `passed`."""
         self._take(piece, last)
-        self.lost += self.settled.add(piece.first, last)
-        self.dirty.lost.append((piece.first, last))
-
-    def drop_expired(self, piece: Piece, last: int) -> None:
-        """The beginning of the next piece, up to `last`, was given up before this group asked for it."""
-        self._take(piece, last)
-        self.expired += self.settled.add(piece.first, last)
-        self.dirty.expired.append((piece.first, last))
+        new = self.settled.add(piece.first, last)
+        self.lost += new if what == "lost" else 0
+        self.expired += new if what == "expired" else 0
+        self.passed += new if what == "passed" else 0
+        getattr(self.dirty, what).append((piece.first, last))
 
     # -- what becomes of it ---------------------------------------------------------------------------------------
 
@@ -382,12 +380,13 @@ class Group:
                 (self._before.tried if what == "attempts" else self._before.delayed)(*item)
             return
         new = self.settled.add_all(value)
-        if what not in ("lost", "expired", "redriven"):
+        if what not in ("lost", "expired", "passed", "redriven"):
             self.cursor = max(self.cursor, max(map(itemgetter(1), value), default=-1) + 1)
         self.acked += new if what in ("acked", "redriven") else 0
         self.dead += new if what == "dead" else 0
         self.lost += new if what == "lost" else 0
         self.expired += new if what == "expired" else 0
+        self.passed += new if what == "passed" else 0
 
     def opened(self, next_offset: int, now: int = 0, ahead: int = 0) -> None:
         """What was delivered and is not settled waits to be delivered again, counting the attempts before the stop.
@@ -429,7 +428,12 @@ class Group:
         """Messages on disk that are not settled, counted where they are."""
         return self.leased + self.waiting + max(0, durable_next - self.cursor - self._ahead)
 
+    def accepted(self, durable_next: int) -> int:
+        """Messages on disk since its start; what was sent back for another group as long as it has not come to it."""
+        return max(0, durable_next - self.start) - self.passed
+
     def balance(self, durable_next: int) -> bool:
         """Whether accepted = acked + dead + expired + lost + pending."""
-        accepted = max(0, durable_next - self.start)
-        return accepted == self.acked + self.dead + self.expired + self.lost + self.pending(durable_next)
+        return self.accepted(durable_next) == self.acked + self.dead + self.expired + self.lost + self.pending(
+            durable_next
+        )

@@ -71,6 +71,13 @@ class ReadBack:
         there = batch.base + batch.run(first - batch.base)[0]
         return min(there - 1, last) if there > first else None
 
+    def is_anothers(self, log: StreamLog, number: int, first: int, group: str) -> bool:
+        """Whether what missing() has told of is there, for another group."""
+        batch = self._tail.get((log.id, number))
+        if batch is None or batch.base > first or log.is_gone(number):
+            return False
+        return batch.group not in (None, group)
+
     def fate(self, log: StreamLog, number: int, first: int, last: int) -> tuple[bool, int]:
         """Of offsets that are missing: whether damage took the first one, else it was given up; and up to which that holds."""
         return (True, last) if (log.id, number) in self.damaged else log.fate(first, last)

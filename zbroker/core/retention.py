@@ -210,7 +210,9 @@ class _Account:
         return True
 
     def _settled(self) -> int:
-        return sum(group.acked + group.dead + group.expired + group.lost for group in self.log.groups.values())
+        return sum(
+            group.acked + group.dead + group.expired + group.lost + group.passed for group in self.log.groups.values()
+        )
 
 
 class Retention:

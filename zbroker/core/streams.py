@@ -47,6 +47,9 @@ _UNREADABLE: Final = (
 OPERATIONS_AHEAD: Final = (
     1_024  # OPS records that are not durable; more wait, merged, so that a journal that stands still fills no memory
 )
+_NOTHING: Final = (
+    b"\x90"  # of operations: behind a checkpoint of a broker that idles, so that the next one begins elsewhere
+)
 LAZY_US: Final = 10_000  # "delivered" and attempts alone wait so long for a record that goes to disk anyway
 
 
@@ -75,6 +78,7 @@ class Streams:
         self._effects = effects
         self._cut: Iterator[tuple[bytes, int]] | None = None
         self._is_cut_waiting = False  # for the place of a record
+        self._cut_index = 0  # the last record's when the cut began
         self._recorder = Recorder(effects)
         self._timers = Timers()
         self._tail = Tail(tail_bytes, sessions.counters, translate)
@@ -122,6 +126,7 @@ class Streams:
     def begin_checkpoint(self, full: list[int], current: int) -> None:
         """Cut a checkpoint from now on, a piece each turn; see checkpoint.cut()."""
         self._cut = checkpoint.cut(self._catalog, self._intake.producers, full, current, lambda: self._ahead)
+        self._cut_index = self._recorder.last_index
         self._is_cut_waiting = False
 
     def _cut_piece(self) -> None:
@@ -138,6 +143,8 @@ class Streams:
         else:
             self._cut = None
             self._effects.append(CheckpointEnd(self._recorder.last_index))
+            if self._cut_index == self._recorder.last_index:
+                self._operations.append(self._recorder.write(RecordKind.OPS, _NOTHING))
 
     def restore(self, chunks: Iterable[bytes]) -> bool:
         """Take over a checkpoint, before anything else; False, and as new, if it cannot be understood."""

@@ -158,6 +158,8 @@ class Carrier:
         if journal.durable_index > before:  # it found room for what waited for it
             self._engine.persisted(journal.durable_index, now)
         self._append_held(journal)
+        if journal.checkpoint_due and not self._held:
+            self._begin_checkpoint(journal)
 
     # -- journal -------------------------------------------------------------------------------------------------
 

@@ -210,7 +210,7 @@ class Scribe:
                 journal.handle_timeout(now)
             self._append_held(journal)
             self._report(journal)
-            if has_committed and not self._held and journal.checkpoint_due:  # not right after an open: nothing is new
+            if not self._held and journal.checkpoint_due:
                 self._line.put(dialogue.said_value(dialogue.CHECKPOINT, journal.begin_checkpoint()))
             due = self._tidy_at(journal)
             if due is not None and due <= now and (moves := journal.tidy(now)):

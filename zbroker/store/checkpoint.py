@@ -15,7 +15,7 @@ from zbroker.store.chunks import META, ChunkWriter
 from zbroker.store.disk import Disk
 from zbroker.store.folder import CHECKPOINT_PREFIX
 from zbroker.store.liveness import Liveness, Span
-from zbroker.store.segment import FORMAT, READER_MIN_GIVEN_BACK, SegmentHeader, segment_name
+from zbroker.store.segment import FORMAT, SegmentHeader, segment_name
 
 CHECKPOINT_BYTES: Final = 64 << 20  # of log since the last one: 0.1 to 1 s of replay
 CHECKPOINT_RECORDS: Final = 200_000  # the same, if records are small
@@ -120,6 +120,7 @@ class Checkpoints:
         self._dead: set[int] = set()  # segments that the draft leaves out
         self._counted_from = (0, 0)  # records and bytes of log at the last one
         self._counted_segment = 0  # the newest then
+        self.left_out: set[int] = set()  # segments that the two newest leave out: another one changes nothing for them
         self.indexed: set[int] = set()  # segments whose index is whole
         self.newest: Meta | None = None
         self.older_index = 0  # first index of the one before the newest; 0: not known to be there
@@ -213,17 +214,17 @@ class Checkpoints:
         for number in self._dead:
             self._liveness.give_up(number)
         dead = bool(self._dead)
+        self.left_out = self._dead - {number for number, _ in older.segments} if older is not None else set()
         self.abandon_draft()
         self.older_index = older.first_index if older is not None else 0
         self._prune({self.newest.first_index, self.older_index})
         if older is None or not dead:
             return []
         self.oldest_needed = older.first_index
-        is_guarded = headers[max(headers)].reader_min >= READER_MIN_GIVEN_BACK
-        return self._give_back(headers, older, self.newest) if is_guarded else []
+        return self._give_back(headers, older, self.newest)
 
     def _give_back(self, headers: dict[int, SegmentHeader], older: Meta, newest: Meta) -> list[int]:
-        """Unlink what both leave out, once the newest header keeps readers away that know nothing of this. What is found again after a power cut, nobody lists: it goes another time."""
+        """Unlink what both leave out. What is found again after a power cut, nobody lists: it goes another time."""
         listed = {number for meta in (older, newest) for number, _ in meta.segments}
         gone = [number for number in sorted(headers) if number < older.number and number not in listed]
         for number in gone:

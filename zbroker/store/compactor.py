@@ -134,17 +134,31 @@ class Compactor:
 
     def _is_candidate(self, number: int, damage: Sequence[Damage]) -> bool:
         header = self._headers.get(number)
-        if header is None or number in self._left_alone or header.segment_bytes <= 2 * EMPTY_BYTES:
+        if header is None or not self._is_half_dead(number):
             return False
-        live = self._liveness.live(number)
-        if live is None or live > self._allowed.get(number, header.segment_bytes // 2):
-            return False
-        if not live and number in self._liveness.droppable(self._headers, number + 1):
+        if not self._liveness.live(number) and number in self._liveness.droppable(self._headers, number + 1):
             return False  # it goes with the next checkpoint but one
         bound = self._bound(number)
         return bound is not None and not any(
             hole.first_index < bound and header.first_index <= hole.last_index for hole in damage
         )
+
+    def wants_checkpoint(self) -> bool:
+        """Whether another one, or two, give something back: segments that are dead, or of which half is, above the older one."""
+        numbers = sorted(self._headers)
+        droppable = self._liveness.droppable(self._headers, numbers[-1])
+        if droppable - self._checkpoints.left_out:
+            return True
+        above = numbers[len(self._below_older()) : -1]
+        return any(self._is_half_dead(number) and number not in droppable for number in above)
+
+    def _is_half_dead(self, number: int) -> bool:
+        """By bytes; or more, once it was looked through."""
+        size = self._headers[number].segment_bytes
+        if number in self._left_alone or size <= 2 * EMPTY_BYTES:
+            return False
+        live = self._liveness.live(number)
+        return live is not None and live <= self._allowed.get(number, size // 2)
 
     def _bound(self, number: int) -> int | None:
         """Where its records end, or what a life confirmed of them; None when the segment that says it is gone."""

@@ -33,6 +33,9 @@ from zbroker.store.segment import (
 from zbroker.store.spares import OUT_OF_SPACE
 from zbroker.store.writer import LogWriter
 
+GIVE_BACK_US = (
+    10_000_000  # between checkpoints for the sake of space: as long as a broker writes, others are due before
+)
 LOOK_US = 1_000_000  # so often the folder is looked at when nothing is written: people hear of it before they need it
 
 
@@ -69,6 +72,10 @@ class FileJournal:
         self._checkpoints = Checkpoints(disk, self._folder, wall_ms, self._liveness)
         self._lock: int | None = None
         self._looked_at: int | None = None  # when the folder was still ours
+        self._weighed_at = 0  # when it was looked last whether a checkpoint would give space back ..
+        self._weigh_at: int | None = None  # .. and when that is due; None: nothing has died since
+        self._gives_back = False
+        self._begun_index = 0  # the last index when this life began
         self._failed: str | None = None
         self._advice = AFTER_A_REFUSAL
         self._damage: list[Damage] = []
@@ -139,6 +146,7 @@ class FileJournal:
             self._let_go()
             raise
         self._damage = known + fresh
+        self._begun_index = self._writer.last_index
         return Opened(
             epoch=self._writer.epoch,
             next_index=self._writer.last_index + 1,
@@ -241,8 +249,8 @@ class FileJournal:
             return None
         if self._looked_at is None or self._checkpoints.is_complete(self._writer.durable_index):
             return 0
-        due, own = self._writer.next_timeout(), self._looked_at + LOOK_US
-        return own if due is None else min(due, own)
+        due = [self._writer.next_timeout(), self._looked_at + LOOK_US, self._weigh_at]
+        return min(at for at in due if at is not None)
 
     def handle_timeout(self, now: int) -> None:
         """Write the witness; try for space again and write what waited for it; finish a checkpoint; look at the folder.
@@ -255,6 +263,8 @@ class FileJournal:
             return
         if self._checkpoints.is_complete(self._writer.durable_index):
             self._try_checkpoint(self._publish)
+        if self._weigh_at is not None and self._weigh_at <= now:
+            self._weigh(now)
         before = self._writer.durable_index
         try:
             self._writer.handle_timeout(now)
@@ -263,16 +273,32 @@ class FileJournal:
         except OSError as error:
             raise self._fail(error) from error
 
+    def _weigh(self, now: int) -> None:
+        """Whether a checkpoint would give space back. Two in a row must leave a segment out, and have a record between them."""
+        self._weighed_at, self._weigh_at = now, None
+        if not self._compactor.wants_checkpoint():
+            return
+        self._gives_back = self._writer.durable_index >= self._checkpoints.newest_index
+        if not self._gives_back:
+            self._something_died()
+
+    def _something_died(self) -> None:
+        if self._weigh_at is None:
+            self._weigh_at = self._weighed_at + (LOOK_US if self.full else GIVE_BACK_US)
+
     # -- checkpoints ----------------------------------------------------------------------------------
 
     @property
     def checkpoint_due(self) -> bool:
-        """Whether 64 MiB or 200,000 records were written since the last one, or 512 MiB of segments begun, and none waits
-        to be written now.
+        """Whether 64 MiB or 200,000 records were written since the last one, or 512 MiB of segments begun, or it would give
+        space back; and none waits to be written now.
         """
         writer, checkpoints = self._writer, self._checkpoints
-        return self.may_checkpoint and (
-            checkpoints.is_due(writer.last_index, writer.log_bytes)
+        if not self.may_checkpoint or writer.last_index == self._begun_index:  # right after an open nothing is new
+            return self.may_checkpoint and self._gives_back
+        return (
+            self._gives_back
+            or checkpoints.is_due(writer.last_index, writer.log_bytes)
             or checkpoints.is_far_behind(writer.number, self._segment_bytes)
         )
 
@@ -290,6 +316,7 @@ class FileJournal:
         """
         writer = self._writer
         assert not writer.is_waiting
+        self._gives_back = False
         anchor = Anchor(writer.durable_index + 1, writer.number, writer.tail, self._headers[writer.number].crc)
         self._checkpoints.count_from(writer.last_index, writer.log_bytes, writer.number)
         self._try_checkpoint(lambda: self._checkpoints.begin(anchor, self._headers))
@@ -314,6 +341,7 @@ class FileJournal:
         self._writer.oldest_needed = max(self._writer.oldest_needed, self._checkpoints.oldest_needed)
         self._writer.checkpoint_index = self._checkpoints.newest_index
         self._compactor.wake()
+        self._something_died()
 
     def forget(self, ranges: Iterable[tuple[int, int, int]]) -> None:
         """Nobody will read these offsets (stream id, first, last). A segment of which nothing else is left goes when two
@@ -322,6 +350,7 @@ class FileJournal:
         """
         self._liveness.forget(ranges)
         self._compactor.wake()
+        self._something_died()
 
     # -- compaction -----------------------------------------------------------------------------------
 

@@ -7,16 +7,13 @@ from collections.abc import Sequence
 import msgspec
 
 from patterns.wire.limits import INTEGER_MAX
-from patterns.wire.records import FIRST_INDEX
 from zbroker.store.disk import Disk
 from zbroker.store.record import crc32c
 
 MAGIC = b"ZBSEGMT1"
 FORMAT = 3
 READER_MIN = 1  # the oldest reader that may open what we write ..
-READER_MIN_GIVEN_BACK = (
-    2  # .. and once segments were given back: to one of format 1 they would be damage, and acks undone
-)
+READER_MIN_GIVEN_BACK = 2  # .. and that of all new ones: others are given back, which to a reader of format 1 would be damage, and acks undone
 READER_MIN_COMPACTED = 3  # of a compacted segment: its records are not dense, nor in the order of their indexes
 BLOCK_BYTES = 4096
 SALT_BYTES = 16
@@ -94,11 +91,6 @@ def unpack_header(block: bytes) -> SegmentHeader | None:
     if max(indexes) > INTEGER_MAX or max(numbers) > NUMBER_MAX:
         return None  # nobody wrote so much; what comes after it would fit no field
     return msgspec.structs.replace(header, format=fields[1], reader_min=fields[2], crc=crc)
-
-
-def reader_min_for(oldest_needed: int) -> int:
-    """Which readers a new segment is for; FIRST_INDEX: nothing was given back yet."""
-    return READER_MIN if oldest_needed == FIRST_INDEX else READER_MIN_GIVEN_BACK
 
 
 def segment_name(number: int, generation: int = 0) -> str:

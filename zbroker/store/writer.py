@@ -25,11 +25,11 @@ from zbroker.store.record import (
 )
 from zbroker.store.segment import (
     BLOCK_BYTES,
+    READER_MIN_GIVEN_BACK,
     SALT_BYTES,
     SegmentHeader,
     data_end,
     pack_header,
-    reader_min_for,
     segment_name,
     write_whole,
 )
@@ -242,7 +242,7 @@ class LogWriter:
             created_ms=self._wall_ms(),
             oldest_needed=self.oldest_needed,
             previous=self.number,
-            reader_min=reader_min_for(self.oldest_needed),
+            reader_min=READER_MIN_GIVEN_BACK,
         )
         block, crc = pack_header(header)
         write_whole(self._disk, handle, [block], 0)

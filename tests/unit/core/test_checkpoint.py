@@ -147,3 +147,12 @@ def test_message_ids_come_back_from_several_pieces() -> None:
     back.opened(log.config, 1_000, ())
     assert len(back) == count
     assert back.repeats(["0", "5000", "9999", "new"], count, log.config, 1_000) == [(0, 0), (1, 5_000), (2, 9_999)]
+
+
+def test_a_group_of_an_earlier_version_has_passed_nothing_over() -> None:
+    target = catalog()
+    target.add(1, "s")
+    group = ["group", 1, 2, "g", 0, 10, 10, [1, 2, 3, 4]]
+    checkpoint.restore([msgspec.msgpack.encode([["version", checkpoint.VERSION], group])], target, Producers())
+    found = target.groups[1, 2]
+    assert (found.acked, found.dead, found.expired, found.lost, found.passed) == (1, 2, 3, 4, 0)

@@ -323,7 +323,7 @@ def test_two_members_have_a_failed_message_each() -> None:
     assert sorted(one.offset for peer in (b"c", b"d") for one in rig.deliveries(peer)) == [0, 1]
 
 
-def test_a_message_for_one_group_is_expired_for_others_and_seen_by_readers() -> None:
+def test_a_message_for_one_group_is_passed_over_by_others_and_seen_by_readers() -> None:
     rig = _filled(1)
     rig.consumer(b"other", group="other", mode="batches")
     [delivery] = rig.deliveries(b"c")
@@ -335,7 +335,7 @@ def test_a_message_for_one_group_is_expired_for_others_and_seen_by_readers() -> 
     assert (again.bodies, again.attempt, again.offset) == ([0], 1, 2)
     assert [body for one in rig.deliveries(b"other") for body in one.bodies] == [0, 0]
     group = rig.group("s/other")
-    assert (group["expired"], group["balanced"]) == (1, True)
+    assert (group["accepted"], group["expired"], group["passed"], group["balanced"]) == (2, 0, 1, True)
     rig.consumer(b"reader", group="", mode="batches")
     assert [body for one in rig.deliveries(b"reader") for body in one.bodies] == [0, 0, 0]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from patterns.wire.messages import Codec, Columns, ErrorHeader
-from tests.unit.core.durable import SECOND, Durable
+from tests.unit.core.durable import SECOND, Durable, restarted
 from zbroker.core import redrives
 from zbroker.core.redrives import PREVIEW_MAX, SHOWN, preview
 
@@ -106,7 +106,12 @@ def test_a_redrive_gives_them_to_the_group_that_rejected_them_and_to_no_other() 
     assert [(delivery.bodies, delivery.attempt) for delivery in again] == [(["a"], 1), (["b"], 1)]
     assert again[0].columns.headers == [{"zb-redriven": "1"}]
     assert _bodies(rig, b"other") == []
-    assert (rig.group("s/other")["expired"], rig.group("s/other")["balanced"]) == (2, True)
+    rig.turn()
+    for life in (rig, rig.crash(), restarted(rig, 2, with_checkpoint=True)):
+        account = life.group("s/other")
+        assert (account["accepted"], account["acked"], account["expired"], account["passed"]) == (2, 0, 0, 2)
+        assert account["balanced"]
+    assert rig.group("s/g")["accepted"] == 4
 
 
 def test_the_answer_waits_for_the_disk() -> None:
