@@ -153,7 +153,7 @@ class BrokerProcess:
 
         def watched(ranges: Iterable[tuple[int, int, int]]) -> None:
             told = list(ranges)
-            self.world.truth.forgot(told, self.world.model.is_settled)
+            self.world.truth.forgot(told, self.world.model.books.is_settled)
             forget(told)
 
         journal.forget = watched  # type: ignore[method-assign]

@@ -33,6 +33,11 @@ class Lease:
         self.until = now + length_us
         self.is_doubtful = False  # its time was over once, and whether a timer or the next SETTLE came first is open
 
+    @property
+    def valid_until(self) -> int:
+        """Whoever works something off of one lease holds his others, too."""
+        return max(self.until, self.session.progress_at + self.length_us)
+
 
 class Session:
     """A consumer's session, by nonce."""

@@ -6,7 +6,6 @@ SPEC.md 9.2 alone it knows who may hold what, and which attempt it is; where tim
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from patterns.wire.errors import StaleLease, ZbrokerError
@@ -25,20 +24,20 @@ from patterns.wire.messages import (
     Settled,
 )
 from patterns.wire.records import Opened, Record, RecordKind
+from tests.simulation.books import Books
 from tests.simulation.burials import settled_by
 from tests.simulation.lending import Key, Lease, Message, News, Pair, Session
 from tests.simulation.policies import Policies
+from tests.simulation.settling import STALL_US, Settling
 from tests.simulation.violation import Violation, require
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
     from zbroker.core.catalog import Catalog
 
-STALL_US = 1_000_000
 ACTIONS = frozenset(("ack", "nack", "reject", "release", "extend"))
 GRACE_US = GRACE_MS * 1_000
 EXPIRY_US = EXPIRY_MS * 1_000
-UNRECORDED = 1 << 62
 
 
 class Model:
@@ -46,30 +45,22 @@ class Model:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.coverage: Counter[str] = Counter()
-        self._groups: dict[Key, dict[int, Message]] = {}
-        self._image: dict[
-            Key, dict[int, tuple[int, str, int]]
-        ] = {}  # what the journal knows: attempts, how it ended, its due time
-        self._news: list[News] = []  # what no OPS record holds yet
-        self._journaled: list[tuple[int, list[News]]] = []
+        self.books = Books(world)
+        self.coverage = self.books.coverage
         self._lease_ids: set[int] = set()
-        self._last_ops = self._last_append = 0
+        self._last_append = 0
         self._policies = Policies()
-        self._begin()
+        self._begin(epoch=0)
 
-    def _begin(self) -> None:
+    def _begin(self, epoch: int) -> None:
         self._sessions: dict[bytes, Session] = {}
         self._by_peer: dict[bytes, Session] = {}
         self._hellos: dict[bytes, Hello] = {}
         self._heard: dict[bytes, int] = {}  # by the broker; when what it heard last had come to its socket is in:
         self._arrived: dict[bytes, int] = {}
-        self._asked: dict[tuple[bytes, int], tuple[int, int]] = {}  # (peer, settle id) -> stale at least, at most
-        self._sure: dict[tuple[bytes, int], tuple[Key, set[int]]] = {}  # what must be on disk with that answer
-        self._verdicts: list[tuple[bytes, int, bool | None]] = []  # (peer, lease, stale?) of this turn, without an id
-        self._stale_told: Counter[tuple[bytes, int]] = Counter()
         self._gone: dict[bytes, Session] = {}
         self._policies.begin()
+        self._settling = Settling(self.world, self.books, self._policies, epoch)
         self._active: dict[Pair, Session] = {}  # of an exclusive group: who was given its messages last
 
     # -- what comes in --------------------------------------------------------------------------------------------
@@ -96,7 +87,7 @@ class Model:
             case Join():
                 session.pair = (header.stream, header.group) if header.group else None
             case Settle():
-                self._settle(peer, session, header, arrived, now)
+                self._settling.heard(peer, session, header, arrived, now)
             case Goodbye() | Leave():
                 self._end(session, 0)
                 if session.pair is not None and self._active.get(session.pair) is session:
@@ -117,104 +108,6 @@ class Model:
         self.coverage["given_up"] += 1
         return True
 
-    def _settle(self, peer: bytes, session: Session, header: Settle, arrived: int, now: int) -> None:
-        for held in session.leases.values():
-            held.is_doubtful = held.is_doubtful or not self._validity(held, arrived, now)
-        lease = session.leases.get(header.lease)
-        ranges = header.ranges
-        asked = {offset for first, last in ranges for offset in range(first, last + 1)}
-        if lease is None:
-            self._unknown(peer, header, asked)
-            session.progress_at = now
-            return
-        is_valid = not lease.is_doubtful
-        session.progress_at = now
-        named = (asked or set(lease.held)) & lease.held
-        stale = len(asked - named) if asked else 0
-        if header.action == "extend":
-            lease.until = max(lease.until, now + min(header.delay_ms, 7 * 86_400_000) * 1_000)
-            self._expect(peer, header, 0, 0 if is_valid else max(1, len(asked)))
-            return
-        if is_valid:
-            self._expect(peer, header, stale, stale)
-        else:
-            self._expect(peer, header, stale, max(1, len(asked)))
-        self._apply(lease, named, header.action, is_valid, header.delay_ms * 1_000)
-        if header.id and is_valid and header.action in ("ack", "reject"):
-            self._sure[peer, header.id] = lease.key, named
-
-    def _apply(self, lease: Lease, named: set[int], action: str, is_valid: bool, delay_us: int) -> None:
-        messages = self._groups[lease.key]
-        for offset in named:
-            message = messages[offset]
-            if message.holder is not lease:
-                continue
-            lease.held.discard(offset)
-            if action == "reject" and self._policies.of(lease.key[:2]).dead_letter:
-                message.comes_back(lease.attempt + 1, lease.attempt + 1)
-                message.is_doomed = is_valid
-                self.coverage["rejected"] += 1
-            elif action in ("ack", "reject"):
-                if is_valid:
-                    message.holder, message.done, message.done_at = None, action, UNRECORDED
-                    self._news.append(News(lease.key, offset, lease.attempt, action, message.lent))
-                else:
-                    self._come_back(lease, offset, lease.attempt, lease.attempt + 1)
-                    message.done, message.done_at = "perhaps", 0  # taken, if the broker saw the time otherwise
-                    self.coverage["settle_on_the_verge"] += 1
-            elif action == "release":
-                self._come_back(lease, offset, lease.attempt, lease.attempt + (not is_valid))
-            else:
-                due = self._due_after(lease, delay_us) if is_valid else 0
-                self._come_back(lease, offset, lease.attempt + 1, lease.attempt + 1, due)
-        if not lease.held:
-            lease.session.leases.pop(lease.id, None)
-
-    def _come_back(self, lease: Lease, offset: int, low: int, high: int, due: int = 0) -> None:
-        """Nobody holds it; a record will say which attempts count, and takes back what one before may say."""
-        message = self._groups[lease.key][offset]
-        message.comes_back(low, high)
-        message.due = due
-        self._news.append(News(lease.key, offset, high - 1, "", message.lent, due))  # or less: `counted` has that
-
-    def _due_after(self, lease: Lease, delay_us: int) -> int:
-        """When a message that failed now may be lent again."""
-        delay_us = delay_us or self._policies.of(lease.key[:2]).backoff_us(lease.attempt)
-        return self.world.scheduler.now + delay_us
-
-    def _unknown(self, peer: bytes, header: Settle, asked: set[int]) -> None:
-        """A lease that is not this session's: stale, but for a claim of before the restart."""
-        count = len(asked) or 1
-        if header.lease >> 32 < self._epoch and header.action == "ack" and asked:
-            self.coverage["claim"] += 1
-            self._expect(peer, header, 0, count)
-            session = self._by_peer[peer]
-            if session.pair is not None:
-                for offset in asked:
-                    message = self._groups.setdefault(self._policies.key(session.pair), {}).get(offset)
-                    if message is not None and message.holder is None and not message.done:
-                        message.done, message.done_at = "perhaps", 0
-            return
-        self.coverage["stale_settle"] += 1
-        self._expect(peer, header, count, count)
-
-    def _expect(self, peer: bytes, header: Settle, low: int, high: int) -> None:
-        if header.id:
-            self._asked[peer, header.id] = (low, high)
-        else:
-            self._verdicts.append((peer, header.lease, True if low else (False if not high else None)))
-
-    def _validity(self, lease: Lease, arrived: int, now: int) -> bool:
-        """Whether it certainly counts: its time is not over, or was not when the message came and nobody listened."""
-        until = self._valid_until(lease)
-        if now < until:
-            return True
-        return arrived < until and now - until > STALL_US
-
-    @staticmethod
-    def _valid_until(lease: Lease) -> int:
-        return max(lease.until, lease.session.progress_at + lease.length_us)
-
     # -- what goes out --------------------------------------------------------------------------------------------
 
     def sent(self, peer: bytes, frames: Frames, now: int, *, reached: bool) -> None:
@@ -230,14 +123,9 @@ class Model:
             case Deliver() if session is not None:
                 self._deliver(session, header, now)
             case Settled() if session is not None:
-                low, high = self._asked.pop((peer, header.id), (0, 1 << 53))
-                require(
-                    low <= header.stale <= high,
-                    f"6: a settle of {session.nonce!r} has {header.stale} stale messages, the model {low} to {high}",
-                )
-                self._check_sure(peer, header.id)
+                self._settling.answered(peer, session, header)
             case ErrorHeader(scope="lease", id=lease, number=StaleLease.number):
-                self._stale_told[peer, lease] += 1
+                self._settling.told_stale(peer, lease)
             case ErrorHeader(scope="session") if session is not None:
                 self._end(session, 0)
                 self._forget(peer, session)
@@ -245,18 +133,6 @@ class Model:
         if not reached and session is not None:  # proven gone: what still comes from there is a stranger's
             session.lost_at = now
             self._gone[peer] = self._by_peer.pop(peer)  # of the same turn more may follow
-
-    def _check_sure(self, peer: bytes, id: int) -> None:
-        """An answer says that it is on disk; of what was rejected, that it is a dead letter there."""
-        key, named = self._sure.pop((peer, id), (None, set[int]()))
-        if key is None or not self._policies.is_now(key) or key[:2] in self._policies.changed:
-            return
-        if self.world.truth.is_damaged:
-            return
-        for offset in named:
-            message = self._groups[key][offset]
-            is_there = message.done and message.done_at <= self.world.truth.durable
-            require(is_there, f"7: {key}[{offset}] is said to be settled, and no record on disk says so")
 
     def _ready(self, peer: bytes, header: Ready, now: int) -> None:
         hello = self._hellos.pop(peer, None)
@@ -266,7 +142,7 @@ class Model:
         if known is not None and header.resumed:
             kept = set(hello.resume.leases) if hello.resume else set()
             for lease in [lease for id, lease in known.leases.items() if id not in kept]:
-                self._give_back(lease, 0)
+                self.books.give_back(lease, 0)
             self._move(known)
             self.coverage["resumed"] += 1
         else:
@@ -294,7 +170,7 @@ class Model:
         self._check_turn(session, pair)
         key, length_us = self._policies.key(pair), self._policies.of(pair).lease_us
         lease = session.leases[header.lease] = Lease(header.lease, key, session, header, now, length_us)
-        messages = self._groups.setdefault(key, {})
+        messages = self.books.of(key)
         stream = self.world.truth.names.get(key[0])
         for offset in range(header.offset, header.offset + header.count):
             message = messages.get(offset)
@@ -346,7 +222,7 @@ class Model:
             if before.is_exclusive is not now.is_exclusive:
                 self._active.pop(pair, None)
             if pair in self._policies.changed:  # what waits may have failed before it counted
-                for message in self._groups.get((*pair, now.id), {}).values():
+                for message in self.books.groups.get((*pair, now.id), {}).values():
                     if message.is_doomed and not now.dead_letter:
                         message.done, message.done_at = "perhaps", 0  # dead without a letter, soon
                     message.is_doomed = False
@@ -361,7 +237,7 @@ class Model:
             for lease in [lease for lease in session.leases.values() if lease.key == key]:
                 del session.leases[lease.id]
                 for offset in lease.held:
-                    message = self._groups[key][offset]
+                    message = self.books.groups[key][offset]
                     if message.holder is lease:
                         message.comes_back(lease.attempt + 1, lease.attempt + 1)
 
@@ -383,12 +259,12 @@ class Model:
         message.holder = lease
         message.lent += 1
         message.highest = max(message.highest, lease.attempt)
-        self._news.append(News(key, offset, lease.attempt, "", message.lent))
+        self.books.note(News(key, offset, lease.attempt, "", message.lent))
 
     def _take_from(self, message: Message, holder: Lease, offset: int, now: int) -> None:
         """It is lent to another: by now its holder must have lost it."""
         session = holder.session
-        is_over = holder.is_doubtful or now >= self._valid_until(holder)
+        is_over = holder.is_doubtful or now >= holder.valid_until
         silent_since = max(
             (self._heard.get(peer, 0) for peer, other in self._by_peer.items() if other is session), default=0
         )
@@ -402,37 +278,11 @@ class Model:
             f"6: {holder.key}[{offset}] is lent again, and lease {holder.id} of {session.nonce!r} is valid until {holder.until}"
         )
 
-    def turned(self) -> None:
-        """The end of a turn: each SETTLE without an id is answered by now, if there was something to say."""
-        verdicts, self._verdicts = self._verdicts, []
-        told, self._stale_told = self._stale_told, Counter()
-        for peer, lease, stale in verdicts:
-            if stale is None or peer not in self._by_peer:
-                continue
-            was_told = told[peer, lease] > 0
-            expected = [verdict for other, id, verdict in verdicts if (other, id) == (peer, lease)]
-            if len(set(expected)) == 1 and was_told is not stale:
-                raise Violation(
-                    f"6: a settle of lease {lease} was {'refused' if was_told else 'taken'}, and should not be"
-                )
-
     # -- ends -----------------------------------------------------------------------------------------------------
-
-    def _give_back(self, lease: Lease, counted: int | None) -> None:
-        """A lease ends; `counted`: 1 if the attempt counts, None where it may or may not."""
-        lease.session.leases.pop(lease.id, None)
-        if counted == 0 and (lease.is_doubtful or self.world.scheduler.now >= self._valid_until(lease)):
-            counted = None  # its time may have been over before
-        low = lease.attempt + (counted or 0)
-        high = lease.attempt + (1 if counted is None else counted)
-        messages = self._groups[lease.key]
-        for offset in lease.held:
-            if messages[offset].holder is lease:
-                self._come_back(lease, offset, low, high)
 
     def _end(self, session: Session, counted: int | None) -> None:
         for lease in list(session.leases.values()):
-            self._give_back(lease, counted)
+            self.books.give_back(lease, counted)
 
     def _forget(self, peer: bytes, session: Session) -> None:
         self._by_peer.pop(peer, None)
@@ -441,15 +291,14 @@ class Model:
 
     # -- the journal and its crashes ------------------------------------------------------------------------------
 
+    def turned(self) -> None:
+        """The end of a turn."""
+        self._settling.turned(self._by_peer)
+
     def handed(self, record: Record) -> None:
-        """An OPS record has left the engine; it holds all that had happened by then."""
-        if record.kind == RecordKind.OPS and record.index > self._last_ops:  # one that was held comes again
-            self._last_ops = record.index
-            for news in self._news:
-                if news.done:
-                    self._groups[news.key][news.offset].done_at = record.index
-            self._journaled.append((record.index, self._news))
-            self._news = []
+        """The engine has let go of a record."""
+        if record.kind == RecordKind.OPS:
+            self.books.handed(record)
         elif record.kind == RecordKind.APPEND and record.index > self._last_append:
             self._last_append = record.index
             self._buried(record)
@@ -461,67 +310,25 @@ class Model:
             key = self._policies.named(names.get(stream), id)
             if key is None:
                 continue
-            messages = self._groups.setdefault(key, {})
+            messages = self.books.of(key)
             for offset in [offset for first, last in ranges for offset in range(first, last + 1)]:
                 message = messages.setdefault(offset, Message())
                 if message.holder is not None:
                     self._take_from(message, message.holder, offset, self.world.scheduler.now)
                 message.done, message.done_at, message.is_doomed = what, record.index, False
-                news = News(key, offset, message.next_low - 1, what, message.lent)
-                self._journaled.append((record.index, [news]))
-
-    def stopped(self) -> None:
-        """In order: nothing is forgotten, but what was delivered in the last moment."""
-        self._journaled.append((0, [news for news in self._news if news.done]))
-        self._news = []
-
-    def crashed(self) -> None:
-        """What no record holds is forgotten."""
-        self._news = []
+                self.books.say(record.index, News(key, offset, message.next_low - 1, what, message.lent))
 
     def opened(self, opened: Opened, records: list[Record]) -> None:
         """A new life knows what the records hold that have survived."""
-        self._epoch = opened.epoch
-        kept = {record.index for record in records}
-        for index, news in self._journaled:
-            if index == 0 or index in kept:
-                self._know(news)
-        self._journaled, self._news = [], []
-        self._last_ops = self._last_append = opened.next_index - 1
-        if opened.damage:
-            self._image = {}  # an OPS record may be among the lost: then all of it may come again
-            self.coverage["reopened_damaged"] += 1
-        self._begin()
-        for key, messages in self._groups.items():
-            image = self._image.get(key, {})
-            for offset, message in messages.items():
-                known, done, due, lent = image.get(offset, (0, "", 0, 0))
-                message.due = 0 if self.world.injected["wall_jump"] else due - 2_000  # told in milliseconds
-                attempts = min([known, *(counted for _, counted in message.counted)])
-                message.holder, message.is_doomed = None, False
-                message.done, message.done_at = done or ("perhaps" if message.done else ""), 0
-                most = known if lent == message.lent else max(message.highest, known)
-                message.next_low, message.next_high = attempts + 1, most + 1
-
-    def _know(self, told: list[News]) -> None:
-        """A record with these has survived."""
-        for news in told:
-            image = self._image.setdefault(news.key, {})
-            _, done, *_ = image.get(news.offset, (0, "", 0, 0))
-            image[news.offset] = (news.attempt, news.done or done, news.due, news.lent)
-            message = self._groups[news.key][news.offset]
-            message.counted = [one for one in message.counted if one[0] >= news.lent]
-
-    def is_settled(self, stream: str, group: str, id: int, offset: int, durable: int) -> bool:
-        """Whether a member has acked or rejected it, or may have, and a record up to `durable` says so."""
-        message = self._groups.get((stream, group, id), {}).get(offset)
-        return message is not None and bool(message.done) and message.done_at <= durable
+        self._last_append = opened.next_index - 1
+        self.books.opened(opened, records)
+        self._begin(opened.epoch)
 
     def settled(self) -> None:
         """At the end each message that was ever delivered is done with."""
         if self.world.truth.is_damaged:
             return
-        for key, messages in self._groups.items():
+        for key, messages in self.books.groups.items():
             for offset, message in messages.items():
                 if message.holder is not None and not self.world.truth.are_forgotten(key[0], offset, offset):
                     raise Violation(f"13: {key}[{offset}] is still lent")

@@ -54,7 +54,7 @@ def released_and_lent_again() -> Model:
 @pytest.mark.parametrize("is_kept", [False, True])
 def test_an_attempt_that_was_given_back_counts_once_a_record_of_the_next_one_survives(is_kept: bool) -> None:
     model = released_and_lent_again()
-    model.crashed()
+    model.books.crashed()
     begun(model, OPS[1 : 3 if is_kept else 2])
     if is_kept:
         with pytest.raises(Violation, match="attempt 1, the model 2 to 2"):
@@ -66,6 +66,6 @@ def test_an_attempt_that_was_given_back_counts_once_a_record_of_the_next_one_sur
 def test_what_a_checkpoint_said_after_a_release_holds_if_all_later_records_are_lost() -> None:
     model = released_and_lent_again()
     model.received(PEER, pack(Settle(lease=2, action="nack")), 0, 0)
-    model.crashed()
+    model.books.crashed()
     begun(model, OPS[1:2])
     lent(model, 3, 1)

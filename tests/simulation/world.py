@@ -180,7 +180,7 @@ class World:
             client.crash()
         self.broker.stop()
         self._bury(silent=False)
-        self.model.stopped()
+        self.model.books.stopped()
         self.start_broker()
 
     # -- the broker's life ----------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ class World:
     def broker_died(self) -> None:
         """Its process is gone, and perhaps the machine under it."""
         silent = self._doom == "power"
-        self.model.crashed()
+        self.model.books.crashed()
         self._bury(silent=silent)
         if silent:
             self._kill_orphans()
@@ -297,14 +297,14 @@ class World:
             return
         except JournalError as error:
             self.coverage[f"stop_{type(error).__name__}"] += 1
-            self.model.crashed()
+            self.model.books.crashed()
         else:
             assert broker.carrier is not None
             assert broker.journal is not None
             if broker.journal._unconfirmed or broker.carrier.is_failed:
-                self.model.crashed()  # the disk was full, or worse: what waited for room is gone
+                self.model.books.crashed()  # the disk was full, or worse: what waited for room is gone
             else:
-                self.model.stopped()
+                self.model.books.stopped()
         self._bury(silent=False)
         self._start_later(random.choice([50_000, 2 * SECOND]))
 
