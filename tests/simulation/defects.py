@@ -10,15 +10,23 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
+from msgspec.structs import replace
+
+from patterns.wire.configs import StreamConfig
 from patterns.wire.messages import Hello, Ready, Settle
 from patterns.wire.server import Session
+from zbroker.core.captures import Captures
 from zbroker.core.catalog import Catalog
 from zbroker.core.consumers import Consumers
 from zbroker.core.dead_letters import Mover
 from zbroker.core.groups import Group
+from zbroker.core.log import StreamLog
+from zbroker.core.message_ids import MessageIds
 from zbroker.core.producers import Accepted, Producer
+from zbroker.core.relays import Relays, _parts_of
 from zbroker.core.removal import Removal
 from zbroker.core.retention import _Account
+from zbroker.core.tail import Batch
 from zbroker.processes.carrier import Carrier
 from zbroker.store import journal, writer
 from zbroker.store.liveness import Liveness
@@ -266,6 +274,80 @@ class PauseForgotten(Defects):
     patches = ((Catalog, "_recover_group", lambda self, group, value: None),)
 
 
+def _forget_ids(self: MessageIds, *_: Any) -> None:
+    self._recovered.clear()
+
+
+class MessageIdsForgotten(Defects):
+    """After a restart no message id is known."""
+
+    patches = ((MessageIds, "opened", _forget_ids),)
+
+
+_restore_ids = MessageIds.restore
+
+
+def _restore_last_piece(self: MessageIds, *columns: Any) -> None:
+    self._recovered.clear()
+    _restore_ids(self, *columns)
+
+
+class LastPieceOfIds(Defects):
+    """Of a checkpoint's message ids those of the last piece are known."""
+
+    patches = ((MessageIds, "restore", _restore_last_piece),)
+
+
+_trim_ids = MessageIds.trim
+
+
+def _trim_by_age(self: MessageIds, config: StreamConfig, now_ms: int) -> None:
+    _trim_ids(self, replace(config, dedup_ids_max=1 << 40), now_ms)
+
+
+class MessageIdsKeptTooLong(Defects):
+    """A message is taken for known though more ids have come since than the stream is to remember."""
+
+    patches = ((MessageIds, "trim", _trim_by_age),)
+
+
+_capture = Captures.take
+
+
+def _take_from_anywhere(
+    self: Captures, session: Any, message: Any, columns: Any, topics: list[str], now: int, origin: Any = None
+) -> None:
+    _capture(self, session, message, columns, topics, now)
+
+
+class CaptureGoesRound(Defects):
+    """What a producer has stored in a stream is stored there again, since the stream's topics name it."""
+
+    patches = ((Captures, "take", _take_from_anywhere),)
+
+
+def _take_twice(self: Captures, session: Any, message: Any, columns: Any, topics: list[str], *rest: Any) -> None:
+    for topic in topics:
+        _capture(self, session, message, columns, [topic], *rest)
+
+
+class CapturedForEachTopic(Defects):
+    """A batch with two topics is stored for each of them, in whole."""
+
+    patches = ((Captures, "take", _take_twice),)
+
+
+def _tell_at_once(self: Relays, index: int, log: StreamLog, batch: Batch) -> None:
+    for part in _parts_of(batch):
+        self._send(log, *part, 0)
+
+
+class ToldBeforeDurable(Defects):
+    """What a producer sends with a topic is told live before it is on disk."""
+
+    patches = ((Relays, "expect", _tell_at_once),)
+
+
 PLANTED: dict[str, type[Defects]] = {
     defect.__name__: defect
     for defect in (
@@ -286,5 +368,11 @@ PLANTED: dict[str, type[Defects]] = {
         ReleaseTakenAsAttempt,
         LetterWithoutAck,
         PauseForgotten,
+        MessageIdsForgotten,
+        LastPieceOfIds,
+        MessageIdsKeptTooLong,
+        CaptureGoesRound,
+        CapturedForEachTopic,
+        ToldBeforeDurable,
     )
 }
