@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from patterns.sync import Producer
+from patterns.sync import Consumer, Producer
 from tests.processes import Broker, Program
 from tests.sockets.terminal import CTRL_C, Terminal
 
@@ -23,6 +23,8 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     with Broker(tmp_path_factory.mktemp("top")) as running:
         with Producer(running.url, "orders") as producer:
             producer.send_many(range(100))
+        with Consumer(running.url, "orders", group="billing") as consumer:
+            consumer.receive(timeout_s=30).ack(confirm=True)
         yield running
 
 
@@ -37,6 +39,8 @@ def test_json_is_one_object_a_refresh(broker: Broker) -> None:
     assert (done.returncode, done.stderr, len(frames)) == (0, b"", 3)
     assert set(frames[0]["rates"]) == {"requests", "published", "dropped", "refused"}
     assert frames[0]["streams"]["orders"]["messages"] == 100
+    group = frames[-1]["groups"]["orders/billing"]
+    assert (group["lag"], group["pending"], group["members"], group["paused"]) == (99, 99, 0, False)
     assert frames[0]["sessions"]["admin"] == 1
     assert frames[0]["memory_bytes"] > 0
 
@@ -51,7 +55,7 @@ def test_in_a_pipe_each_refresh_is_a_plain_block(broker: Broker) -> None:
     )
     assert done.returncode == 0
     assert "\x1b" not in done.stdout
-    assert done.stdout.count("\norders ") == done.stdout.count("memory") == 2
+    assert done.stdout.count("\norders/billing ") == done.stdout.count("\norders ") == done.stdout.count("memory") == 2
 
 
 def test_a_terminal_of_40_columns_is_drawn_over_and_left_whole(broker: Broker) -> None:

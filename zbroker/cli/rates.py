@@ -22,6 +22,8 @@ _STREAM_COLUMNS: Final = (
     "pending",
     "messages",
 )  # those on the right give way first
+_GROUP_FACTS: Final = ("lag", "lag_s", "pending", "members", "leased", "waiting", "dead", "paused")
+_GROUP_COLUMNS: Final = ("ack/s", "lag", "behind", "members", "leased", "dead")  # what is pending is its lag
 
 
 def frame_of(before: Status, after: Status) -> dict[str, Any]:
@@ -48,6 +50,11 @@ def frame_of(before: Status, after: Status) -> dict[str, Any]:
             "pending": sum(group.pending for group in members) if members else None,
             "messages": stream.messages,
         }
+    groups: dict[str, dict[str, Any]] = {}
+    for name, group in after.groups.items():
+        known = before.groups.get(name)
+        groups[name] = {"ack": rate(group.acked, known.acked if known else None)}
+        groups[name] |= {fact: getattr(group, fact) for fact in _GROUP_FACTS}
     guard = after.guard or Guard()
     return {
         "epoch": after.epoch,
@@ -55,6 +62,7 @@ def frame_of(before: Status, after: Status) -> dict[str, Any]:
         "interval_ms": elapsed_ms if is_same else None,
         "rates": {name: rate(count, old[name]) for name, count in new.items()},
         "streams": streams,
+        "groups": groups,
         "sessions": after.sessions,
         "connections": guard.connections,
         "cuts": sum(guard.cuts.values()),
@@ -106,8 +114,12 @@ def _lines(frame: Mapping[str, Any], columns: int) -> Iterator[str]:
     facts += [f"memory {memory / _MIB:.0f} MiB"] if memory else []
     yield from _packed(facts, columns)
     if frame["streams"]:
-        yield ""
-        yield from _table(frame["streams"], columns)
+        busiest = sorted(frame["streams"].items(), key=lambda item: (-(item[1]["append"] or 0), item[0]))
+        yield from _table("streams", _STREAM_COLUMNS, busiest, columns)
+    if frame["groups"]:
+        farthest = sorted(frame["groups"].items(), key=lambda item: (-item[1]["lag"], item[0]))
+        rows = [(f"{name} (paused)" if group["paused"] else name, group) for name, group in farthest]
+        yield from _table("groups", _GROUP_COLUMNS, rows, columns)
 
 
 def _packed(facts: Sequence[str], columns: int) -> Iterator[str]:
@@ -121,22 +133,25 @@ def _packed(facts: Sequence[str], columns: int) -> Iterator[str]:
     yield line
 
 
-def _table(streams: Mapping[str, Mapping[str, Any]], columns: int) -> Iterator[str]:
-    """The busiest first; columns that have no room are left out, and a long name is cut."""
+def _table(
+    title: str, titles: Sequence[str], rows: Sequence[tuple[str, Mapping[str, Any]]], columns: int
+) -> Iterator[str]:
+    """A blank line, titles, rows; columns that have no room are left out, and a long name is cut."""
     wanted = _NAME_COLUMNS if columns >= 80 else _NAME_COLUMNS_MIN
     room = max(columns - wanted, _GAP + _FIGURE_COLUMNS)
-    shown = _STREAM_COLUMNS[: room // (_GAP + _FIGURE_COLUMNS)]
-    longest = max(map(columns_of, map(cleaned, ("streams", *streams))))
+    shown = titles[: room // (_GAP + _FIGURE_COLUMNS)]
+    longest = max(map(columns_of, map(cleaned, (title, *(name for name, _ in rows)))))
     width = min(longest, max(_NAME_COLUMNS_MIN, columns - len(shown) * (_GAP + _FIGURE_COLUMNS)))
-    yield _row("streams", shown, width)
-    for name, stream in sorted(streams.items(), key=lambda item: (-(item[1]["append"] or 0), item[0])):
-        yield _row(name, [_cell(stream, title) for title in shown], width)
+    yield ""
+    yield _row(title, shown, width)
+    for name, row in rows:
+        yield _row(name, [_cell(row, column) for column in shown], width)
 
 
-def _cell(stream: Mapping[str, Any], title: str) -> str:
+def _cell(row: Mapping[str, Any], title: str) -> str:
     if title != "behind":
-        return _figure(stream[title.removesuffix("/s")])
-    return "-" if stream["lag_s"] is None else brief_time_of(stream["lag_s"])
+        return _figure(row[title.removesuffix("/s")])
+    return "-" if row["lag_s"] is None else brief_time_of(row["lag_s"])
 
 
 def _row(name: str, cells: Sequence[str], width: int) -> str:

@@ -61,7 +61,7 @@ def _interval(text: str) -> float:
 @count_option("Exit after so many refreshes.")
 @timeout_option("How long to wait for each answer, in seconds.", default=5.0)  # fmt: skip
 def top(url: str, as_json: bool, interval_s: float, count: int | None, timeout_s: float) -> None:
-    """Watch a broker: rates a second, streams with their lag, sessions, cuts of the guard, memory. Ctrl-C ends it.
+    """Watch a broker: rates a second, streams and groups with their lag, sessions, cuts of the guard, memory. Ctrl-C ends it.
 
     On a terminal it redraws the screen; in a pipe each refresh is a block of lines, and with --json one object a line.
     Exit status 69: no broker answered at first, or at the last of N refreshes; in between it goes on trying.

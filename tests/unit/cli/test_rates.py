@@ -89,3 +89,18 @@ def test_the_busiest_stream_comes_first_and_40_columns_show_its_rates():
     header = next(at for at, line in enumerate(lines) if line.startswith("streams"))
     assert lines[header].split() == ["streams", "append/s", "ack/s"]
     assert lines[header + 1].split() == ["a", "1,000", "500"]
+
+
+def test_the_group_that_is_farthest_behind_comes_first_and_one_that_is_paused_says_so():
+    before, after = status(), status(12_000, 2)
+    frame = frame_of(before, after)
+    row = {"lag": 10, "lag_s": 3.5, "pending": 2, "members": None, "leased": None, "waiting": None, "dead": None}
+    assert frame["groups"]["a/x"] == {"ack": 200.0, **row, "paused": None}
+    frame["groups"]["a/x"] |= {"members": 2, "leased": 5, "paused": True}
+    lines = list(lines_of(frame, 100))
+    header = next(at for at, line in enumerate(lines) if line.startswith("groups"))
+    assert lines[header].split() == ["groups", "ack/s", "lag", "behind", "members", "leased", "dead"]
+    assert [line.split() for line in lines[header + 1 :]] == [
+        ["a/y", "50", "90", "1", "min", "-", "-", "-"],
+        ["a/x", "(paused)", "200", "10", "3.5", "s", "2", "5", "-"],
+    ]
