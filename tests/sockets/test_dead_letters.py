@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,11 @@ def test_the_commands_list_show_and_redrive(broker: Broker) -> None:
     assert shown.stdout.count("because") == 3
     letters = [json.loads(line) for line in _zbroker(broker, "dead", "show", "dead", "--json").stdout.splitlines()]
     assert [letter["offset"] for letter in letters] == [0, 1, 2]
+    [listed] = map(json.loads, _zbroker(broker, "dead", "list", "--json").stdout.splitlines())
+    instants = [listed["oldest_at"], letters[0]["died_at"], letters[0]["published_at"]]
+    assert all(datetime.fromisoformat(one).tzinfo is not None for one in instants)
+    assert listed["oldest_at"] in table.stdout
+    assert letters[0]["died_at"] in shown.stdout
     one = _zbroker(broker, "dead", "redrive", "dead", "--first", "1", "--last", "1", "--json")
     assert json.loads(one.stdout)["redriven"] == 1
     rest = _zbroker(broker, "dead", "redrive", "dead")

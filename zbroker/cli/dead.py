@@ -14,7 +14,7 @@ from zbroker.cli.command import ClientCommand, name_checked
 from zbroker.cli.exits import FAILED, end
 from zbroker.cli.stream_names import complete_stream
 from zbroker.cli.suggestions import Group
-from zbroker.cli.tables import cell_of, instant_of, lines_of_rows
+from zbroker.cli.tables import cell_of, lines_of_rows
 from zbroker.cli.verbs import any_stream_argument, asking, dicts_in, print_all, stream_argument, verb_options
 from zbroker.cli.words import say
 
@@ -49,8 +49,7 @@ def list_(stream: str | None, url: str, as_json: bool, timeout_s: float) -> None
 def _listed(rows: list[dict[str, Any]]) -> Iterator[str]:
     table = []
     for row in rows:
-        oldest = row.get("oldest_at")
-        since = instant_of(oldest) if isinstance(oldest, int) else ""
+        since = cell_of("oldest_at", row.get("oldest_at"))
         sources = ", ".join(_source(one) for one in dicts_in(row, "from"))
         table.append([str(row.get("stream")), *(cell_of(name, row.get(name)) for name in _COLUMNS), since, sources])
     if table:
@@ -92,11 +91,10 @@ def show(stream: str, first: int, count: int, everything: bool, url: str, as_jso
 def _shown(rows: list[dict[str, Any]]) -> Iterator[str]:
     table = []
     for row in rows:
-        died = row.get("died_at")
         place = f"{row.get('stream')}/{row.get('group')}@{cell_of('offset', row.get('origin_offset'))}"
         cells = [str(row.get(name)) for name in ("reason", "body")]
-        said = [cell_of("", row.get(name)) for name in ("attempts", "key")]
-        table.append([str(row.get("offset")), place, instant_of(died) if isinstance(died, int) else "", *said, *cells])
+        said = [cell_of(name, row.get(name)) for name in ("died_at", "attempts", "key")]
+        table.append([str(row.get("offset")), place, *said, *cells])
     if table:
         yield from lines_of_rows(["offset", "from", "died", "attempts", "key", "reason", "body"], table)
 

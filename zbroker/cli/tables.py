@@ -63,6 +63,8 @@ def cell_of(name: str, fact: object) -> str:
         return ", ".join(cell_of(name, one) for one in fact)
     if not isinstance(fact, int | float):
         return "" if fact is None else str(fact)
+    if _is_instant(name):
+        return instant_of(fact)
     match name.rpartition("_")[2]:
         case "bytes":
             return size_of(fact)
@@ -72,10 +74,22 @@ def cell_of(name: str, fact: object) -> str:
             return time_of(fact * 1_000)
         case "s":
             return time_of(fact * 1_000_000) if fact else "0 s"
-        case "at" | "first" | "last" if name.startswith("published"):
-            return instant_of(fact)
         case _:
             return str(fact)
+
+
+def _is_instant(name: str) -> bool:
+    """As SPEC.md 10 calls them: `.._at`, `published_..`; ms since 1970."""
+    return name.endswith("_at") or name.startswith("published_")
+
+
+def with_instants(value: Any, name: str = "") -> Any:
+    """A row as it is printed under --json: its instants as in tables, and as --from takes them; what is in it likewise."""
+    if isinstance(value, dict):
+        return {key: with_instants(one, str(key)) for key, one in value.items()}
+    if isinstance(value, list):
+        return [with_instants(one, name) for one in value]
+    return instant_of(value) if _is_instant(name) and type(value) is int else value
 
 
 def instant_of(milliseconds: float) -> str:

@@ -15,7 +15,7 @@ from zbroker.cli.bodies import line_of
 from zbroker.cli.command import broker_options, closing, name_checked, timeout_option
 from zbroker.cli.exits import FAILED, end
 from zbroker.cli.stream_names import complete_group, complete_stream
-from zbroker.cli.tables import cell_of, lines_of_rows
+from zbroker.cli.tables import cell_of, lines_of_rows, with_instants
 from zbroker.cli.words import cleaned
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def print_all(rows: Iterable[Mapping[str, Any]], lines: Iterable[str], url: str,
     """One object a line, or the lines for people, without the blank one before the first table."""
     if as_json:
         for row in rows:
-            click.echo(line_of(as_told(dict(row), url)))
+            click.echo(line_of(with_instants(as_told(dict(row), url))))
         return
     text = "\n".join(lines).strip("\n")
     if text:

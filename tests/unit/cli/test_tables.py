@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zbroker.cli.tables import cell_of, facts_of, instant_of, table_of, title_of
+from zbroker.cli.tables import cell_of, facts_of, instant_of, table_of, title_of, with_instants
 from zbroker.cli.words import brief_time_of
 
 
@@ -19,6 +19,8 @@ from zbroker.cli.words import brief_time_of
         ("messages", 1_000_000, "1000000"),
         ("published_at", 1_769_860_800_123, "2026-01-31T12:00:00.123Z"),
         ("published_first", 0, "1970-01-01T00:00:00.000Z"),
+        ("oldest_at", 1_000, "1970-01-01T00:00:01.000Z"),
+        ("died_at", None, ""),
         ("paused", True, "yes"),
         ("paused", False, ""),
         ("holder", None, ""),
@@ -32,6 +34,12 @@ def test_a_fact_is_told_in_the_unit_of_its_key(name: str, fact: object, cell: st
 
 def test_an_instant_beyond_all_calendars_stays_a_number() -> None:
     assert instant_of(2**60) == str(2**60)
+
+
+def test_instants_are_the_same_in_json() -> None:
+    row = {"oldest_at": 1_000, "from": [{"published_first": None, "attempts": 3}], "headers": {"seen_at": "7"}}
+    said = {"oldest_at": "1970-01-01T00:00:01.000Z"}
+    assert with_instants(row) == {**row, **said}
 
 
 def test_titles_have_no_units_and_are_all_different() -> None:
