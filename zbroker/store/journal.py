@@ -72,8 +72,8 @@ class FileJournal:
         self._checkpoints = Checkpoints(disk, self._folder, wall_ms, self._liveness)
         self._lock: int | None = None
         self._looked_at: int | None = None  # when the folder was still ours
-        self._weighed_at = 0  # when it was looked last whether a checkpoint would give space back ..
-        self._weigh_at: int | None = None  # .. and when that is due; None: nothing has died since
+        self._weighed_at = 0  # when it was looked last whether a checkpoint would give space back
+        self._has_more_dead = False  # since then
         self._gives_back = False
         self._begun_index = 0  # the last index when this life began
         self._failed: str | None = None
@@ -275,16 +275,15 @@ class FileJournal:
 
     def _weigh(self, now: int) -> None:
         """Whether a checkpoint would give space back. Two in a row must leave a segment out, and have a record between them."""
-        self._weighed_at, self._weigh_at = now, None
-        if not self._compactor.wants_checkpoint():
-            return
-        self._gives_back = self._writer.durable_index >= self._checkpoints.newest_index
-        if not self._gives_back:
-            self._something_died()
+        is_wanted, checkpoints = self._compactor.wants_checkpoint(), self._checkpoints
+        self._gives_back = (
+            is_wanted and not checkpoints.is_writing and self._writer.durable_index >= checkpoints.newest_index
+        )
+        self._weighed_at, self._has_more_dead = now, is_wanted and not self._gives_back
 
-    def _something_died(self) -> None:
-        if self._weigh_at is None:
-            self._weigh_at = self._weighed_at + (LOOK_US if self.full else GIVE_BACK_US)
+    @property
+    def _weigh_at(self) -> int | None:
+        return self._weighed_at + (LOOK_US if self.full else GIVE_BACK_US) if self._has_more_dead else None
 
     # -- checkpoints ----------------------------------------------------------------------------------
 
@@ -341,7 +340,7 @@ class FileJournal:
         self._writer.oldest_needed = max(self._writer.oldest_needed, self._checkpoints.oldest_needed)
         self._writer.checkpoint_index = self._checkpoints.newest_index
         self._compactor.wake()
-        self._something_died()
+        self._has_more_dead = True
 
     def forget(self, ranges: Iterable[tuple[int, int, int]]) -> None:
         """Nobody will read these offsets (stream id, first, last). A segment of which nothing else is left goes when two
@@ -350,7 +349,7 @@ class FileJournal:
         """
         self._liveness.forget(ranges)
         self._compactor.wake()
-        self._something_died()
+        self._has_more_dead = True
 
     # -- compaction -----------------------------------------------------------------------------------
 
