@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from patterns.sync import Consumer, Producer, Publisher, Replier, Requester, Subscriber
+from patterns.sync import Admin, Consumer, Producer, Publisher, Replier, Requester, Subscriber
 from patterns.wire.errors import OutcomeUnknown, StorageFull, ZbrokerError
 from tests.crash.audit import READY_S, SMALL, Told, check, served, status_of, verify
 from tests.crash.small_disk import NotPermitted, SmallDisk
@@ -162,6 +162,22 @@ def _is_full(backlog: Backlog, url: str) -> None:
     _live_traffic_goes_on(url)
     _work_off(url, 5, backlog.told)
     _is_about_space(backlog.fill(url))
+
+
+def test_a_disk_that_the_broker_itself_has_filled_is_healed_by_a_purge(tmp_path: Path, disk: SmallDisk) -> None:
+    """With as few checkpoints as ever: nobody writes what would make another one due."""
+    few = {name: value for name, value in SMALL_SEGMENTS.items() if name != "CRASH_CHECKPOINT_RECORDS"}
+    broker = Broker(tmp_path, environment=few, ready_s=READY_S, interpreter=(*disk.command, *PYTHON))
+    broker.data = disk.folder / "data"
+    backlog = Backlog(Told())
+    with broker:
+        _is_about_space(backlog.fill(broker.url))
+        with Admin(broker.url) as admin:
+            assert admin.purge_stream("work")["purged"] >= len(backlog.told.stored)
+        until(lambda: _is_accepted(backlog, broker.url), what="accepting producers again")
+        assert broker.terminate() == 0
+        status, report, words = verify(broker.data, disk.command)
+        assert status == 0, (words, report)
 
 
 def test_a_read_only_disk_is_refused_with_a_hint_and_can_be_verified(tmp_path: Path, disk: SmallDisk) -> None:
