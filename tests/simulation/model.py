@@ -39,6 +39,8 @@ ACTIONS = frozenset(("ack", "nack", "reject", "release", "extend"))
 GRACE_US = GRACE_MS * 1_000
 EXPIRY_US = EXPIRY_MS * 1_000
 
+NO_OPERATIONS = b"\x90"  # behind a checkpoint of a broker that idles
+
 
 class Model:
     """All groups of a broker, over its lives."""
@@ -297,7 +299,7 @@ class Model:
 
     def handed(self, record: Record) -> None:
         """The engine has let go of a record."""
-        if record.kind == RecordKind.OPS:
+        if record.kind == RecordKind.OPS and record.payload != NO_OPERATIONS:
             self.books.handed(record)
         elif record.kind == RecordKind.APPEND and record.index > self._last_append:
             self._last_append = record.index
