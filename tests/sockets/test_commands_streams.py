@@ -69,7 +69,7 @@ def test_a_stream_is_made_listed_shown_and_changed(broker: Broker, name: str) ->
     assert foreseen.stderr == f"zbroker: stream '{name}' would be made\n"
     assert run(broker, "stream", "show", name).returncode == 1
     assert objects(broker, *words) == [{"name": name, "created": True, "changes": [], "dry_run": False}]
-    assert run(broker, *words).stderr == f"zbroker: stream '{name}' is there, and is so already\n"
+    assert run(broker, *words).stderr == f"zbroker: stream '{name}' is there already, with this configuration\n"
     assert name in [row["name"] for row in objects(broker, "stream", "list")]
     refused = run(broker, "stream", "create", name)
     assert refused.returncode == 77
@@ -103,9 +103,11 @@ def test_a_group_is_made_shown_paused_and_reset(broker: Broker, name: str) -> No
     [row] = objects(broker, "group", "list", name)
     assert (row["start"], row["pending"], row["lag"]) == (2, 8, 8)
     assert row["accepted"] == row["acked"] + row["dead"] + row["expired"] + row["lost"] + row["pending"]
-    assert run(broker, "group", "pause", name, "g").stderr == f"zbroker: group 'g' of stream '{name}' is paused\n"
+    paused = run(broker, "group", "pause", name, "g").stderr
+    assert paused == f"zbroker: group 'g' of stream '{name}' is paused: its members are given nothing more\n"
     assert "is paused already" in run(broker, "group", "pause", name, "g").stderr
-    assert "is not paused\n" in run(broker, "group", "resume", name, "g").stderr
+    assert run(broker, "group", "resume", name, "g").stderr.endswith(f"group 'g' of stream '{name}' goes on\n")
+    assert "was not paused, and goes on\n" in run(broker, "group", "resume", name, "g").stderr
     assert objects(broker, "group", "reset", name, "g", "--from", "7")[0]["start"] == 7
     assert objects(broker, "group", "reset", name, "g", "--from", "2000-01-01T00:00:00Z")[0]["start"] == 0
     assert objects(broker, "group", "reset", name, "g", "--from", "2999-01-01")[0]["start"] == 10

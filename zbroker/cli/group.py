@@ -195,9 +195,15 @@ def _set_paused(stream: str, group: str, url: str, *, as_json: bool, timeout_s: 
         result = getattr(admin, verb)(stream, group)
     print_all([result], (), url, as_json=as_json)
     if not as_json:
-        state = "paused" if result.get("paused") else "not paused"
-        already = " already" if result.get("paused") == result.get("was") else ""
-        say(f"group {group!r} of stream {stream!r} is {state}{already}")
+        say(
+            f"group {group!r} of stream {stream!r} {_state_now(is_paused=bool(result.get('paused')), was=result.get('was'))}"
+        )
+
+
+def _state_now(*, is_paused: bool, was: object) -> str:
+    if is_paused:
+        return "is paused already" if was is True else "is paused: its members are given nothing more"
+    return "goes on" if was is True else "was not paused, and goes on"
 
 
 @group.command(cls=ClientCommand, short_help="Delete a group.")

@@ -117,7 +117,7 @@ def made(what: str, result: dict[str, Any], *, change: bool) -> str:
     if result.get("created"):
         return f"{what} {would} made"
     if not result.get("changes"):
-        return f"{what} is there, and is so already"
+        return f"{what} is there already, with this configuration"
     hint = "" if change else "; that takes --change"
     return f"{what} is there, and {would} changed{hint}"
 
