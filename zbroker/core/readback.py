@@ -58,6 +58,10 @@ class ReadBack:
             return last
         if log.base(number) > first:
             return min(log.base(number) - 1, last)
+        if (
+            first < log.given_up.floor
+        ):  # of a batch that stays for its end: what a purge has taken of it is on disk, for now
+            return min(log.given_up.floor - 1, last)
         key = (log.id, number)
         if key in self.damaged or log.is_gone(number):
             return min(log.end(number) - 1, last)

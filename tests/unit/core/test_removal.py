@@ -254,6 +254,23 @@ def test_a_purge_takes_the_oldest_as_far_as_it_says(rig: Durable, how: dict[str,
     assert [offset for delivery in again.deliveries(reader) for offset in delivery.offsets] == list(range(first, 10))
 
 
+@pytest.mark.parametrize("group", ["", "g"])
+def test_who_stands_before_what_is_purged_goes_on_behind_it_though_its_batch_stays(rig: Durable, group: str) -> None:
+    rig.producer().append(*range(6))
+    rig.turn()
+    reader = rig.consumer(b"r", group=group, credit=2)
+    assert [offset for delivery in rig.deliveries(reader) for offset in delivery.offsets] == [0, 1]
+    rig.ask("purge_stream", stream="s", before=4)
+    if group:
+        rig.ask("reset_group", stream="s", group=group, start=1)
+    _settle_down(rig)
+    rig.credit(reader, 1_000)
+    _settle_down(rig)
+    assert [offset for delivery in rig.deliveries(reader) for offset in delivery.offsets] == [4, 5]
+    if group:
+        assert _balanced(rig)["expired"] == 3
+
+
 def test_a_purge_goes_up_to_an_instant(rig: Durable) -> None:
     _post(rig, "a", "b")
     rig.pass_time(5 * SECOND)
