@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from patterns.wire.records import Opened, Record
 from tests.simulation.lending import Key, Lease, Message, News
 
+UNRECORDED = 1 << 62
+
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
@@ -58,6 +60,18 @@ class Books:
         for offset in lease.held:
             if self.groups[lease.key][offset].holder is lease:
                 self.come_back(lease, offset, low, high)
+
+    def expire(self, key: Key, offset: int) -> Message:
+        """Nobody gets it any more, whoever holds it."""
+        message = self.of(key).setdefault(offset, Message())
+        holder = message.holder
+        if holder is not None:
+            holder.held.discard(offset)
+            if not holder.held:
+                holder.session.leases.pop(holder.id, None)
+            message.comes_back(holder.attempt + 1, holder.attempt + 1)
+        message.done, message.done_at, message.is_doomed = "expired", UNRECORDED, False
+        return message
 
     # -- the journal and its crashes ----------------------------------------------------------------------------------
 

@@ -200,7 +200,7 @@ class BrokerProcess:
         assert isinstance(engine._streams, Streams)
         by_id = recount(records)
         for key, group in engine._streams._catalog.groups.items():
-            for what in ("acked", "dead"):
+            for what in ("acked", "dead", "expired"):
                 counted, said = getattr(group, what), by_id.get((*key, what), 0)
                 require(counted == said, f"8: group {key} counts {counted} {what}, its records say {said}")
 

@@ -76,7 +76,7 @@ def settled_by(record: Record) -> list[tuple[str, int, int, list[list[int]]]]:
 
 def expired_by(record: Record) -> list[tuple[int, int, list[list[int]]]]:
     """Stream id, group id and ranges that an OPS record says nobody gets any more."""
-    found = decode_operations(record.payload)
+    found: Iterable[Any] = decode_operations(record.payload)
     return [(stream, group, ranges) for what, stream, group, ranges in found if what == "expired"]
 
 
@@ -85,7 +85,8 @@ def recount(records: Iterable[Record]) -> dict[tuple[int, int, str], int]:
     sets: dict[tuple[int, int, str], Settled] = {}
     counts: Counter[tuple[int, int, str]] = Counter()
     for record in records:
-        for what, stream, group, ranges in settled_by(record):
+        expired = [("expired", *one) for one in expired_by(record)] if record.kind == RecordKind.OPS else []
+        for what, stream, group, ranges in (*settled_by(record), *expired):
             known = sets.setdefault((stream, group, what), Settled())
             counts[stream, group, what] += sum(known.add(first, last) for first, last in ranges)
     return counts

@@ -278,6 +278,48 @@ def _forget_ids(self: MessageIds, *_: Any) -> None:
     self._recovered.clear()
 
 
+_recover_stream = Catalog._recover_stream
+
+
+def _recover_stream_without(what_not: str) -> Callable[..., None]:
+    def recover(self: Catalog, index: int, what: str, stream_id: int, values: list[Any]) -> None:
+        if what != what_not:
+            _recover_stream(self, index, what, stream_id, values)
+
+    return recover
+
+
+class PurgeForgotten(Defects):
+    """After a restart a stream begins where it began before a purge."""
+
+    patches = ((Catalog, "_recover_stream", _recover_stream_without("purged")),)
+
+
+class StreamDeletionForgotten(Defects):
+    """After a restart a stream that was deleted is there again, with its groups."""
+
+    patches = ((Catalog, "_recover_stream", _recover_stream_without("deleted")),)
+
+
+class GroupDeletionForgotten(Defects):
+    """The same of a group."""
+
+    patches = ((Catalog, "_recover_stream", _recover_stream_without("group_deleted")),)
+
+
+_dismiss = Consumers.dismiss
+
+
+def _dismiss_first(self: Consumers, log: StreamLog, group: Group | None, why: Any) -> None:
+    _dismiss(self, log, group or next(iter(log.groups.values()), None), why)
+
+
+class MembersNotDismissed(Defects):
+    """Of a stream that is deleted, only the members of its first group hear so."""
+
+    patches = ((Consumers, "dismiss", _dismiss_first),)
+
+
 class MessageIdsForgotten(Defects):
     """After a restart no message id is known."""
 
@@ -368,6 +410,10 @@ PLANTED: dict[str, type[Defects]] = {
         ReleaseTakenAsAttempt,
         LetterWithoutAck,
         PauseForgotten,
+        PurgeForgotten,
+        StreamDeletionForgotten,
+        GroupDeletionForgotten,
+        MembersNotDismissed,
         MessageIdsForgotten,
         LastPieceOfIds,
         MessageIdsKeptTooLong,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from patterns.core.consume import ConsumerEngine, Delivered, LostOffsets, TakesLong
 from patterns.core.produce import Batch, Confirmed, ProducerEngine, batch_of
 from patterns.wire import codec
-from patterns.wire.errors import Fenced, OutcomeUnknown, StorageFailed
+from patterns.wire.errors import BadArgument, Fenced, NoSuchGroup, NoSuchStream, OutcomeUnknown, StorageFailed
 from patterns.wire.messages import Codec
 from tests.simulation.client import ADDRESS, Client
 from tests.simulation.live import TOPICS, Sent
@@ -191,6 +191,8 @@ class MemberActor(Client):
 
     def act(self, now: int) -> int:
         engine = self.engine
+        if engine.error is not None and self._begins_again(engine.error):
+            return 0
         while self.held and self.held[0][2] <= now:
             delivered, _, _ = self.held.popleft()
             self._work_off(delivered, now)
@@ -199,6 +201,21 @@ class MemberActor(Client):
         if not self.held:
             engine.wanted(now)
         return self.random.randint(1_000, 60_000)
+
+    def _begins_again(self, error: Exception) -> bool:
+        """What it has joined is gone: another life of it makes another one, and reads that from its start."""
+        is_late = not self.group and isinstance(
+            error, BadArgument
+        )  # of another stream, of the name, that is not so long
+        if not isinstance(error, NoSuchGroup | NoSuchStream) and not is_late:
+            return False
+        steward = self.world.steward
+        may = steward is not None and steward.may_end(self.stream, self.group)
+        require(may or self.world.truth.is_damaged, f"11: {self.name} is refused, and nobody has deleted that: {error}")
+        self.world.coverage[f"joined_again_{error.name}"] += 1
+        self.crash()
+        self.start()
+        return True
 
     def take(self, event: Any, now: int) -> None:
         if isinstance(event, Delivered):

@@ -42,11 +42,12 @@ class Lease:
 class Session:
     """A consumer's session, by nonce."""
 
-    __slots__ = ("leases", "lost_at", "nonce", "pair", "progress_at")
+    __slots__ = ("leases", "lost_at", "nonce", "pair", "progress_at", "reads")
 
     def __init__(self, nonce: bytes) -> None:
         self.nonce = nonce
         self.pair: Pair | None = None  # what it has joined
+        self.reads = ""  # the stream that it reads without a group
         self.leases: dict[int, Lease] = {}
         self.progress_at = 0
         self.lost_at: int | None = None  # a send could not be routed: its grace runs

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from patterns.wire.errors import StaleLease, ZbrokerError
+from patterns.wire.errors import NoSuchGroup, NoSuchStream, StaleLease, ZbrokerError
 from patterns.wire.frames import Frames, parse
 from patterns.wire.limits import EXPIRY_MS, GRACE_MS
 from patterns.wire.messages import (
+    Admin,
     Deliver,
     ErrorHeader,
     Goodbye,
@@ -25,7 +26,7 @@ from patterns.wire.messages import (
 )
 from patterns.wire.records import Opened, Record, RecordKind
 from tests.simulation.books import Books
-from tests.simulation.burials import settled_by
+from tests.simulation.burials import expired_by, settled_by
 from tests.simulation.lending import Key, Lease, Message, News, Pair, Session
 from tests.simulation.policies import Policies
 from tests.simulation.settling import STALL_US, Settling
@@ -62,6 +63,10 @@ class Model:
         self._arrived: dict[bytes, int] = {}
         self._gone: dict[bytes, Session] = {}
         self._policies.begin()
+        self._purging = ""  # the stream that a verb of this turn purges
+        self._untold: dict[
+            bytes, int
+        ] = {}  # peers that are to hear that what they have joined is gone, and by which error
         self._settling = Settling(self.world, self.books, self._policies, epoch)
         self._active: dict[Pair, Session] = {}  # of an exclusive group: who was given its messages last
 
@@ -74,6 +79,8 @@ class Model:
         except ZbrokerError:
             return
         header = message.header
+        if isinstance(header, Admin) and header.verb == "purge_stream":
+            self._purging = str(header.arguments.get("stream"))
         if isinstance(header, Hello):
             if header.role is Role.CONSUMER:
                 self._hellos[peer] = header
@@ -88,6 +95,7 @@ class Model:
                 pass  # refused, whatever it names
             case Join():
                 session.pair = (header.stream, header.group) if header.group else None
+                session.reads = "" if header.group else header.stream
             case Settle():
                 self._settling.heard(peer, session, header, arrived, now)
             case Goodbye() | Leave():
@@ -126,6 +134,8 @@ class Model:
                 self._deliver(session, header, now)
             case Settled() if session is not None:
                 self._settling.answered(peer, session, header)
+            case ErrorHeader(scope="stream", number=number) if number == self._untold.get(peer):
+                del self._untold[peer]
             case ErrorHeader(scope="lease", id=lease, number=StaleLease.number):
                 self._settling.told_stale(peer, lease)
             case ErrorHeader(scope="session") if session is not None:
@@ -163,6 +173,7 @@ class Model:
 
     def _deliver(self, session: Session, header: Deliver, now: int) -> None:
         if not header.lease:
+            self._check_purged(session.reads, header)
             return
         pair = session.pair
         require(pair is not None, f"6: {session.nonce!r} is given lease {header.lease} without a JOIN")
@@ -174,6 +185,7 @@ class Model:
         lease = session.leases[header.lease] = Lease(header.lease, key, session, header, now, length_us)
         messages = self.books.of(key)
         stream = self.world.truth.names.get(key[0])
+        self._check_purged(key[0], header)
         for offset in range(header.offset, header.offset + header.count):
             message = messages.get(offset)
             if message is None:
@@ -187,6 +199,13 @@ class Model:
             require(reserved == key[1], f"9: {key}[{offset}] is delivered, and was sent back for {reserved}")
             if (stream, offset) not in self.world.truth.messages and not self.world.truth.is_damaged:
                 raise Violation(f"1: {key[0]}[{offset}] is delivered before it is durable")
+
+    def _check_purged(self, stream: str, header: Deliver) -> None:
+        """What a record on disk says is thrown away comes to nobody."""
+        truth = self.world.truth
+        below = truth.purged.get(truth.names.get(stream, 0), 0)
+        is_there = header.offset >= below or truth.is_damaged
+        require(is_there, f"2: {stream}[{header.offset}] is delivered, and all below {below} was purged")
 
     def _check_delay(self, key: Key, stream: int | None, offset: int) -> None:
         """A message that was sent with a delay is lent after that, by the broker's own clock."""
@@ -218,9 +237,12 @@ class Model:
 
     def look(self, catalog: Catalog) -> None:
         """A verb or a JOIN was heard, or a life has begun: which groups there are now, and what they are told to be."""
+        self._purge(catalog)
         for pair, before, now in self._policies.look(catalog):
             if before.id != now.id:
                 self._reset((*pair, before.id))
+            if not now.id:
+                self._dismiss(pair, NoSuchGroup if pair[0] in catalog.by_name else NoSuchStream)
             if before.is_exclusive is not now.is_exclusive:
                 self._active.pop(pair, None)
             if pair in self._policies.changed:  # what waits may have failed before it counted
@@ -231,6 +253,27 @@ class Model:
             for lease in [lease for session in self._sessions.values() for lease in session.leases.values()]:
                 if lease.key[:2] == pair:
                     lease.length_us = min(lease.length_us, now.lease_us)
+
+    def _purge(self, catalog: Catalog) -> None:
+        """A verb has thrown away the oldest messages of a stream: what groups are owed of them is expired."""
+        name, self._purging = self._purging, ""
+        log = catalog.by_name.get(name)
+        for group in [] if log is None else log.groups.values():
+            key = name, group.name, group.id
+            for offset, message in list(self.books.of(key).items()):
+                if offset < log.given_up.floor and message.done in ("", "perhaps"):
+                    message = self.books.expire(key, offset)
+                    self.books.note(News(key, offset, message.next_low - 1, "expired", message.lent))
+
+    def _dismiss(self, pair: Pair, why: type[ZbrokerError]) -> None:
+        """The group is gone: its members are to hear so, in this turn."""
+        self.coverage["group_deleted"] += 1
+        self._active.pop(pair, None)
+        for peer, session in self._by_peer.items():
+            if session.pair == pair:
+                session.pair = None
+                self.coverage["dismissed"] += 1
+                self._untold[peer] = why.number
 
     def _reset(self, key: Key) -> None:
         """Nobody holds anything of the older account any more; should the record of that be lost, it is as before a restart."""
@@ -295,15 +338,30 @@ class Model:
 
     def turned(self) -> None:
         """The end of a turn."""
+        untold = [peer for peer in self._untold if peer in self._by_peer and self.world.has_session(peer)]
+        require(not untold, f"11: {untold} have joined what is gone, and are not told so")
+        self._untold.clear()
         self._settling.turned(self._by_peer)
 
     def handed(self, record: Record) -> None:
         """The engine has let go of a record."""
         if record.kind == RecordKind.OPS and record.payload != NO_OPERATIONS:
             self.books.handed(record)
+            self._expired(record)
         elif record.kind == RecordKind.APPEND and record.index > self._last_append:
             self._last_append = record.index
             self._buried(record)
+
+    def _expired(self, record: Record) -> None:
+        """A record says what groups are not owed any more; whether rightly, the truth judges."""
+        names = {id: name for name, id in self.world.truth.names.items()}
+        for stream, id, ranges in expired_by(record):
+            key = self._policies.named(names.get(stream), id)
+            for offset in [] if key is None else [at for first, last in ranges for at in range(first, last + 1)]:
+                message = self.books.expire(key, offset)
+                message.done_at = record.index
+                self.coverage["expired"] += 1
+                self.books.say(record.index, News(key, offset, message.next_low - 1, "expired", message.lent))
 
     def _buried(self, record: Record) -> None:
         """A dead letter, or one that is sent back, says of a message what an OPS record would."""

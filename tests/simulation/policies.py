@@ -64,16 +64,21 @@ class Policies:
         return next((self.key(pair) for pair, told in self._told.items() if (pair[0], told.id) == (stream, id)), None)
 
     def look(self, catalog: Catalog) -> Iterator[tuple[Pair, Told, Told]]:
-        """What is not as it was: the group, before, and now."""
+        """What is not as it was: the group, before, and now. One that is not there any more has the id 0."""
+        gone = {pair: told for pair, told in self._told.items() if told.id}
         for log in list(catalog.by_name.values()):
             for group in list(log.groups.values()):
                 pair, now = (log.name, group.name), _told(group)
+                gone.pop(pair, None)
                 before = self._told.get(pair, now)
                 self._told[pair] = now
                 if (before.dead_letter, before.max_deliveries) != (now.dead_letter, now.max_deliveries):
                     self.changed.add(pair)
                 if before != now:
                     yield pair, before, now
+        for pair, before in gone.items():
+            self._told[pair] = Told()
+            yield pair, before, Told()
 
 
 def _told(group: Group) -> Told:

@@ -7,7 +7,7 @@ from collections.abc import Container
 from typing import TYPE_CHECKING
 
 from patterns.wire.messages import Settle, Settled
-from tests.simulation.books import Books
+from tests.simulation.books import UNRECORDED, Books
 from tests.simulation.lending import Key, Lease, News, Session
 from tests.simulation.policies import Policies
 from tests.simulation.violation import Violation, require
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 STALL_US = 1_000_000
-UNRECORDED = 1 << 62
 
 
 class Settling:

@@ -1,9 +1,9 @@
-"""Who configures streams and groups, changes, pauses and resets them, and holds the broker to what it has answered."""
+"""Who configures streams and groups, changes, pauses and resets them, purges and deletes, and holds the broker to its answers."""
 
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -29,7 +29,13 @@ if TYPE_CHECKING:
     from zbroker.core.log import StreamLog
 
 Pair = tuple[str, str]
-PASSING: Final = (OutcomeUnknown, ShuttingDown, StorageFailed, StorageFull, NoSuchStream, NoSuchGroup)
+PASSING: Final = (OutcomeUnknown, ShuttingDown, StorageFailed, StorageFull)
+GRAVES: Final = (
+    "redrive_dead",
+    "list_dead",
+    "purge_stream",
+    "delete_stream",
+)  # asked for beside a group, of its dead letters
 SHOWING: Final = ("show_group", "list_groups", "show_stream", "list_streams", "list_dead")
 CAPTURED: Final[tuple[list[str], ...]] = ([], [], ["orders.>"], ["*.eu", "orders.*"], ["stock", "orders.us"], [">"])
 QUIET_US: Final = 100_000
@@ -43,6 +49,9 @@ class Wish:
         may_be: configurations that it can have now: the last one that was confirmed, and what was asked for since and before
             with an outcome that nobody knows. None: that of first use, too.
         may_pause: the same of whether it is paused.
+        deletions: asked for, without an answer, or with an outcome that nobody knows: it may go at any time.
+        last_deletion: which verb has asked for the last one; what was asked for before says nothing of what comes after it.
+        resumed_in: the life of the broker in which it was said to go on, once the end has come.
     """
 
     def __init__(self, pair: Pair, config: GroupConfig | StreamConfig) -> None:
@@ -53,7 +62,39 @@ class Wish:
         self.may_pause: set[bool] = {False}
         self.unknown: list[GroupConfig | StreamConfig] = []
         self.unknown_pause: set[bool] = set()
+        self.is_made = self.is_paused = False
+        self.deletions = self.last_deletion = self.resumed_in = 0
+
+    def may_be_gone(self) -> bool:
+        """Whether it need not be there."""
+        return not self.is_made or self.deletions > 0
+
+    def ends(self, verb: int) -> None:
+        """It is to be deleted; whoever uses its name then makes another one."""
         self.is_made = False
+        self.deletions += 1
+        self.last_deletion = verb
+        self.may_be.append(None)
+        self.may_pause.add(False)
+
+    def is_there(self, asked: int, config: GroupConfig | StreamConfig) -> None:
+        """It was made, or changed. What was asked for before, with an outcome that nobody knows, may be under way even now."""
+        self.is_made = asked > self.last_deletion
+        self.may_be = [config, *self.unknown] if not self.may_be_gone() else [config, None, *self.unknown]
+
+
+class Asked(NamedTuple):
+    """A verb that has no answer yet."""
+
+    number: int
+    wish: Wish
+    verb: str
+    value: Any
+    life: int
+
+    def ends(self) -> bool:
+        """Whether it deletes what is wished for."""
+        return self.verb == "delete_group" or (self.verb == "delete_stream" and not self.wish.pair[1])
 
 
 class Steward(Client):
@@ -65,7 +106,8 @@ class Steward(Client):
         if dice.random() < 0.75:
             streams = {stream: self._stream_config(stream, dice) for stream, _ in world.pairs}
             self.wishes |= {(stream, ""): Wish((stream, ""), config) for stream, config in streams.items()}
-        self._asked: dict[int, tuple[Wish, str, Any]] = {}
+        self._asked: dict[int, Asked] = {}
+        self._count = 0
 
     def _stream_config(self, stream: str, dice: Random) -> StreamConfig:
         """What is kept, what is captured, and which message ids are remembered."""
@@ -84,6 +126,7 @@ class Steward(Client):
         return StreamConfig(
             stream,
             age_max_s=dice.choice([None, 5.0]),
+            keep_unsettled=dice.random() < 0.7,
             bytes_max=bytes_max,
             messages_max=dice.choice([None, 50]),
             quota_bytes=dice.choice([None, 400_000]) if bytes_max else None,  # else it may be full for ever
@@ -104,13 +147,13 @@ class Steward(Client):
         )
 
     def make_engine(self) -> AdminEngine:
-        for wish, verb, value in self._asked.values():
-            self._became_unknown(wish, verb, value)
+        for asked in self._asked.values():
+            self._became_unknown(asked)
         self._asked.clear()
         return AdminEngine([ADDRESS], self.nonce(), self.jitter)
 
     def act(self, now: int) -> int:
-        busy = [wish.pair for wish, *_ in self._asked.values()]
+        busy = [asked.wish.pair for asked in self._asked.values()]
         for pair, wish in self.wishes.items():
             if pair not in busy:
                 self._do(wish, now)
@@ -119,15 +162,30 @@ class Steward(Client):
     def _do(self, wish: Wish, now: int) -> None:
         if not wish.is_made:
             self._ask(wish, wish.creates, wish.config, now)
-        elif not wish.pair[1]:
-            if not self.is_quiet and self.random.random() < 0.1:
-                wish.config = self._config(wish.pair, self.random)
-                self._ask(wish, wish.creates, wish.config, now)
-        elif True in wish.may_pause:
-            if self.is_quiet or self.random.random() < 0.6:
+        elif self.is_quiet:
+            if not self._goes_on(wish):
                 self._ask(wish, "resume_group", False, now)
-        elif not self.is_quiet:
+        elif not wish.pair[1]:
+            self._vary_stream(wish, now)
+        elif wish.is_paused:
+            if self.random.random() < 0.6:
+                self._ask(wish, "resume_group", False, now)
+        else:
             self._vary(wish, now)
+
+    def _goes_on(self, wish: Wish) -> bool:
+        """Whether this life of the broker was told so: damage may have taken the record of an earlier time."""
+        return not wish.pair[1] or wish.resumed_in == self.world.truth.lives
+
+    def _vary_stream(self, wish: Wish, now: int) -> None:
+        chance = self.random.random()
+        if chance < 0.1:
+            wish.config = self._config(wish.pair, self.random)
+            self._ask(wish, wish.creates, wish.config, now)
+        elif chance < 0.15:
+            self._ask(wish, "purge_stream", self.random.choice([None, 3, 30]), now)
+        elif chance < 0.17:
+            self._ask(wish, "delete_stream", None, now)
 
     def _vary(self, wish: Wish, now: int) -> None:
         chance = self.random.random()
@@ -144,6 +202,8 @@ class Steward(Client):
             self._ask(wish, "purge_stream", self.random.choice([None, 3]), now)
         elif chance < 0.4:
             self._ask(wish, "delete_stream", None, now)
+        elif chance < 0.43:
+            self._ask(wish, "delete_group", None, now)
         elif chance < 0.5:
             self._ask(wish, self.random.choice(SHOWING), None, now)
 
@@ -156,6 +216,7 @@ class Steward(Client):
                 arguments = {"config": told(value), "change": True}
             case "pause_group" | "resume_group":
                 wish.may_pause.add(value)
+                wish.is_paused = True
             case "reset_group" if value is not None:
                 arguments["start"] = value
             case "show_stream" | "list_groups":
@@ -163,52 +224,93 @@ class Steward(Client):
             case "list_streams":
                 arguments = {}
             case "purge_stream":
-                arguments = {"stream": "graves"} if value is None else {"stream": "graves", "keep": value}
-            case "list_dead" | "delete_stream":
+                name = "graves" if group else stream
+                arguments = {"stream": name} if value is None else {"stream": name, "keep": value}
+            case "delete_stream":
+                arguments = {"stream": "graves" if group else stream}
+            case "list_dead":
                 arguments = {"stream": "graves"}
             case "redrive_dead":
                 arguments = {"stream": "graves"} if value is None else {"stream": "graves", "count": value}
-        self._asked[self.engine.ask(verb, arguments, now)] = wish, verb, value
+        self._count += 1
+        asked = Asked(self._count, wish, verb, value, self.world.truth.lives)
+        self._asked[self.engine.ask(verb, arguments, now)] = asked
+        if asked.ends():
+            for one in self._ended_by(wish):
+                one.ends(asked.number)
+
+    def _ended_by(self, wish: Wish) -> list[Wish]:
+        """A stream takes its groups with it."""
+        stream, group = wish.pair
+        return [wish] if group else [one for pair, one in self.wishes.items() if pair[0] == stream]
+
+    def may_end(self, stream: str, group: str = "") -> bool:
+        """Whether it was ever asked for that it be deleted."""
+        return any(
+            wish.last_deletion
+            for pair in ((stream, ""), (stream, group))
+            if (wish := self.wishes.get(pair)) is not None
+        )
 
     def take(self, event: Any, now: int) -> None:
         if not isinstance(event, Answered):
             return
         require(event.id in self._asked, f"11: verb {event.id} of {self.name} is answered twice")
-        wish, verb, value = self._asked.pop(event.id)
+        asked = self._asked.pop(event.id)
         if event.error is None:
-            self.world.coverage[f"verb_{verb}"] += 1
-            self._done(wish, verb, value, event)
-        elif verb == "redrive_dead" and isinstance(event.error, BadArgument | StreamFull):
+            self.world.coverage[f"verb_{asked.verb}"] += 1
+            self._done(asked, event)
+        elif asked.verb == "redrive_dead" and isinstance(event.error, BadArgument | StreamFull):
             pass  # there are no dead letters yet, or there is no room where they go
+        elif isinstance(event.error, NoSuchGroup | NoSuchStream):
+            self._not_there(asked, event.error)
         elif not isinstance(event.error, PASSING):
-            raise Violation(f"11: {verb} of {wish.pair} is refused: {event.error.name}: {event.error}")
+            raise Violation(f"11: {asked.verb} of {asked.wish.pair} is refused: {event.error.name}: {event.error}")
         else:
-            self._became_unknown(wish, verb, value)
+            self._became_unknown(asked)
 
-    def _done(self, wish: Wish, verb: str, value: Any, event: Answered) -> None:
-        """What was asked for before, with an outcome that nobody knows, may be under way even now, on an older connection."""
+    def _not_there(self, asked: Asked, error: Exception) -> None:
+        """Nothing was done; of dead letters there are none yet."""
+        wish = asked.wish
+        is_of_graves = bool(wish.pair[1]) and asked.verb in GRAVES
+        is_right = is_of_graves or wish.may_be_gone() or self.world.truth.is_damaged
+        require(is_right, f"11: {asked.verb} of {wish.pair} is refused, and it was made: {error}")
+        if asked.verb == "resume_group":
+            wish.resumed_in = asked.life
+        if asked.ends():
+            self._has_ended(asked)
+
+    def _has_ended(self, asked: Asked) -> None:
+        """The deletion has its answer: no more is to come of it."""
+        for one in self._ended_by(asked.wish):
+            one.deletions -= 1
+
+    def _done(self, asked: Asked, event: Answered) -> None:
+        number, wish, verb, value, life = asked
         if verb == wish.creates:
-            wish.is_made = True
-            wish.may_be = [value, *wish.unknown]
+            wish.is_there(number, value)
         elif verb in ("pause_group", "resume_group"):
-            wish.may_pause = {value} | wish.unknown_pause
-            if self.is_quiet:
-                wish.may_pause = {value}
+            wish.may_pause = {value} | wish.unknown_pause | ({False} if wish.may_be_gone() else set())
+            wish.is_paused = value
+            if self.is_quiet and not value:
+                wish.may_pause, wish.resumed_in = {value}, life
         elif verb == "redrive_dead":
             self.world.coverage["redriven"] += msgspec.msgpack.decode(event.payload)[0].get("redriven", 0)
         elif verb == "show_group":
             shown = msgspec.msgpack.decode(event.payload)[0]
             require(shown["balanced"], f"8: {wish.pair} is shown unbalanced: {shown}")
+        elif asked.ends():
+            self._has_ended(asked)
 
-    def _became_unknown(self, wish: Wish, verb: str, value: Any) -> None:
-        if verb == wish.creates:
-            wish.unknown.append(value)
-        elif verb in ("pause_group", "resume_group"):
-            wish.unknown_pause.add(value)
+    def _became_unknown(self, asked: Asked) -> None:
+        if asked.verb == asked.wish.creates:
+            asked.wish.unknown.append(asked.value)
+        elif asked.verb in ("pause_group", "resume_group"):
+            asked.wish.unknown_pause.add(asked.value)
 
     def settled(self) -> bool:
         return self.engine is None or (
-            not self._asked and all(True not in wish.may_pause for wish in self.wishes.values())
+            not self._asked and all(wish.is_made and self._goes_on(wish) for wish in self.wishes.values())
         )
 
     @property
@@ -224,7 +326,7 @@ class Steward(Client):
         if wish is None:
             return
         if log is None:
-            require(not wish.is_made, f"11: stream {stream} was made, and is not there")
+            require(wish.may_be_gone(), f"11: stream {stream} was made, and is not there")
             return
         is_known = log.config in wish.may_be or (None in wish.may_be and log.config == StreamConfig(stream))
         require(is_known, f"11: {stream} is told to be {wish.may_be[-1]}, and is {log.config}")
@@ -235,7 +337,7 @@ class Steward(Client):
         if wish is None:
             return
         if group is None:
-            require(not wish.is_made, f"11: group {pair} was made, and is not there")
+            require(wish.may_be_gone(), f"11: group {pair} was made, and is not there")
             return
         is_default = group.config == GroupConfig(*pair)
         is_known = group.config in wish.may_be or (None in wish.may_be and is_default)

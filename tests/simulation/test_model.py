@@ -15,7 +15,8 @@ from tests.simulation.model import Model
 from tests.simulation.violation import Violation
 
 PEER = b"peer"
-OPS = [Record(index, RecordKind.OPS, 0, 0, 0, b"", b"") for index in range(4)]
+DELIVERED = b"\x91\x94\xa9delivered\x01\x01\x01"  # as an OPS record says it, of stream 1 and group 1: up to offset 1
+OPS = [Record(index, RecordKind.OPS, 0, 0, 0, b"", DELIVERED) for index in range(4)]
 
 
 def begun(model: Model, records: list[Record]) -> None:
@@ -33,7 +34,9 @@ def lent(model: Model, lease: int, attempt: int) -> None:
 
 def released_and_lent_again() -> Model:
     """Each time a record says so."""
-    truth = SimpleNamespace(names={"s": 1}, messages={(1, 0): "uid"}, is_damaged=False, due_ms={}, reserved={})
+    truth = SimpleNamespace(
+        names={"s": 1}, messages={(1, 0): "uid"}, is_damaged=False, due_ms={}, reserved={}, purged={}
+    )
     world: Any = SimpleNamespace(
         truth=truth,
         has_session=lambda peer: True,

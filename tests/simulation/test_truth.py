@@ -47,8 +47,9 @@ def test_what_a_stream_gave_up_is_known_when_damage_has_taken_its_name_which_a_c
 
 def test_whoever_reads_passes_over_what_a_broker_has_given_up_and_not_over_more() -> None:
     truth = LogTruth(FaultyDisk(Random(1)))
-    truth.decided("orders", 5)
-    truth.decided("orders", 3)  # another life, whose acks were not on disk
+    truth._ids["orders"] = [7]
+    truth.decided(7, 5)
+    truth.decided(7, 3)  # another life, whose acks were not on disk
     assert truth.are_forgotten("orders", 0, 4)
     assert not truth.are_forgotten("orders", 0, 5)
     assert not truth.are_forgotten("others", 0, 4)

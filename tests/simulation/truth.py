@@ -46,6 +46,8 @@ class LogTruth:
         messages: (stream id, offset) -> the body's first field, for all that is exposed.
         names: stream name -> id, likewise.
         groups: (stream id, name) -> index of the record that made it, likewise.
+        deleted, deleted_groups: ids of streams, and of streams and groups, likewise.
+        purged: stream id -> below which offset a record says that nothing is left, likewise.
         damaged: indexes of records whose bytes a fault has destroyed.
         coverage: what recoveries met.
         is_damaged: a fault has ever destroyed a record that was exposed.
@@ -67,15 +69,22 @@ class LogTruth:
         self._epochs: list[int] = []
         self._given: dict[int, Entry] = {}
         self._forgotten: dict[int, Settled] = {}
-        self._ids: dict[str, int] = {}  # as `names`, and damage takes none: a checkpoint may know it
+        self._ids: dict[
+            str, list[int]
+        ] = {}  # as `names`, all that ever had it; damage takes none: a checkpoint may know it
         self._streams: dict[
             int, None
         ] = {}  # ids of all that ever held a message: damage may take a name, and it is given again
-        self._decided: dict[str, int] = {}  # below which offset a broker has given up all, by the stream's name
+        self._decided: dict[int, int] = {}  # below which offset a broker has given up all, by the stream's id
         self._stored: dict[tuple[int, int], int] = {}  # index of the record that a message is in
         self._told_ever: set[int] = set()
         self._hits: list[tuple[int, int, int, int]] = []  # since the last open, which writes records of its own
-        self.deleted: dict[int, None] = {}  # ids of streams
+        self.deleted: dict[int, None] = {}
+        self.deleted_groups: dict[tuple[int, int], None] = {}
+        self.purged: dict[int, int] = {}
+        self._purging: dict[int, int] = {}  # as `purged`, of records that may never have come to the disk
+        self._bounded: dict[int, None] = {}  # streams that are told to keep nothing for groups beyond their bounds
+        self._excused: dict[tuple[int, int], Settled] = {}  # of what is expired, by stream and group: so told
         self.expired: dict[tuple[int, int], Settled] = {}  # by stream and group: what is given up though it was owed
         self.reserved: dict[
             tuple[int, int], str
@@ -88,6 +97,18 @@ class LogTruth:
         self._sequences: dict[int, tuple[int, int]] = {}  # producer id -> (epoch, sequence) of its last batch
 
     # -- a life ---------------------------------------------------------------------------------------------------
+
+    @property
+    def lives(self) -> int:
+        """How often the folder was opened."""
+        return len(self._epochs)
+
+    def handed(self, record: Record) -> None:
+        """The engine has let go of a record."""
+        if record.kind == RecordKind.CATALOG:
+            entry = msgspec.msgpack.decode(record.payload)
+            if entry[0] == "purged":
+                self._purging[entry[1]] = max(entry[2], self._purging.get(entry[1], 0))
 
     def appended(self, record: Record, position: Position) -> None:
         """The journal has taken a record."""
@@ -147,19 +168,12 @@ class LogTruth:
         entry.is_exposed = True
         record = entry.record
         if record.kind == RecordKind.CATALOG:
-            named = msgspec.msgpack.decode(record.payload)
-            if named[0] == "stream":
-                self.names[named[1]] = self._ids[named[1]] = record.index
-            elif named[0] == "group":
-                known = self.groups.get((named[1], named[2]), 0)
-                self.groups[named[1], named[2]] = max(known, record.index)  # an open shows them all again
-            elif named[0] == "deleted":
-                self.deleted[named[1]] = None
-                self.names = {name: id for name, id in self.names.items() if id != named[1]}
+            self._expose_entry(record.index, msgspec.msgpack.decode(record.payload))
         elif record.kind == RecordKind.OPS:
             for stream, group, ranges in expired_by(record):
-                known_gone = self.expired.setdefault((stream, group), Settled())
-                known_gone.add_all(ranges)
+                self.expired.setdefault((stream, group), Settled()).add_all(ranges)
+                if stream in self._bounded:
+                    self._excused.setdefault((stream, group), Settled()).add_all(ranges)
         for place, uid in enumerate(entry.uids):
             key = record.stream_id, record.base_offset + place
             self._stored[key] = record.index
@@ -169,6 +183,29 @@ class LogTruth:
             require(
                 key not in self.lost_offsets, f"3: offset {key[1]} of stream {key[0]} was told lost, and is used again"
             )
+
+    def _expose_entry(self, index: int, entry: list[Any]) -> None:
+        """What a CATALOG record says. An open shows them all again, but for those whose segments were given back."""
+        match entry:
+            case ["stream", str(name)] if index not in self.deleted:
+                self.names[name] = index
+                known = self._ids.setdefault(name, [])
+                known += [index] if index not in known else []
+            case ["group", int(stream), str(name), *_] if (stream, index) not in self.deleted_groups:
+                self.groups[stream, name] = max(self.groups.get((stream, name), 0), index)
+            case ["configured", int(stream), {"keep_unsettled": False}]:
+                self._bounded[stream] = None
+            case ["configured", int(stream), _]:
+                self._bounded.pop(stream, None)
+            case ["purged", int(stream), int(below)]:
+                self.purged[stream] = max(below, self.purged.get(stream, 0))
+            case ["group_deleted", int(stream), int(group)]:
+                self.deleted_groups[stream, group] = None
+                self.groups = {key: id for key, id in self.groups.items() if (key[0], id) != (stream, group)}
+            case ["deleted", int(stream), *_]:
+                self.deleted[stream] = None
+                self.names = {name: id for name, id in self.names.items() if id != stream}
+                self.groups = {key: id for key, id in self.groups.items() if key[0] != stream}
 
     # -- retention and compaction -----------------------------------------------------------------------------------
 
@@ -181,14 +218,17 @@ class LogTruth:
             if not self.is_damaged and stream not in self.deleted:
                 self._judge_forgotten(stream, gone, is_settled)
 
-    def decided(self, stream: str, floor: int) -> None:
+    def decided(self, stream: int, floor: int) -> None:
         """A broker has given up what is below. It says so once the acks that allow it are on disk; readers need not wait for that."""
         self._decided[stream] = max(floor, self._decided.get(stream, 0))
 
     def are_forgotten(self, stream: str, first: int, last: int) -> bool:
-        """Whether whoever reads may pass over them."""
+        """Whether whoever reads a stream of this name may pass over them."""
+        return first > last or any(self._are_forgotten(id, first, last) for id in self._ids.get(stream, ()))
+
+    def _are_forgotten(self, stream: int, first: int, last: int) -> bool:
         first = max(first, self._decided.get(stream, 0))
-        known = self._forgotten.get(self._ids.get(stream, 0), Settled())  # 0: it never was on disk
+        known = self._forgotten.get(stream, Settled())
         return all(offset in known for offset in range(first, last + 1))
 
     def _judge_forgotten(
@@ -198,10 +238,16 @@ class LogTruth:
         for group in [group for id, group in self.groups if id == stream]:
             for offset in gone:
                 is_owed = self._stored.get((stream, offset), 0) > self.groups[stream, group]
-                is_owed = is_owed and offset not in self.expired.get((stream, self.groups[stream, group]), ())
+                is_owed = is_owed and not self._may_expire(stream, self.groups[stream, group], offset)
                 is_owed = is_owed and self.reserved.get((stream, offset), group) == group
                 if is_owed and not is_settled(name, group, self.groups[stream, group], offset, self.durable):
                     raise Violation(f"2: {name}[{offset}] is given up, and {group} is owed it")
+
+    def _may_expire(self, stream: int, group: int, offset: int) -> bool:
+        """Whether it was given up though it was owed, and rightly: by a purge, or a bound before which no group comes."""
+        if offset not in self.expired.get((stream, group), ()):
+            return False
+        return offset < self._purging.get(stream, 0) or offset in self._excused.get((stream, group), ())
 
     def _is_forgotten(self, record: Record, offset: int) -> bool:
         return record.stream_id in self._forgotten and offset in self._forgotten[record.stream_id]
@@ -418,6 +464,8 @@ class LogTruth:
 
     def confirmed(self, stream: str, offset: int, uid: Any) -> None:
         """A client was told that its message is durable at this offset."""
+        if any(self.messages.get((id, offset)) == uid for id in self._ids.get(stream, ())):
+            return  # of one that was deleted meanwhile, perhaps
         id = self.names.get(stream)
         if id is None:
             require(self.is_damaged, f"2: {stream} is confirmed, and no durable record names it")
@@ -427,15 +475,15 @@ class LogTruth:
             require(self.is_damaged, f"1: {stream}[{offset}] is confirmed, and is not durable")
         else:
             is_other = self.is_damaged and any(self.messages.get((id, offset)) == uid for id in self._streams)
-            require(found == uid or is_other, f"3: {stream}[{offset}] is confirmed as {uid!r}, the log holds {found!r}")
+            require(is_other, f"3: {stream}[{offset}] is confirmed as {uid!r}, the log holds {found!r}")
 
     def delivered(self, stream: str, offset: int, uid: Any) -> None:
-        """A consumer was given a message."""
+        """A consumer was given a message, perhaps of a stream that was deleted meanwhile."""
+        if any(self.messages.get((id, offset)) == uid for id in self._ids.get(stream, ())):
+            return
         id = self.names.get(stream)
         found = None if id is None else self.messages.get((id, offset))
-        require(
-            found == uid or (found is None and self.is_damaged), f"3: {stream}[{offset}] came as {uid!r}, is {found!r}"
-        )
+        require(found is None and self.is_damaged, f"3: {stream}[{offset}] came as {uid!r}, is {found!r}")
 
 
 def _overlaps(place: Position, segment: int, generation: int, start: int, end: int) -> bool:

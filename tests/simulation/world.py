@@ -368,6 +368,7 @@ class World:
 
     def handed(self, record: Record) -> None:
         """The engine has let go of a record; the journal may have no room for it yet."""
+        self.truth.handed(record)
         self.model.handed(record)
         self.message_ids.handed(record)
         self.live.handed(record)
@@ -378,7 +379,7 @@ class World:
         self.model.turned()
         self.live.turned(broker)
         for log in broker.streams._catalog.by_id.values():
-            self.truth.decided(log.name, log.given_up.floor)
+            self.truth.decided(log.id, log.given_up.floor)
         if self._turns % CHECK_TURNS == 0:
             self.check_books(broker)
         assert broker.carrier is not None
@@ -398,6 +399,7 @@ class World:
         """8: each group's account; 6: no message is lent twice, whatever the engine's members say."""
         catalog = broker.streams._catalog
         self.check_configured(catalog)
+        self._check_deleted(catalog)
         for group in catalog.groups.values():
             log = catalog.by_id[group.stream_id]
             require(group.balance(log.durable_next), f"8: {log.name}/{group.name} does not balance")
@@ -410,6 +412,17 @@ class World:
                 lent[lease.group] = before | mask
         for group in catalog.groups.values():
             require(lent.get(group, 0).bit_count() == group.leased, f"8: {group.name} counts {group.leased} as lent")
+
+    def _check_deleted(self, catalog: Catalog) -> None:
+        """11: what a record on disk says is gone does not come back."""
+        if self.truth.is_damaged:
+            return
+        for id, log in catalog.by_id.items():
+            require(id not in self.truth.deleted, f"11: stream {log.name} was deleted, and is there")
+        for key, group in catalog.groups.items():
+            require(
+                key not in self.truth.deleted_groups, f"11: group {group.name} of {key[0]} was deleted, and is there"
+            )
 
     # -- what faults do -------------------------------------------------------------------------------------------
 
