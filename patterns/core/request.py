@@ -71,8 +71,8 @@ class PartReceived(msgspec.Struct, gc=False):
     size: int
 
 
-class _Pending(msgspec.Struct, gc=False):
-    """A request without an outcome.
+class _Pending(msgspec.Struct):
+    """A request without an outcome. The collector sees it: it leads to its engine, which may be dropped with requests open.
 
     Attributes:
         asked: where it was dispatched to.

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 
 from patterns.core.client import Failed
@@ -363,3 +366,11 @@ def test_a_peer_that_shuts_down_is_passed_over_for_another(peers):
     assert [link for link, message in peers.inbox if isinstance(message.header, Request)][-1] == 2
     peers.say(Reply(id=number), 2, payload=b"\x91\x02")
     assert outcome(peers).error is None
+
+
+def test_an_engine_that_is_dropped_with_a_request_open_leaves_memory(wire):
+    engine = weakref.ref(wire.engine)
+    ask(wire)
+    wire.engine = None
+    gc.collect()
+    assert engine() is None
