@@ -80,7 +80,7 @@ def main(address: str, messages: int, rate: int) -> None:
         receipts = producer.send_many(messages_of(messages))
     sent = time.monotonic()
     with Admin(address) as admin:
-        lag = admin.status()["groups"][f"{stream}/{GROUP}"]["lag"]
+        lag = admin.show_group(stream, GROUP)["lag"]
     print(f"sent, and on disk: {len(receipts)} messages")
     print(f"the burst took {sent - began:.1f} s, and left {lag} messages behind it", file=sys.stderr)
     account.is_complete.wait(300)
@@ -91,6 +91,8 @@ def main(address: str, messages: int, rate: int) -> None:
         thread.join()
     print(f"worked off after {took:.1f} s, {messages / took:.0f} a second, at most {rate}", file=sys.stderr)
     print(f"lost: {account.missing}, worked on twice: {account.twice}")
+    with Admin(address) as admin:
+        admin.delete_stream(stream)  # this program's own
 
 
 if __name__ == "__main__":

@@ -54,36 +54,44 @@ def wait_for(done: Callable[[], bool], seconds: float = 60.0) -> None:
 def main(address: str) -> None:
     orders = f"orders-{os.getpid()}-{time.monotonic_ns()}"
     dead = f"{orders}-undelivered"
-    server, log = MailServer(), list[int]()
     with Admin(address) as admin:
         admin.create_group(GroupConfig(orders, "email", max_deliveries=TRIES, backoff_s=[0.05, 0.1], dead_letter=dead))
         admin.create_group(GroupConfig(orders, "audit"))
-        with Consumer(address, orders, group="email") as mails, Consumer(address, orders, group="audit") as audits:
-            threads = [
-                threading.Thread(target=write_mails, args=(mails, server)),
-                threading.Thread(target=keep_log, args=(audits, log)),
-            ]
-            for thread in threads:
-                thread.start()
-            with Producer(address, orders) as producer:
-                domains = ("example.com", "example.org", "example.net")
-                producer.send_many(
-                    {"number": number, "email": f"customer{number}@{domains[number % 3]}"} for number in range(ORDERS)
-                )
-            bad = ORDERS // 3
-            wait_for(lambda: len(log) == ORDERS and len(server.sent) == ORDERS - bad and pending(admin, dead) == bad)
-            print(f"audited: {len(log)}, mailed: {len(server.sent)}")
-            for letter in admin.show_dead(dead)["letters"]:
-                print(f"dead: {letter['body']}, {letter['reason']} after {letter['attempts']} attempts")
+        try:
+            serve(address, admin, orders, dead)
+        finally:
+            admin.delete_stream(orders)  # this program's own
+            admin.delete_stream(dead)
 
-            server.is_broken = False
-            print("sent back:", admin.redrive_dead(dead)["redriven"])
-            wait_for(lambda: len(server.sent) == ORDERS)
-            print(f"audited: {len(log)}, mailed: {len(server.sent)}, dead letters: {pending(admin, dead)}")
-            mails.close()
-            audits.close()
-            for thread in threads:
-                thread.join()
+
+def serve(address: str, admin: Admin, orders: str, dead: str) -> None:
+    server, log = MailServer(), list[int]()
+    with Consumer(address, orders, group="email") as mails, Consumer(address, orders, group="audit") as audits:
+        threads = [
+            threading.Thread(target=write_mails, args=(mails, server)),
+            threading.Thread(target=keep_log, args=(audits, log)),
+        ]
+        for thread in threads:
+            thread.start()
+        with Producer(address, orders) as producer:
+            domains = ("example.com", "example.org", "example.net")
+            producer.send_many(
+                {"number": number, "email": f"customer{number}@{domains[number % 3]}"} for number in range(ORDERS)
+            )
+        bad = ORDERS // 3
+        wait_for(lambda: len(log) == ORDERS and len(server.sent) == ORDERS - bad and pending(admin, dead) == bad)
+        print(f"audited: {len(log)}, mailed: {len(server.sent)}")
+        for letter in admin.show_dead(dead)["letters"]:
+            print(f"dead: {letter['body']}, {letter['reason']} after {letter['attempts']} attempts")
+
+        server.is_broken = False
+        print("sent back:", admin.redrive_dead(dead)["redriven"])
+        wait_for(lambda: len(server.sent) == ORDERS)
+        print(f"audited: {len(log)}, mailed: {len(server.sent)}, dead letters: {pending(admin, dead)}")
+        mails.close()
+        audits.close()
+        for thread in threads:
+            thread.join()
     print("each order once in both:", sorted(log) == sorted(server.sent) == list(range(ORDERS)))
 
 

@@ -33,8 +33,16 @@ def wait_until_stored(admin: Admin, stream: str, lines: int) -> None:
 def main(address: str) -> None:
     name = f"logs-{os.getpid()}-{time.monotonic_ns()}"
     began = datetime.now(UTC) - timedelta(seconds=1)
-    with Admin(address) as admin, Subscriber(address, f"{name}.*.error") as errors:
+    with Admin(address) as admin:
         admin.create_stream(StreamConfig(name, topics=[f"{name}.>"], age_max_s=86_400.0))
+        try:
+            trace(address, admin, name, began)
+        finally:
+            admin.delete_stream(name)  # this program's own
+
+
+def trace(address: str, admin: Admin, name: str, began: datetime) -> None:
+    with Subscriber(address, f"{name}.*.error") as errors:
         errors.ready()
         logs = {service: Publisher(address) for service in STEPS}
         for number in range(REQUESTS):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from patterns.sync import Consumer, Delivery, Producer
+from patterns.sync import Admin, Consumer, Delivery, Producer
 from patterns.wire.errors import StaleLease
 
 GROUP = "packers"
@@ -137,6 +137,14 @@ def main(address: str, path: Path) -> None:
     make_database(path)
     with Producer(address, stream) as producer:
         producer.send_many(Order(("bolt", "nut")[number % 2], number % 7) for number in range(ORDERS))
+    try:
+        work_off(address, stream, path)
+    finally:
+        with Admin(address) as admin:
+            admin.delete_stream(stream)  # this program's own
+
+
+def work_off(address: str, stream: str, path: Path) -> None:
     victim = multiprocessing.get_context("spawn").Process(target=careless, args=(address, stream, path))
     victim.start()
     victim.join()

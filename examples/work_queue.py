@@ -3,10 +3,10 @@
 import multiprocessing
 import os
 
-from patterns.sync import Consumer, Producer
+from patterns.sync import Admin, Consumer, Producer
 
 ADDRESS = os.environ.get("ZBROKER_URL", "zb://localhost")
-STREAM = f"jobs-{os.getpid()}"  # a stream of our own each time; delete is not built yet
+STREAM = f"jobs-{os.getpid()}"  # a stream of our own each time, which goes when we do
 JOBS = 5_000
 
 
@@ -23,6 +23,14 @@ def main() -> None:
     with Producer(ADDRESS, STREAM) as producer:
         receipts = producer.send_many({"job": number} for number in range(JOBS))
         print(f"{len(receipts)} jobs on disk")
+    try:
+        work_off()
+    finally:
+        with Admin(ADDRESS) as admin:
+            admin.delete_stream(STREAM)
+
+
+def work_off() -> None:
     victim = multiprocessing.get_context("spawn").Process(target=careless, args=(ADDRESS, STREAM))
     victim.start()
     victim.join()

@@ -6,3 +6,4 @@ stream="jobs-$$"
 
 printf '%s\n' '{"job": 1}' '{"job": 2}' '{"job": 3}' | zbroker send "$stream" -
 zbroker receive "$stream" --group workers --count 3 --timeout 20
+zbroker stream delete "$stream" --yes  # ours alone
