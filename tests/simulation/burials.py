@@ -49,12 +49,12 @@ class Burials:
 
     def _bury(self, record: Record, stream: str, group: str, offset: int, uid: Any) -> None:
         truth = self._truth
-        id = truth.names.get(stream)
+        id = truth.holdings.names.get(stream)
         found = None if id is None else truth.messages.get((id, offset))
         require(
             found == uid or truth.is_damaged, f"9: the dead letter of {stream}[{offset}] is {uid!r}, it held {found!r}"
         )
-        key = stream, group, offset, truth.groups.get((id or 0, group), 0)
+        key = stream, group, offset, truth.holdings.groups.get((id or 0, group), 0)
         before = self._letters.get(key)
         is_there = before is not None and truth.has(before)
         require(not is_there or truth.is_damaged, f"9: {key} is a dead letter twice, at last by record {record.index}")

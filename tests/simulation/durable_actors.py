@@ -235,7 +235,7 @@ class MemberActor(Client):
             self.world.truth.delivered(self.stream, event.offset + place, body[0])
         self.seen += event.count
         if not self.group:
-            is_next = self.world.truth.are_forgotten(self.stream, self.next_offset, event.offset - 1)
+            is_next = self.world.truth.holdings.are_forgotten(self.stream, self.next_offset, event.offset - 1)
             require(
                 event.offset >= self.next_offset and is_next,
                 f"2: {self.name} expects {self.next_offset}, gets {event.offset}",

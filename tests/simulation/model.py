@@ -184,7 +184,7 @@ class Model:
         key, length_us = self._policies.key(pair), self._policies.of(pair).lease_us
         lease = session.leases[header.lease] = Lease(header.lease, key, session, header, now, length_us)
         messages = self.books.of(key)
-        stream = self.world.truth.names.get(key[0])
+        stream = self.world.truth.holdings.names.get(key[0])
         self._check_purged(key[0], header)
         for offset in range(header.offset, header.offset + header.count):
             message = messages.get(offset)
@@ -202,9 +202,8 @@ class Model:
 
     def _check_purged(self, stream: str, header: Deliver) -> None:
         """What a record on disk says is thrown away comes to nobody."""
-        truth = self.world.truth
-        below = truth.purged.get(truth.names.get(stream, 0), 0)
-        is_there = header.offset >= below or truth.is_damaged
+        below = self.world.truth.holdings.purged_below(stream)
+        is_there = header.offset >= below or self.world.truth.is_damaged
         require(is_there, f"2: {stream}[{header.offset}] is delivered, and all below {below} was purged")
 
     def _check_delay(self, key: Key, stream: int | None, offset: int) -> None:
@@ -354,7 +353,7 @@ class Model:
 
     def _expired(self, record: Record) -> None:
         """A record says what groups are not owed any more; whether rightly, the truth judges."""
-        names = {id: name for name, id in self.world.truth.names.items()}
+        names = {id: name for name, id in self.world.truth.holdings.names.items()}
         for stream, id, ranges in expired_by(record):
             key = self._policies.named(names.get(stream), id)
             for offset in [] if key is None else [at for first, last in ranges for at in range(first, last + 1)]:
@@ -365,7 +364,7 @@ class Model:
 
     def _buried(self, record: Record) -> None:
         """A dead letter, or one that is sent back, says of a message what an OPS record would."""
-        names = {id: name for name, id in self.world.truth.names.items()}
+        names = {id: name for name, id in self.world.truth.holdings.names.items()}
         for what, stream, id, ranges in settled_by(record):
             key = self._policies.named(names.get(stream), id)
             if key is None:
@@ -390,5 +389,5 @@ class Model:
             return
         for key, messages in self.books.groups.items():
             for offset, message in messages.items():
-                if message.holder is not None and not self.world.truth.are_forgotten(key[0], offset, offset):
+                if message.holder is not None and not self.world.truth.holdings.are_forgotten(key[0], offset, offset):
                     raise Violation(f"13: {key}[{offset}] is still lent")

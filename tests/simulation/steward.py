@@ -91,6 +91,8 @@ class Asked(NamedTuple):
     verb: str
     value: Any
     life: int
+    target: Pair  # what a verb that removes is about
+    id: int  # which that was, by what was on disk
 
     def ends(self) -> bool:
         """Whether it deletes what is wished for."""
@@ -233,7 +235,9 @@ class Steward(Client):
             case "redrive_dead":
                 arguments = {"stream": "graves"} if value is None else {"stream": "graves", "count": value}
         self._count += 1
-        asked = Asked(self._count, wish, verb, value, self.world.truth.lives)
+        target = str(arguments.get("stream", "")), group if verb == "delete_group" else ""
+        truth = self.world.truth
+        asked = Asked(self._count, wish, verb, value, truth.lives, target, truth.holdings.id_of(*target))
         self._asked[self.engine.ask(verb, arguments, now)] = asked
         if asked.ends():
             for one in self._ended_by(wish):
@@ -286,7 +290,8 @@ class Steward(Client):
             one.deletions -= 1
 
     def _done(self, asked: Asked, event: Answered) -> None:
-        number, wish, verb, value, life = asked
+        number, wish, verb, value, life, *_ = asked
+        result = msgspec.msgpack.decode(event.payload)[0]
         if verb == wish.creates:
             wish.is_there(number, value)
         elif verb in ("pause_group", "resume_group"):
@@ -295,12 +300,24 @@ class Steward(Client):
             if self.is_quiet and not value:
                 wish.may_pause, wish.resumed_in = {value}, life
         elif verb == "redrive_dead":
-            self.world.coverage["redriven"] += msgspec.msgpack.decode(event.payload)[0].get("redriven", 0)
+            self.world.coverage["redriven"] += result.get("redriven", 0)
+        elif verb == "purge_stream" and result["purged"]:
+            holdings = self.world.truth.holdings
+            is_told = any(holdings.purged.get(id, 0) >= result["below"] for id in holdings.ids.get(asked.target[0], ()))
+            require(
+                is_told or self.world.truth.is_damaged, f"11: {asked.target} is purged, and no record on disk says so"
+            )
         elif verb == "show_group":
-            shown = msgspec.msgpack.decode(event.payload)[0]
-            require(shown["balanced"], f"8: {wish.pair} is shown unbalanced: {shown}")
-        elif asked.ends():
-            self._has_ended(asked)
+            require(result["balanced"], f"8: {wish.pair} is shown unbalanced: {result}")
+        elif verb in ("delete_stream", "delete_group"):
+            self._check_deleted(asked)
+            if asked.ends():
+                self._has_ended(asked)
+
+    def _check_deleted(self, asked: Asked) -> None:
+        """What was there when it was asked for is gone, by a record on disk."""
+        is_gone = asked.id == 0 or self.world.truth.holdings.id_of(*asked.target) != asked.id
+        require(is_gone or self.world.truth.is_damaged, f"11: {asked.target} is deleted, and no record on disk says so")
 
     def _became_unknown(self, asked: Asked) -> None:
         if asked.verb == asked.wish.creates:

@@ -11,6 +11,7 @@ import pytest
 from patterns.wire.frames import pack
 from patterns.wire.messages import Codec, Deliver, Hello, Join, Limits, Ready, Role, Settle
 from patterns.wire.records import Opened, Record, RecordKind
+from tests.simulation.holdings import Holdings
 from tests.simulation.model import Model
 from tests.simulation.violation import Violation
 
@@ -34,9 +35,9 @@ def lent(model: Model, lease: int, attempt: int) -> None:
 
 def released_and_lent_again() -> Model:
     """Each time a record says so."""
-    truth = SimpleNamespace(
-        names={"s": 1}, messages={(1, 0): "uid"}, is_damaged=False, due_ms={}, reserved={}, purged={}
-    )
+    holdings = Holdings()
+    holdings.names["s"] = 1
+    truth = SimpleNamespace(holdings=holdings, messages={(1, 0): "uid"}, is_damaged=False, due_ms={}, reserved={})
     world: Any = SimpleNamespace(
         truth=truth,
         has_session=lambda peer: True,

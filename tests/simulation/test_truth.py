@@ -27,8 +27,8 @@ def test_damage_may_be_told_of_where_a_prepared_segment_was_hit_and_nowhere_else
 
 def test_whoever_reads_passes_over_nothing_of_a_stream_that_never_was() -> None:
     truth = LogTruth(FaultyDisk(Random(1)))
-    assert truth.are_forgotten("gone", 3, 2)
-    assert not truth.are_forgotten("gone", 3, 3)
+    assert truth.holdings.are_forgotten("gone", 3, 2)
+    assert not truth.holdings.are_forgotten("gone", 3, 3)
 
 
 def test_what_a_stream_gave_up_is_known_when_damage_has_taken_its_name_which_a_checkpoint_keeps() -> None:
@@ -38,21 +38,21 @@ def test_what_a_stream_gave_up_is_known_when_damage_has_taken_its_name_which_a_c
     entry = Entry(record, Position(1, 4096, 64), 0, [])
     truth._expose(entry)
     truth._forget({2: entry}, set())
-    assert not truth.names
+    assert not truth.holdings.names
     truth.is_damaged = True
     truth.forgot([(2, 371, 386)], lambda *_: False)
-    assert truth.are_forgotten("orders", 371, 386)
-    assert not truth.are_forgotten("orders", 371, 387)
+    assert truth.holdings.are_forgotten("orders", 371, 386)
+    assert not truth.holdings.are_forgotten("orders", 371, 387)
 
 
 def test_whoever_reads_passes_over_what_a_broker_has_given_up_and_not_over_more() -> None:
     truth = LogTruth(FaultyDisk(Random(1)))
-    truth._ids["orders"] = [7]
-    truth.decided(7, 5)
-    truth.decided(7, 3)  # another life, whose acks were not on disk
-    assert truth.are_forgotten("orders", 0, 4)
-    assert not truth.are_forgotten("orders", 0, 5)
-    assert not truth.are_forgotten("others", 0, 4)
+    truth.holdings.ids["orders"] = [7]
+    truth.holdings.decided(7, 5)
+    truth.holdings.decided(7, 3)  # another life, whose acks were not on disk
+    assert truth.holdings.are_forgotten("orders", 0, 4)
+    assert not truth.holdings.are_forgotten("orders", 0, 5)
+    assert not truth.holdings.are_forgotten("others", 0, 4)
 
 
 @pytest.mark.parametrize("is_left", [True, False])

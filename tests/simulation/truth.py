@@ -11,13 +11,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
 from patterns.wire import codec
 from patterns.wire.records import Damage, Move, Opened, Position, Record, RecordKind
-from patterns.wire.settled import Settled
-from tests.simulation.burials import Burials, expired_by
+from tests.simulation.burials import Burials
 from tests.simulation.disks import BLOCK_BYTES, FaultyDisk
+from tests.simulation.holdings import Holdings
 from tests.simulation.violation import Violation, require
 from zbroker.core.tail import DELAYS, Split, batch_of, stored_of
 from zbroker.store.record import HEADER_BYTES
@@ -44,10 +42,7 @@ class LogTruth:
 
     Attributes:
         messages: (stream id, offset) -> the body's first field, for all that is exposed.
-        names: stream name -> id, likewise.
-        groups: (stream id, name) -> index of the record that made it, likewise.
-        deleted, deleted_groups: ids of streams, and of streams and groups, likewise.
-        purged: stream id -> below which offset a record says that nothing is left, likewise.
+        holdings: streams and groups, likewise, and what is gone.
         damaged: indexes of records whose bytes a fault has destroyed.
         coverage: what recoveries met.
         is_damaged: a fault has ever destroyed a record that was exposed.
@@ -58,8 +53,7 @@ class LogTruth:
         disk.on_hit = self.hit
         self.entries: dict[int, Entry] = {}
         self.messages: dict[tuple[int, int], Any] = {}
-        self.names: dict[str, int] = {}
-        self.groups: dict[tuple[int, str], int] = {}
+        self.holdings = Holdings()
         self.damaged: set[int] = set()
         self.lost_offsets: dict[tuple[int, int], None] = {}
         self.coverage: Counter[str] = Counter()
@@ -68,24 +62,12 @@ class LogTruth:
         self.is_damaged = False
         self._epochs: list[int] = []
         self._given: dict[int, Entry] = {}
-        self._forgotten: dict[int, Settled] = {}
-        self._ids: dict[
-            str, list[int]
-        ] = {}  # as `names`, all that ever had it; damage takes none: a checkpoint may know it
         self._streams: dict[
             int, None
         ] = {}  # ids of all that ever held a message: damage may take a name, and it is given again
-        self._decided: dict[int, int] = {}  # below which offset a broker has given up all, by the stream's id
         self._stored: dict[tuple[int, int], int] = {}  # index of the record that a message is in
         self._told_ever: set[int] = set()
         self._hits: list[tuple[int, int, int, int]] = []  # since the last open, which writes records of its own
-        self.deleted: dict[int, None] = {}
-        self.deleted_groups: dict[tuple[int, int], None] = {}
-        self.purged: dict[int, int] = {}
-        self._purging: dict[int, int] = {}  # as `purged`, of records that may never have come to the disk
-        self._bounded: dict[int, None] = {}  # streams that are told to keep nothing for groups beyond their bounds
-        self._excused: dict[tuple[int, int], Settled] = {}  # of what is expired, by stream and group: so told
-        self.expired: dict[tuple[int, int], Settled] = {}  # by stream and group: what is given up though it was owed
         self.reserved: dict[
             tuple[int, int], str
         ] = {}  # messages that were sent back for one group: others pass over them
@@ -102,13 +84,6 @@ class LogTruth:
     def lives(self) -> int:
         """How often the folder was opened."""
         return len(self._epochs)
-
-    def handed(self, record: Record) -> None:
-        """The engine has let go of a record."""
-        if record.kind == RecordKind.CATALOG:
-            entry = msgspec.msgpack.decode(record.payload)
-            if entry[0] == "purged":
-                self._purging[entry[1]] = max(entry[2], self._purging.get(entry[1], 0))
 
     def appended(self, record: Record, position: Position) -> None:
         """The journal has taken a record."""
@@ -167,13 +142,7 @@ class LogTruth:
     def _expose(self, entry: Entry) -> None:
         entry.is_exposed = True
         record = entry.record
-        if record.kind == RecordKind.CATALOG:
-            self._expose_entry(record.index, msgspec.msgpack.decode(record.payload))
-        elif record.kind == RecordKind.OPS:
-            for stream, group, ranges in expired_by(record):
-                self.expired.setdefault((stream, group), Settled()).add_all(ranges)
-                if stream in self._bounded:
-                    self._excused.setdefault((stream, group), Settled()).add_all(ranges)
+        self.holdings.expose(record)
         for place, uid in enumerate(entry.uids):
             key = record.stream_id, record.base_offset + place
             self._stored[key] = record.index
@@ -184,73 +153,20 @@ class LogTruth:
                 key not in self.lost_offsets, f"3: offset {key[1]} of stream {key[0]} was told lost, and is used again"
             )
 
-    def _expose_entry(self, index: int, entry: list[Any]) -> None:
-        """What a CATALOG record says. An open shows them all again, but for those whose segments were given back."""
-        match entry:
-            case ["stream", str(name)] if index not in self.deleted:
-                self.names[name] = index
-                known = self._ids.setdefault(name, [])
-                known += [index] if index not in known else []
-            case ["group", int(stream), str(name), *_] if (stream, index) not in self.deleted_groups:
-                self.groups[stream, name] = max(self.groups.get((stream, name), 0), index)
-            case ["configured", int(stream), {"keep_unsettled": False}]:
-                self._bounded[stream] = None
-            case ["configured", int(stream), _]:
-                self._bounded.pop(stream, None)
-            case ["purged", int(stream), int(below)]:
-                self.purged[stream] = max(below, self.purged.get(stream, 0))
-            case ["group_deleted", int(stream), int(group)]:
-                self.deleted_groups[stream, group] = None
-                self.groups = {key: id for key, id in self.groups.items() if (key[0], id) != (stream, group)}
-            case ["deleted", int(stream), *_]:
-                self.deleted[stream] = None
-                self.names = {name: id for name, id in self.names.items() if id != stream}
-                self.groups = {key: id for key, id in self.groups.items() if key[0] != stream}
-
     # -- retention and compaction -----------------------------------------------------------------------------------
 
     def forgot(self, ranges: list[tuple[int, int, int]], is_settled: Callable[[str, str, int, int, int], bool]) -> None:
         """The broker has said that nobody wants these messages any more; groups that are older have settled them, on disk."""
         for stream, first, last in ranges:
-            known = self._forgotten.setdefault(stream, Settled())
-            gone = [offset for offset in range(first, last + 1) if offset not in known]
-            known.add(first, last)
-            if not self.is_damaged and stream not in self.deleted:
-                self._judge_forgotten(stream, gone, is_settled)
-
-    def decided(self, stream: int, floor: int) -> None:
-        """A broker has given up what is below. It says so once the acks that allow it are on disk; readers need not wait for that."""
-        self._decided[stream] = max(floor, self._decided.get(stream, 0))
-
-    def are_forgotten(self, stream: str, first: int, last: int) -> bool:
-        """Whether whoever reads a stream of this name may pass over them."""
-        return first > last or any(self._are_forgotten(id, first, last) for id in self._ids.get(stream, ()))
-
-    def _are_forgotten(self, stream: int, first: int, last: int) -> bool:
-        first = max(first, self._decided.get(stream, 0))
-        known = self._forgotten.get(stream, Settled())
-        return all(offset in known for offset in range(first, last + 1))
-
-    def _judge_forgotten(
-        self, stream: int, gone: list[int], is_settled: Callable[[str, str, int, int, int], bool]
-    ) -> None:
-        name = next(name for name, id in self.names.items() if id == stream)
-        for group in [group for id, group in self.groups if id == stream]:
-            for offset in gone:
-                is_owed = self._stored.get((stream, offset), 0) > self.groups[stream, group]
-                is_owed = is_owed and not self._may_expire(stream, self.groups[stream, group], offset)
-                is_owed = is_owed and self.reserved.get((stream, offset), group) == group
-                if is_owed and not is_settled(name, group, self.groups[stream, group], offset, self.durable):
-                    raise Violation(f"2: {name}[{offset}] is given up, and {group} is owed it")
-
-    def _may_expire(self, stream: int, group: int, offset: int) -> bool:
-        """Whether it was given up though it was owed, and rightly: by a purge, or a bound before which no group comes."""
-        if offset not in self.expired.get((stream, group), ()):
-            return False
-        return offset < self._purging.get(stream, 0) or offset in self._excused.get((stream, group), ())
+            gone = self.holdings.forget(stream, first, last)
+            if not self.is_damaged and stream not in self.holdings.deleted:
+                for offset in gone:
+                    key = stream, offset
+                    stored, reserved = self._stored.get(key, 0), self.reserved.get(key)
+                    self.holdings.judge(*key, stored, reserved, lambda *names: is_settled(*names, self.durable))
 
     def _is_forgotten(self, record: Record, offset: int) -> bool:
-        return record.stream_id in self._forgotten and offset in self._forgotten[record.stream_id]
+        return self.holdings.is_forgotten(record.stream_id, offset)
 
     def _may_vanish(self, record: Record) -> bool:
         """Operations are in checkpoints; of a batch nobody must want a message."""
@@ -458,15 +374,15 @@ class LogTruth:
             for place in range(len(entry.uids)):
                 self.messages.pop((entry.record.stream_id, entry.record.base_offset + place), None)
             if entry.record.kind == RecordKind.CATALOG:
-                self.names = {name: id for name, id in self.names.items() if id != index}
+                self.holdings.lose(index)
 
     # -- clients --------------------------------------------------------------------------------------------------
 
     def confirmed(self, stream: str, offset: int, uid: Any) -> None:
         """A client was told that its message is durable at this offset."""
-        if any(self.messages.get((id, offset)) == uid for id in self._ids.get(stream, ())):
+        if any(self.messages.get((id, offset)) == uid for id in self.holdings.ids.get(stream, ())):
             return  # of one that was deleted meanwhile, perhaps
-        id = self.names.get(stream)
+        id = self.holdings.names.get(stream)
         if id is None:
             require(self.is_damaged, f"2: {stream} is confirmed, and no durable record names it")
             return
@@ -479,9 +395,9 @@ class LogTruth:
 
     def delivered(self, stream: str, offset: int, uid: Any) -> None:
         """A consumer was given a message, perhaps of a stream that was deleted meanwhile."""
-        if any(self.messages.get((id, offset)) == uid for id in self._ids.get(stream, ())):
+        if any(self.messages.get((id, offset)) == uid for id in self.holdings.ids.get(stream, ())):
             return
-        id = self.names.get(stream)
+        id = self.holdings.names.get(stream)
         found = None if id is None else self.messages.get((id, offset))
         require(found is None and self.is_damaged, f"3: {stream}[{offset}] came as {uid!r}, is {found!r}")
 

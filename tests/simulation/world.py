@@ -368,7 +368,7 @@ class World:
 
     def handed(self, record: Record) -> None:
         """The engine has let go of a record; the journal may have no room for it yet."""
-        self.truth.handed(record)
+        self.truth.holdings.handed(record)
         self.model.handed(record)
         self.message_ids.handed(record)
         self.live.handed(record)
@@ -379,7 +379,7 @@ class World:
         self.model.turned()
         self.live.turned(broker)
         for log in broker.streams._catalog.by_id.values():
-            self.truth.decided(log.id, log.given_up.floor)
+            self.truth.holdings.decided(log.id, log.given_up.floor)
         if self._turns % CHECK_TURNS == 0:
             self.check_books(broker)
         assert broker.carrier is not None
@@ -418,10 +418,11 @@ class World:
         if self.truth.is_damaged:
             return
         for id, log in catalog.by_id.items():
-            require(id not in self.truth.deleted, f"11: stream {log.name} was deleted, and is there")
+            require(id not in self.truth.holdings.deleted, f"11: stream {log.name} was deleted, and is there")
         for key, group in catalog.groups.items():
             require(
-                key not in self.truth.deleted_groups, f"11: group {group.name} of {key[0]} was deleted, and is there"
+                key not in self.truth.holdings.deleted_groups,
+                f"11: group {group.name} of {key[0]} was deleted, and is there",
             )
 
     # -- what faults do -------------------------------------------------------------------------------------------
