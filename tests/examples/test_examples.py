@@ -87,7 +87,15 @@ def test_readme_publishes_without_a_broker(broker: Broker, tmp_path: Path) -> No
 
 
 def test_readme_shows_dead_letters_and_sends_them_back(broker: Broker, tmp_path: Path) -> None:
-    assert run_block(9, broker, tmp_path).splitlines() == ['no address mails 1 {"to":"?"}', "1 sent back"]
+    assert run_block(9, broker, tmp_path).splitlines() == ['no address mails 1 {"to":"?"}']
+    commands = re.findall(r"^    zbroker (dead .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    listed, shown, _, all_shown = (
+        run(["-m", "zbroker", *command.split()], broker).splitlines() for command in commands
+    )
+    assert listed[1].split()[:4] == ["mails-dead", "1", "1", "0"]
+    assert shown == all_shown
+    with Admin(broker.url, timeout_s=30) as admin:
+        assert admin.list_dead("mails-dead")[0]["pending"] == 0
 
 
 def test_readme_request_reply_prints_the_price(broker: Broker, tmp_path: Path) -> None:

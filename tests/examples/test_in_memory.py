@@ -40,7 +40,9 @@ def test_publish_subscribe(zbroker: Any, capsys: pytest.CaptureFixture[str]) -> 
 def test_the_test_of_the_readme(pytester: pytest.Pytester) -> None:
     (block,) = [found for found in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "def test_" in found]
     pytester.makepyfile(block)
-    pytester.runpytest_inprocess("-p", "zbroker.testing.plugin", "-p", "no:cacheprovider").assert_outcomes(passed=1)
+    options = ("-p", "zbroker.testing.plugin", "-p", "no:cacheprovider")
+    pytester.runpytest_inprocess(*options).assert_outcomes(passed=1)
+    pytester.runpytest_inprocess(*options, "--zbroker", "peer").assert_outcomes(skipped=1)
 
 
 @pytest.mark.zbroker("memory", "peer")
