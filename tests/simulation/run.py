@@ -16,7 +16,7 @@ from unittest.mock import patch
 from tests.simulation.defects import Defects
 from tests.simulation.faults import Fault
 from tests.simulation.world import World
-from zbroker.core import captures, checkpoint, column, heap, leases, message_ids
+from zbroker.core import broker, captures, checkpoint, column, heap, intake, leases, message_ids, topics
 
 _FEW: Final = 8
 _SMALL: Final = (
@@ -31,6 +31,8 @@ _SMALL: Final = (
     (2, message_ids, "_PIECE", _FEW),
     (3, checkpoint, "CHUNK_BYTES", 1_000),  # else the state of a small world is one chunk, of one moment
     (3, captures, "UNPACED_BYTES_MAX", 3_000),
+    *((5, module, "CREDIT_BYTES", 10_000) for module in (broker, captures, intake, topics)),
+    *((5, module, "CREDIT_MESSAGES", 100) for module in (broker, captures, intake, topics)),
 )
 _SHRINK_RUNS_MAX: Final = 200
 PROCESSES: Final = 2

@@ -16,6 +16,7 @@ from tests.simulation.client import Client
 from tests.simulation.disks import FaultyDisk
 from tests.simulation.durable_actors import MemberActor
 from tests.simulation.faults import SECOND, Fault
+from tests.simulation.held import check_held, check_tail
 from tests.simulation.live import Live
 from tests.simulation.message_ids import MessageIds
 from tests.simulation.model import Model
@@ -175,6 +176,7 @@ class World:
         """Stop in order, look at the image once more."""
         assert self.broker is not None
         self.check_books(self.broker)
+        check_tail(self.broker.streams._tail)
         self.model.settled()
         for client in self.clients:
             client.crash()
@@ -399,6 +401,7 @@ class World:
         """8: each group's account; 6: no message is lent twice, whatever the engine's members say."""
         catalog = broker.streams._catalog
         self.check_configured(catalog)
+        check_held(broker)
         self._check_deleted(catalog)
         for group in catalog.groups.values():
             log = catalog.by_id[group.stream_id]
