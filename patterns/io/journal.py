@@ -145,5 +145,5 @@ class Reader(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the storage."""
+        """Let go of the storage, until the next read."""
         ...

@@ -22,6 +22,7 @@ ANSWERED_BYTES_MAX: Final = 4 * MIB  # read and not yet taken: then it waits for
 ROUND_BYTES: Final = 1 * MIB  # read in one go; who asked first must not wait for all the others
 TAKEN_BYTES: Final = 1 * MIB  # by the loop in one turn; others have theirs
 STUCK_US: Final = 10_000_000  # a disk that is only slow has answered by then
+LET_GO_S: Final = 2.0  # files are opened anew so often: one that is gone takes its space as long as it is open
 _CLOSE_S: Final = 5.0
 
 
@@ -48,6 +49,7 @@ class ReadingThread:
         self._bell_in, self._bell_out = os.pipe()
         self._is_closing = False
         self._busy_since: int | None = None
+        self._let_go_at: int | None = None  # None: no file is open
         self._thread = threading.Thread(target=self._run, name="zbroker-reader", daemon=True)
         self.failures = 0
 
@@ -117,16 +119,27 @@ class ReadingThread:
 
     def _run(self) -> None:
         while (reads := self._next_round()) is not None:
-            self._busy_since = self._clock()
-            answers = self._serve(reads)
-            self._busy_since = None
-            self._hand_over(answers)
+            if reads:
+                self._busy_since = self._clock()
+                answers = self._serve(reads)
+                self._busy_since = None
+                self._hand_over(answers)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        now = self._clock()
+        if self._let_go_at is None:
+            self._let_go_at = now + int(LET_GO_S * 1e6)
+        elif now >= self._let_go_at:
+            self._reader.close()
+            self._let_go_at = None
 
     def _next_round(self) -> list[Read] | None:
-        """Waits for something to do and for room to do it; None: it is over."""
+        """Waits for something to do and for room to do it; []: nothing is, for a while; None: it is over."""
         with self._changed:
             while not self._is_closing and (not self._asked or self._answered_bytes >= ANSWERED_BYTES_MAX):
-                self._changed.wait()
+                if not self._changed.wait(None if self._let_go_at is None else LET_GO_S) and not self._asked:
+                    return []
             if self._is_closing:
                 return None
             reads: list[Read] = []

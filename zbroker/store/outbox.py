@@ -33,6 +33,7 @@ _UNSAID_MAX: Final = PRODUCER_BATCHES_REMEMBERED // 4  # settled batches that a 
 _SAY_US: Final = 100_000  # ... or for so long
 _SEGMENTS: Final = 4  # begun since the last checkpoint: it gives back the space of what is settled
 _KEPT_SEGMENTS: Final = 2  # of a journal in which nothing waits ..
+_LET_GO_US: Final = 2_000_000  # so often files are opened anew: one that is gone takes its space as long as it is open
 _IDLE_CHECKPOINTS: Final = 2  # .. after as many checkpoints: a segment goes when two in a row did not need it
 
 
@@ -83,7 +84,7 @@ class FileOutbox:
         self._reader = RecordReader(disk, folder)
         state = self._state
         self._said = state.settled
-        self._unsaid, self._say_at = 0, 0
+        self._unsaid, self._say_at, self._let_go_at = 0, 0, 0
         self._unread: deque[int] = deque(state.places)
         self._idle_checkpoints = _IDLE_CHECKPOINTS
         self.safe = self.last_number
@@ -292,6 +293,9 @@ class FileOutbox:
         """See the protocol."""
         if self._failed is not None:
             return
+        if now >= self._let_go_at:
+            self._reader.close()
+            self._let_go_at = now + _LET_GO_US
         journal = self._journal
         try:
             if not self._unsaid:

@@ -140,7 +140,7 @@ class RecordReader:
             self._disk.close(file.handle)
 
     def close(self) -> None:
-        """Let go of the files; the reading thread has ended before."""
+        """Let go of the files, until the next read; what is gone takes its space for as long as it is open."""
         for key in list(self._files):
             self._let_go(key)
 

@@ -10,7 +10,7 @@ import pytest
 from patterns.wire.records import Position, Record, RecordKind
 from tests.processes import until
 from zbroker.core.effects import Read
-from zbroker.processes.reading import ANSWERED_BYTES_MAX, STUCK_US, TAKEN_BYTES, ReadingThread
+from zbroker.processes.reading import ANSWERED_BYTES_MAX, LET_GO_S, STUCK_US, TAKEN_BYTES, ReadingThread
 from zbroker.store.faults import RecordUnreadable
 
 
@@ -19,7 +19,7 @@ class Reader:
 
     def __init__(self):
         self.allowed = threading.Semaphore(0)
-        self.rounds, self.payload, self.failure, self.is_closed = [], b"", None, False
+        self.rounds, self.payload, self.failure, self.is_closed, self.closes = [], b"", None, False, 0
 
     def read(self, positions):
         self.allowed.acquire()
@@ -33,6 +33,7 @@ class Reader:
 
     def close(self):
         self.is_closed = True
+        self.closes += 1
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def reads(reader, time_us):
     reads = ReadingThread(reader, "/j", lambda: time_us[0])
     reads.start()
     yield reads
-    if not reader.is_closed:
+    if not reads._is_closing:
         for _ in range(1_000):
             reader.allowed.release()
         assert reads.close()
@@ -158,3 +159,21 @@ def test_closing_ends_the_thread_and_what_was_not_read_is_not(reads, reader):
     closing.join()
     assert reader.is_closed
     assert reader.rounds == [1]
+
+
+def test_files_are_let_go_of_while_there_is_much_to_read(reads, reader, time_us):
+    for token in range(3):
+        reads.ask(read_of(token))
+        reader.allowed.release()
+        until(lambda: reads.answers() != [])
+        assert reader.closes <= token
+        time_us[0] += int(LET_GO_S * 1e6)
+    until(lambda: reader.closes >= 1)
+
+
+def test_files_are_let_go_of_when_nothing_is_read_any_more(reads, reader, time_us):
+    reads.ask(read_of(1))
+    reader.allowed.release()
+    until(lambda: reads.answers() != [])
+    time_us[0] += int(LET_GO_S * 1e6)
+    until(lambda: reader.closes >= 1)

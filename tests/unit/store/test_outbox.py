@@ -90,6 +90,15 @@ def test_what_is_settled_does_not_come_again() -> None:
     assert again.last_number == 10
 
 
+def test_no_file_is_held_open_that_may_be_gone_by_now() -> None:
+    outbox = opened(VirtualDisk())
+    outbox.keep(parcels(3), 0)
+    outbox.hand_out([], BIG)
+    assert outbox._reader.files == 1
+    outbox.tend(9 * S)
+    assert outbox._reader.files == 0
+
+
 def test_no_more_is_handed_out_than_a_broker_remembers_until_a_restart_knows_what_it_has() -> None:
     outbox = opened(VirtualDisk())
     outbox.keep(parcels(100), 0)
