@@ -18,7 +18,14 @@ from patterns.wire.settled import CHUNK, Settled, runs
 from zbroker.processes import dialogue
 from zbroker.processes.dialogue import Message, Order, Welcome
 from zbroker.processes.line import Line
-from zbroker.store.faults import AFTER_A_REFUSAL, AFTER_DEATHS, FolderLocked, JournalFailed, JournalFull
+from zbroker.store.faults import (
+    AFTER_A_REFUSAL,
+    AFTER_DEATHS,
+    FolderLocked,
+    JournalFailed,
+    JournalFull,
+    JournalUnfinished,
+)
 
 UNCONFIRMED_BYTES_MAX: Final = 256 << 20  # a quarter of memory_bytes; sessions' credit stops most loads long before
 LOCK_WAIT_US: Final = 10_000_000  # a sidecar whose broker died is gone within a second, unless its disk is slow
@@ -447,7 +454,7 @@ class SidecarJournal:
         """Have everything made durable and the folder unlocked; at most for ten seconds.
 
         Raises:
-            JournalFailed: that was not done; what was confirmed is on the disk all the same.
+            JournalUnfinished, JournalFailed: that was not done; what was confirmed is on the disk all the same.
             JournalFull: records still waited for space.
         """
         try:
@@ -463,7 +470,8 @@ class SidecarJournal:
             if self._state is not State.SERVING and not self._unconfirmed:
                 return  # nobody holds anything that is not on the disk
             if self._line is None or now >= until:
-                raise self._failed(self.trouble or "its sidecar process has not finished in time")
+                why = self.trouble or f"its sidecar process has not finished within {_CLOSE_US // 1_000_000} s"
+                raise JournalUnfinished(self._order.folder, len(self._unconfirmed), why)
             if self._state is State.SERVING and not self._is_closing:
                 self._is_closing = True
                 self._line.put(dialogue.said(dialogue.CLOSE))

@@ -5,6 +5,8 @@ The broker maps these to the wire's storage errors (5xx); nothing here knows a n
 
 from typing import Final
 
+from patterns.wire.words import counted
+
 
 class JournalError(Exception):
     """Any fault of the store."""
@@ -111,6 +113,16 @@ class JournalFailed(JournalError):
 
     def __init__(self, folder: str, cause: str, advice: str = AFTER_A_REFUSAL) -> None:
         super().__init__(f"journal in {folder} has failed: {cause}. {advice}")
+
+
+class JournalUnfinished(JournalError):
+    """Who writes the journal was not there, or not done, when its broker had to end. Nothing has failed."""
+
+    def __init__(self, folder: str, records: int, why: str) -> None:
+        super().__init__(
+            f"journal in {folder} was left before all of it was written ({why}). All that was confirmed is on the disk; "
+            f"{counted(records, 'record')} had no confirm, and whoever waits for one sends again when a broker is back"
+        )
 
 
 class JournalFull(JournalError):

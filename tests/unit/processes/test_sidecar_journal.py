@@ -9,7 +9,7 @@ import pytest
 from patterns.wire.records import Position
 from tests.unit.processes.sidecars import FOLDER, SECOND, Sidecars, record, settle
 from zbroker.processes.sidecar_journal import State
-from zbroker.store.faults import FolderLocked, JournalFailed, JournalFull, NotOurs
+from zbroker.store.faults import FolderLocked, JournalFailed, JournalFull, JournalUnfinished, NotOurs
 from zbroker.store.journal import FileJournal
 from zbroker.store.reader import RecordReader
 from zbroker.testing.disk import PowerCut, VirtualDisk
@@ -369,6 +369,18 @@ def test_close_while_a_sidecar_returns_waits_for_nothing_that_is_on_the_disk():
     journal.close()
 
 
+def test_close_while_no_sidecar_can_be_started_says_what_is_left_and_that_nothing_has_failed():
+    sidecars = Sidecars()
+    journal = sidecars.opened()
+    sidecars.kill()
+    sidecars.refuses = OSError("no processes")
+    assert journal.hear(sidecars.now) == []
+    appended(journal, 1, 10)
+    with pytest.raises(JournalUnfinished, match=r"no processes.*10 records had no confirm") as told:
+        journal.close()
+    assert "failed" not in str(told.value)
+
+
 def test_close_of_a_sidecar_that_stands_still_ends_after_a_while():
     sidecars = Sidecars()
     journal = sidecars.opened()
@@ -377,7 +389,7 @@ def test_close_of_a_sidecar_that_stands_still_ends_after_a_while():
         sidecars.now += SECOND
 
     journal._line.pump = stand_still
-    with pytest.raises(JournalFailed, match="in time"):
+    with pytest.raises(JournalUnfinished, match="not finished within 10 s"):
         journal.close()
 
 
