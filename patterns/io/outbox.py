@@ -21,6 +21,7 @@ class Outbox(Protocol):
         last_number: of the newest message that was ever taken.
         safe: every message up to this number is on the disk.
         waiting_messages, refused_messages: any thread may look.
+        damage: what the disk has lost of what it had taken, for people.
     """
 
     folder: str
@@ -29,6 +30,7 @@ class Outbox(Protocol):
     safe: int
     waiting_messages: int
     refused_messages: int
+    damage: list[str]
 
     @property
     def trouble(self) -> ZbrokerError | None: ...

@@ -84,6 +84,10 @@ class Forwarding:
 
     def start(self) -> None:
         """Let the thread begin; without it, whoever calls turn() is the one thread of the journal."""
+        for lost in self._outbox.damage:
+            _log.error(
+                "the disk has damaged the journal in %s, the rest is forwarded; lost: %s", self._outbox.folder, lost
+            )
         self._thread.start()
 
     # -- for the role, under the driver's lock ---------------------------------------------------------------------

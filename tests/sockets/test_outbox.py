@@ -171,6 +171,29 @@ def test_another_cluster_gets_what_has_no_confirm(broker: Broker, folder: Path) 
     assert stored(broker) == [1]
 
 
+@pytest.mark.parametrize("name", ["", "\0", b"outbox"])
+def test_a_journal_needs_the_name_of_a_folder(name: str) -> None:
+    with pytest.raises(BadArgument, match="the path of a folder"):
+        open_journal(name)
+
+
+def test_what_the_disk_has_damaged_is_told_and_the_rest_forwarded(
+    broker: Broker, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with producer(broker, folder) as out:
+        for number in range(3):
+            out.send(["a body to be found", number])
+    [segment] = [path for path in sorted(folder.glob("*.seg")) if b"a body to be found" in path.read_bytes()]
+    data = bytearray(segment.read_bytes())
+    data[data.index(b"a body to be found\x01")] ^= 1
+    segment.write_bytes(data)
+    broker.start()
+    with producer(broker, folder) as out:
+        out.flush(30)
+    assert "lost: 1 message (body, " in caplog.text
+    assert stored(broker) == [["a body to be found", 0], ["a body to be found", 2]]
+
+
 def test_a_folder_put_back_from_a_copy_loses_nothing_and_says_so(
     broker: Broker, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -27,7 +27,7 @@ def open_journal(
     Raises:
         StorageFailed: another process has the folder, or it is no journal, or the disk refuses; see the text.
         StorageFull: no room for the first segment.
-        BadArgument: bytes_max.
+        BadArgument: bytes_max, or no name of a folder.
     """
     from patterns.wire.errors import BadArgument
     from zbroker.store.os_disk import OsDisk, leave_to_parent, wall_ms
@@ -35,11 +35,14 @@ def open_journal(
 
     if isinstance(bytes_max, bool) or not isinstance(bytes_max, int) or bytes_max < BYTES_MIN:
         raise BadArgument(f"bytes_max={bytes_max!r}: a number of bytes, {BYTES_MIN} or more")
+    name = os.fspath(folder)
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise BadArgument(f"folder {name!r}: the path of a folder, as str or Path")
     disk = OsDisk()
     leave_to_parent(disk)
     return FileOutbox(
         disk,
-        os.fspath(folder),
+        name,
         bytes_max=bytes_max,
         random_bytes=os.urandom,
         wall_ms=wall_ms,

@@ -16,7 +16,7 @@ import msgspec
 from patterns.wire.errors import BadArgument, Damaged, StorageFailed, StorageFull, ZbrokerError
 from patterns.wire.limits import PRODUCER_BATCHES_REMEMBERED
 from patterns.wire.parcel import Parcel, Sender, Unsendable
-from patterns.wire.records import Position, Record, RecordKind
+from patterns.wire.records import Damage, Position, Record, RecordKind
 from patterns.wire.words import counted
 from zbroker.store.disk import Disk
 from zbroker.store.faults import JournalError, JournalFull, RecordUnreadable
@@ -25,7 +25,7 @@ from zbroker.store.outbox_state import ROOM_BYTES, STREAM_ID, Place, State, head
 from zbroker.store.reader import RecordReader
 from zbroker.store.record import padded
 from zbroker.store.refused import Refused
-from zbroker.store.segment import SEGMENT_BYTES_MIN
+from zbroker.store.segment import SEGMENT_BYTES_MIN, segment_name
 
 SEGMENT_BYTES: Final = 8 << 20  # a folder takes three at least: the one that is written to, the next, and the ballast
 BYTES_MIN: Final = 1 << 20  # of bytes_max: a largest batch must have room
@@ -79,7 +79,7 @@ class FileOutbox:
         except (JournalError, OSError, msgspec.MsgspecError) as error:
             self._journal.close()
             raise told(error) from error
-        self.damage = len(opened.damage)
+        self.damage = [_words(one) for one in opened.damage]
         self._index = opened.next_index - 1
         self._reader = RecordReader(disk, folder)
         state = self._state
@@ -368,6 +368,12 @@ class FileOutbox:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+def _words(damage: Damage) -> str:
+    lost = sum(one.count for one in damage.ranges if one.stream_id == STREAM_ID)
+    more = ", perhaps more" if damage.lost_bytes else ""
+    return f"{counted(lost, 'message')}{more} ({damage.reason}, {segment_name(damage.segment)} from byte {damage.offset} on)"
 
 
 def told(error: Exception) -> ZbrokerError:
