@@ -310,12 +310,13 @@ class BrokerProcess:
     def _hand_in(self, peer: bytes, frames: Frames, arrived: int, now: int) -> None:
         self.world.trace("in", peer, frames)
         self.world.model.received(peer, frames, arrived, now)
+        is_verb, were = bytes(frames[0])[3:4] in b"JM", dict(self.streams._catalog.by_name)
         if bytes(frames[0])[3:4] == b"P":
             self.world.live.received(self, peer, frames, now)
         else:
             self.receive(peer, frames, now)
-        if bytes(frames[0])[3:4] in b"JM":
-            self.world.model.look(self.streams._catalog)
+        if is_verb:
+            self.world.model.look(self.streams._catalog, were)
 
     def receive(self, peer: bytes, frames: Frames, now: int) -> None:
         """Give a message to the engine."""

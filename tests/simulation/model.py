@@ -6,9 +6,10 @@ SPEC.md 9.2 alone it knows who may hold what, and which attempt it is; where tim
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from patterns.wire.errors import NoSuchGroup, NoSuchStream, StaleLease, ZbrokerError
+from patterns.wire.errors import NoSuchGroup, NoSuchStream, ProtocolError, StaleLease, ZbrokerError
 from patterns.wire.frames import Frames, parse
 from patterns.wire.limits import EXPIRY_MS, GRACE_MS
 from patterns.wire.messages import (
@@ -136,6 +137,8 @@ class Model:
                 self._settling.answered(peer, session, header)
             case ErrorHeader(scope="stream", number=number) if number == self._untold.get(peer):
                 del self._untold[peer]
+            case ErrorHeader(scope="stream", number=number) if session is not None and number != ProtocolError.number:
+                session.pair, session.reads = None, ""  # its JOIN is refused
             case ErrorHeader(scope="lease", id=lease, number=StaleLease.number):
                 self._settling.told_stale(peer, lease)
             case ErrorHeader(scope="session") if session is not None:
@@ -234,14 +237,21 @@ class Model:
         if 0 < most < attempt and key[:2] not in self._policies.changed:
             raise Violation(f"9: {key}[{offset}] is delivered for the {attempt}th time, at most {most}")
 
-    def look(self, catalog: Catalog) -> None:
-        """A verb or a JOIN was heard, or a life has begun: which groups there are now, and what they are told to be."""
+    def look(self, catalog: Catalog, were: Iterable[str] = ()) -> None:
+        """A verb or a JOIN was heard, or a life has begun: which groups there are now, and what they are told to be.
+
+        Args:
+            were: names of the streams that there were.
+        """
         self._purge(catalog)
         for pair, before, now in self._policies.look(catalog):
             if before.id != now.id:
                 self._reset((*pair, before.id))
             if not now.id:
-                self._dismiss(pair, NoSuchGroup if pair[0] in catalog.by_name else NoSuchStream)
+                self.coverage["group_deleted"] += 1
+                self._active.pop(pair, None)
+                why = NoSuchGroup if pair[0] in catalog.by_name else NoSuchStream
+                self._dismiss([peer for peer, one in self._by_peer.items() if one.pair == pair], why)
             if before.is_exclusive is not now.is_exclusive:
                 self._active.pop(pair, None)
             if pair in self._policies.changed:  # what waits may have failed before it counted
@@ -252,27 +262,29 @@ class Model:
             for lease in [lease for session in self._sessions.values() for lease in session.leases.values()]:
                 if lease.key[:2] == pair:
                     lease.length_us = min(lease.length_us, now.lease_us)
+        for name in [name for name in were if name not in catalog.by_name]:
+            self._dismiss([peer for peer, one in self._by_peer.items() if one.reads == name], NoSuchStream)
 
     def _purge(self, catalog: Catalog) -> None:
         """A verb has thrown away the oldest messages of a stream: what groups are owed of them is expired."""
         name, self._purging = self._purging, ""
         log = catalog.by_name.get(name)
-        for group in [] if log is None else log.groups.values():
+        if log is None:
+            return
+        for group in log.groups.values():
             key = name, group.name, group.id
             for offset, message in list(self.books.of(key).items()):
                 if offset < log.given_up.floor and message.done in ("", "perhaps"):
                     message = self.books.expire(key, offset)
                     self.books.note(News(key, offset, message.next_low - 1, "expired", message.lent))
 
-    def _dismiss(self, pair: Pair, why: type[ZbrokerError]) -> None:
-        """The group is gone: its members are to hear so, in this turn."""
-        self.coverage["group_deleted"] += 1
-        self._active.pop(pair, None)
-        for peer, session in self._by_peer.items():
-            if session.pair == pair:
-                session.pair = None
-                self.coverage["dismissed"] += 1
-                self._untold[peer] = why.number
+    def _dismiss(self, peers: list[bytes], why: type[ZbrokerError]) -> None:
+        """What they have joined is gone: they are to hear so, in this turn."""
+        self.coverage["dismissed"] += len(peers)
+        for peer in peers:
+            session = self._by_peer[peer]
+            session.pair, session.reads = None, ""
+            self._untold[peer] = why.number
 
     def _reset(self, key: Key) -> None:
         """Nobody holds anything of the older account any more; should the record of that be lost, it is as before a restart."""
@@ -356,7 +368,9 @@ class Model:
         names = {id: name for name, id in self.world.truth.holdings.names.items()}
         for stream, id, ranges in expired_by(record):
             key = self._policies.named(names.get(stream), id)
-            for offset in [] if key is None else [at for first, last in ranges for at in range(first, last + 1)]:
+            if key is None:
+                continue
+            for offset in [offset for first, last in ranges for offset in range(first, last + 1)]:
                 message = self.books.expire(key, offset)
                 message.done_at = record.index
                 self.coverage["expired"] += 1
