@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from patterns.aio.driver import AioDriver
+from patterns.io import context
 from patterns.roles.arguments import check_timeout
 from patterns.roles.role import CLOSE_TIMEOUT_S, Role, check_limit
 
@@ -70,6 +71,7 @@ class Arrivals(Generic[_T]):
         self._more = more
         self._idle_timeout_s = idle_timeout_s
         self._rest: Iterator[_T] = iter(())
+        context.watch(self)
 
     def __aiter__(self) -> Self:
         return self
@@ -86,6 +88,10 @@ class Arrivals(Generic[_T]):
         """Take what came and nobody was given."""
         rest, self._rest = self._rest, iter(())
         return rest
+
+    def let_go(self) -> None:
+        """As context.Iteration's."""
+        self.waiting()
 
     async def receive(self, timeout_s: float | None) -> _T | None:
         """The next one; None when none came in time."""

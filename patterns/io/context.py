@@ -28,6 +28,13 @@ class User(Protocol):
         """Time was skipped: do what is due, wake whoever waits with a deadline. Returns when the engine is due next; None: never."""
 
 
+class Iteration(Protocol):
+    """What has taken from a driver what its caller was not given yet."""
+
+    def let_go(self) -> None:
+        """Give nothing more of it."""
+
+
 _SOCKETS_MAX: Final = 16_384  # three a role; libzmq's 1,023 are 340 roles, and so many more cost 24 KiB
 _EXIT_US: Final = (
     2_000_000  # for all roles together: a hundred that wait one after the other for a dead broker would take minutes
@@ -35,6 +42,7 @@ _EXIT_US: Final = (
 _EXIT_STEP_S: Final = 1.0
 _log = logging.getLogger("zbroker")
 _users: Final[weakref.WeakSet[User]] = weakref.WeakSet()
+_iterations: Final[weakref.WeakSet[Iteration]] = weakref.WeakSet()
 _context: zmq.Context[zmq.Socket[bytes]] | None = None
 _lock = threading.Lock()
 
@@ -53,6 +61,11 @@ def shared_context() -> zmq.Context[zmq.Socket[bytes]]:
 def enter(user: User) -> None:
     """From now on this user is told of forks and of the exit."""
     _users.add(user)
+
+
+def watch(iteration: Iteration) -> None:
+    """What it holds is this process's: in a child of a fork it lets go, so that the next step asks the driver."""
+    _iterations.add(iteration)
 
 
 def leave(user: User) -> None:
@@ -87,6 +100,8 @@ def _after_fork_in_child() -> None:
     for user in list(_users):
         user.forked = True
         user.kicked = False  # else what is posted asks nobody, and nobody says that it goes nowhere
+    for iteration in list(_iterations):
+        iteration.let_go()
     global _context, _lock
     _context = None
     _lock = threading.Lock()

@@ -5,9 +5,12 @@ A class and not a generator: a generator that two threads enter ends for both, a
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Generic, Self, TypeVar
 
+from patterns.io import context
 from patterns.wire.errors import LocalProtocolError
 
 T = TypeVar("T")
@@ -27,6 +30,8 @@ class Arriving(Generic[T], Iterator[T]):
         self._take = take
         self._over = over
         self._is_waiting = False
+        self._given: T | None = None  # a chain goes through it
+        context.watch(self)
 
     def check(self) -> None:
         """Raises LocalProtocolError when another thread waits here."""
@@ -49,4 +54,12 @@ class Arriving(Generic[T], Iterator[T]):
         if found is None:
             self._over()
             raise StopIteration
+        self._given = found
         return found
+
+    def let_go(self) -> None:
+        """As context.Iteration's: a chain that is in the midst of a batch asks for the next one."""
+        given, self._given = self._given, None
+        if isinstance(given, Iterator):
+            with suppress(ValueError):  # a generator in which another thread was; it is not here
+                deque(given, maxlen=0)

@@ -99,6 +99,69 @@ with Consumer(sys.argv[1], "w", group="g") as consumer:
 """
 
 
+FORKS_AN_ITERATION = """
+import asyncio, os, sys
+import patterns.aio
+from patterns.sync import Consumer, Producer, Publisher, Subscriber
+from patterns.wire.errors import Forked
+
+def told(step):
+    child = os.fork()
+    if child == 0:
+        try:
+            step()
+        except Forked:
+            os._exit(0)
+        os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+def in_sync(role):
+    loop, codes = iter(role), []
+    for number in range(1_000):
+        assert next(loop).body == number
+        if number % 250 == 100:  # somewhere in a batch, now and then
+            codes.append(told(lambda: next(loop)))
+    return codes
+
+async def in_aio(url):
+    async with patterns.aio.Consumer(url, "w", group="aio") as consumer:
+        waiting = 0
+        while not waiting:
+            first = await consumer.receive(30)
+            first.ack()
+            rest = list(consumer._slices.waiting())
+            consumer._slices._rest, waiting = iter(rest), len(rest)
+        child = os.fork()
+        if child == 0:
+            try:
+                consumer.__aiter__().__anext__().send(None)
+            except Forked:
+                os._exit(0)
+            except BaseException as error:
+                print(repr(error), file=sys.stderr, flush=True)
+            os._exit(1)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+url = sys.argv[1]
+with Producer(url, "w") as producer:
+    producer.send_many(range(2_000))
+with Consumer(url, "w", start="first") as consumer:
+    print("reader", *in_sync(consumer), flush=True)
+with Subscriber(url, "t") as subscriber, Publisher(url) as publisher:
+    subscriber.ready(30)
+    for number in range(2_000):
+        publisher.publish("t", number)
+    print("subscriber", *in_sync(subscriber), flush=True)
+print("aio", asyncio.run(in_aio(url)), flush=True)
+"""
+
+
+def test_an_iteration_in_the_child_of_a_fork_gives_nothing_more(broker: Broker, tmp_path: Path) -> None:
+    with program(FORKS_AN_ITERATION, tmp_path, broker.url) as forks:
+        assert [forks.line() for _ in range(3)] == ["reader 0 0 0 0", "subscriber 0 0 0 0", "aio 0"]
+        assert forks.wait() == 0
+
+
 def test_an_ack_in_the_child_of_a_fork_is_refused_in_the_thread_that_iterates_too(
     broker: Broker, tmp_path: Path
 ) -> None:
