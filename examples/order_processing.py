@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -126,10 +127,13 @@ def slow(address: str, stream: str, path: Path, has_one: threading.Event, may_go
             has_one.set()
             may_go_on.wait()
 
-    with Consumer(
-        address, stream, group=GROUP, type=Order, credit=1, processing_max_s=0.5, idle_timeout_s=1.0
-    ) as consumer:
-        return work(consumer, path, sleeps)[1]
+    try:
+        with Consumer(
+            address, stream, group=GROUP, type=Order, credit=1, processing_max_s=0.5, idle_timeout_s=1.0
+        ) as consumer:
+            return work(consumer, path, sleeps)[1]
+    finally:
+        has_one.set()  # whatever hindered it, nobody waits for it in vain
 
 
 def main(address: str, path: Path) -> None:
@@ -150,18 +154,19 @@ def work_off(address: str, stream: str, path: Path) -> None:
     victim.join()
     print("a worker has died with an order that is done and not acked")
 
-    has_one, may_go_on, left = threading.Event(), threading.Event(), list[int]()
-    sleeper = threading.Thread(target=lambda: left.append(slow(address, stream, path, has_one, may_go_on)))
-    sleeper.start()
-    has_one.wait()
-    with Consumer(address, stream, group=GROUP, type=Order, idle_timeout_s=30.0) as consumer:
-        work(consumer, path)
-    may_go_on.set()  # all is done, and now the one that slept goes on with what it thinks is its own
-    sleeper.join()
+    has_one, may_go_on = threading.Event(), threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            sleeper = pool.submit(slow, address, stream, path, has_one, may_go_on)
+            has_one.wait()
+            with Consumer(address, stream, group=GROUP, type=Order, idle_timeout_s=30.0) as consumer:
+                work(consumer, path)
+        finally:
+            may_go_on.set()  # all is done, and now the one that slept goes on with what it thinks is its own; at Ctrl-C, too
     warehouse = Warehouse(path)
     done, taken = warehouse.taken()
     warehouse.close()
-    print("orders that the one that slept was kept from doing again:", left[0])
+    print("orders that the one that slept was kept from doing again:", sleeper.result())
     print(f"orders: {ORDERS}, done: {done}")
     print("taken from the stock as ordered:", taken == sum(number % 7 for number in range(ORDERS)))
 
