@@ -718,6 +718,7 @@ export class Subscriber extends Session {
 export class Producer extends Session {
   #waiting = []; // messages of no batch yet
   #unconfirmed = []; // batches, in order
+  #exceptions = []; // [sequence, place, offset, count]: messages that lie elsewhere, for their ids were known
   #sequence = 0;
   #identity = null;
   #scheduled = false;
@@ -728,11 +729,11 @@ export class Producer extends Session {
     Object.assign(this, { stream, confirm, duplicates: 0 });
   }
 
-  /** The offset of the message, when it is on disk. */
-  send(body, { key = null, headers = null } = {}) {
+  /** The offset of the message, when it is on disk; of one that the stream knows by its id, that of the first. */
+  send(body, { key = null, headers = null, id = null } = {}) {
     if (this.state === "CLOSED") return Promise.reject(closed());
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ text: JSON.stringify(body), key, headers, resolve, reject });
+      this.#waiting.push({ text: JSON.stringify(body), key, headers, id, resolve, reject });
       if (!this.#scheduled) queueMicrotask(() => this.pump());
       this.#scheduled = true;
     });
@@ -784,7 +785,7 @@ export class Producer extends Session {
   #put(batch) {
     const { items, sequence, previous, payload } = batch;
     const columns = {};
-    for (const [column, field] of [["keys", "key"], ["headers", "headers"]]) {
+    for (const [column, field] of [["keys", "key"], ["headers", "headers"], ["ids", "id"]]) {
       if (items.some((item) => item[field] !== null)) columns[column] = items.map((item) => item[field]);
     }
     const { id, epoch } = this.#identity;
@@ -800,12 +801,17 @@ export class Producer extends Session {
     else if (kind === "E" && header.scope === "append") this.#refused(new ZbError(header));
   }
 
-  #confirmed({ sequence = 0, offsets = [], duplicates = [] }) {
+  #confirmed({ sequence = 0, offsets = [], duplicates = [], exceptions = [] }) {
     this.duplicates += duplicates.length;
-    for (const offset of offsets) {
-      const { items } = this.#unconfirmed.shift();
-      items.forEach((item, i) => item.resolve(offset + i));
+    this.#exceptions.push(...exceptions);
+    for (let offset of offsets) {
+      const batch = this.#unconfirmed.shift(), known = new Map();
+      for (const [number, place, at, count] of this.#exceptions) {
+        for (let more = 0; number === batch.sequence && more < count; more += 1) known.set(place + more, at + more);
+      }
+      batch.items.forEach((item, i) => item.resolve(known.get(i) ?? offset++));
     }
+    this.#exceptions = this.#exceptions.filter(([number]) => number > sequence);
     if (this.#unconfirmed.length && this.#unconfirmed[0].sequence <= sequence) throw new Error("a CONFIRM with fewer offsets than batches");
     this.pump();
   }

@@ -5,6 +5,7 @@ It does not watch its connections: a PING that is answered by NO_SESSION tells t
 
 import base64
 import hashlib
+import itertools
 import json
 import os
 import sys
@@ -182,6 +183,28 @@ def produce(url, stream, count):
     session.close()
 
 
+def identify(url, stream, *batches):
+    """Messages with ids, all batches at once; where each message lies, by what the CONFIRMs say (SPEC.md 9.1)."""
+    session, batches = Session(url, "producer"), [json.loads(batch) for batch in batches]
+    producer = session.ready["producer"]
+    fixed = {"stream": stream, "producer": producer["id"], "producer_epoch": producer["epoch"], "codec": "json"}
+    for number, ids in enumerate(batches, 1):
+        header = {**fixed, "sequence": number, "previous": number - 1, "count": len(ids)}
+        session.write("A", header, [{"id": one} for one in ids], {"ids": ids})
+    places, exceptions, duplicates = [], [], []
+    while len(places) < len(batches):
+        header = session.until("a")[1]
+        exceptions += header.get("exceptions", [])
+        duplicates += header.get("duplicates", [])
+        for first in header.get("offsets", []):
+            number, following = len(places) + 1, itertools.count(first)
+            found = [one[1:] for one in exceptions if one[0] == number]
+            known = {place + more: offset + more for place, offset, count in found for more in range(count)}
+            places.append([known[at] if at in known else next(following) for at in range(len(batches[number - 1]))])
+    say(places=places, duplicates=duplicates)
+    session.close()
+
+
 def consume(url, stream, group, count):
     session = Session(url, "consumer", credit=10)
     join = {"id": 1, "stream": stream, "group": group, "start": "first", "mode": "slices"}
@@ -252,7 +275,9 @@ def packed(url):
     socket.close(linger=0)
 
 
-VERBS = {verb.__name__: verb for verb in (request, reply, publish, subscribe, produce, consume, status, packed)}
+VERBS = {
+    verb.__name__: verb for verb in (request, reply, publish, subscribe, produce, identify, consume, status, packed)
+}
 
 if __name__ == "__main__":
     VERBS[sys.argv[1]](*sys.argv[2:])

@@ -100,6 +100,16 @@ async function subscribe(url, pattern, count) {
   await subscriber.close();
 }
 
+/** Messages with ids, "" for none: where each one lies. */
+async function identify(url, stream, ...ids) {
+  const producer = new Producer(url, stream);
+  const first = ids.slice(0, 3).map((id) => producer.send({ id }, { id: id || null }));
+  const places = await Promise.all(first);
+  places.push(...(await Promise.all(ids.slice(3).map((id) => producer.send({ id }, { id: id || null })))));
+  await producer.close();
+  say({ places });
+}
+
 async function produce(url, stream, count, name = "") {
   const producer = new Producer(url, stream, { name });
   for (let begin = 0; begin < Number(count); begin += CHUNK) {
@@ -209,6 +219,6 @@ async function idle(url) {
   await requester.close();
 }
 
-const verbs = { request, reply, stream, rows, publish, subscribe, produce, consume, settle, read, status, strangers, idle };
+const verbs = { request, reply, stream, rows, publish, subscribe, produce, identify, consume, settle, read, status, strangers, idle };
 await verbs[process.argv[2]](...process.argv.slice(3));
 process.exit(0);

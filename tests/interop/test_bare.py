@@ -137,6 +137,29 @@ def test_kill_while_it_produces(tmp_path: Path, peer: Peer) -> None:
         assert [(one.body["n"], one.key) for one in got] == [(n, f"k{n}") for n in range(MESSAGES)]
 
 
+def test_it_stores_a_message_once_by_its_id(tmp_path: Path, peer: Peer) -> None:
+    batches = [["a", "b"], ["c", "b", None, "a"], ["a", "b"], ["d", "d", None]]
+    with Broker(tmp_path) as broker:
+        told = said(peer("identify", broker.url, "ids", *map(json.dumps, batches)))
+        assert told == {"places": [[0, 1], [2, 1, 3, 0], [0, 1], [4, 4, 5]], "duplicates": [3]}
+        broker.restart()
+        told = said(peer("identify", broker.url, "ids", json.dumps(["x", "d", "c"])))
+        assert told == {"places": [[6, 4, 2]], "duplicates": []}
+        with Consumer(broker.url, "ids", idle_timeout_s=5) as consumer:
+            got = [consumer.receive(10) for _ in range(7)]
+    assert [(one.message_id, one.body["id"]) for one in got] == [
+        (one, one) for one in ["a", "b", "c", None, "d", None, "x"]
+    ]
+
+
+def test_more_exceptions_than_one_confirm_holds(broker: Broker, peer: Peer) -> None:
+    known = [f"k{number}" for number in range(1_500)]
+    mixed = [one for number, name in enumerate(known) for one in (name, f"n{number}")]
+    told = said(peer("identify", broker.url, "many-ids", json.dumps(known), json.dumps(mixed)))
+    assert told["places"][0] == list(range(1_500))
+    assert told["places"][1] == [one for number in range(1_500) for one in (number, 1_500 + number)]
+
+
 def test_kill_while_it_consumes(tmp_path: Path, peer: Peer) -> None:
     count = 10 * MESSAGES  # so many that it is not done before it stands still
     with Broker(tmp_path) as broker:

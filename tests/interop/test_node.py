@@ -223,6 +223,12 @@ def test_node_produces_for_our_consumer(broker: Broker, peer: Peer) -> None:
     assert (got[49].key, got[49].headers) == (None, {"from": "node"})
 
 
+def test_node_stores_a_message_once_by_its_id(broker: Broker, peer: Peer) -> None:
+    places = said(peer("identify", broker.url, "ids-of-node", "a", "b", "a", "c", "b", "", "a", "d"))["places"]
+    assert places == [0, 1, 0, 2, 1, 3, 0, 4]
+    assert [one.message_id for one in read_all(broker.url, "ids-of-node", 5)] == ["a", "b", "c", None, "d"]
+
+
 def test_our_producer_reaches_node(broker: Broker, peer: Peer) -> None:
     with Producer(broker.url, "from-python") as producer:
         producer.send_many([{"n": n} for n in range(200)])
