@@ -404,6 +404,10 @@ class ConsumerEngine(ClientEngine):
             session.send(Settle(lease=number - self._base, action="nack"), now)
             del self._leases[number]
 
+    def holds(self, lease: int) -> bool:
+        """Whether what came with this lease is still lent to us; what a reader got always is."""
+        return not lease or lease in self._leases
+
     def place(self, offset: int) -> str:
         """A message by name, for errors."""
         group = f", group {self.group!r}" if self.group else ""

@@ -170,8 +170,8 @@ class ConsumerRole(Role[D]):
                     return None
                 continue
             event = self._first_delivered()
-            if event is None:
-                continue
+            if event is None or not engine.holds(event.lease):
+                continue  # the connection broke while it waited here: by now it is another member's, or comes again
             with driver.lock:
                 engine.taken(event.count, event.size, clock())
             if mode == "slices" or not delivered:
