@@ -75,6 +75,9 @@ class FileJournal:
         self._weighed_at = 0  # when it was looked last whether a checkpoint would give space back
         self._has_more_dead = False  # since then
         self._gives_back = False
+        self._is_told = (
+            False  # of a checkpoint, from its begin to its end: pieces on their way are its own, given up or not
+        )
         self._begun_index = 0  # the last index when this life began
         self._failed: str | None = None
         self._advice = AFTER_A_REFUSAL
@@ -305,7 +308,7 @@ class FileJournal:
     def may_checkpoint(self) -> bool:
         """Whether one could begin now, due or not."""
         is_quiet = not self._writer.is_waiting and self._failed is None and not self._compactor.is_moving
-        return is_quiet and not self._checkpoints.is_writing
+        return is_quiet and not (self._checkpoints.is_writing or self._is_told)
 
     def begin_checkpoint(self) -> tuple[list[int], int]:
         """Begin one at the end of the log, which is durable; see the protocol.
@@ -316,6 +319,7 @@ class FileJournal:
         writer = self._writer
         assert not writer.is_waiting
         self._gives_back = False
+        self._is_told = True
         anchor = Anchor(writer.durable_index + 1, writer.number, writer.tail, self._headers[writer.number].crc)
         self._checkpoints.count_from(writer.last_index, writer.log_bytes, writer.number)
         self._try_checkpoint(lambda: self._checkpoints.begin(anchor, self._headers))
@@ -329,6 +333,7 @@ class FileJournal:
 
     def end_checkpoint(self, last_index: int) -> None:
         """All was said; handle_timeout() finishes it. Raises JournalFailed."""
+        self._is_told = False
         if self._checkpoints.is_writing:
             self._try_checkpoint(lambda: self._checkpoints.end(last_index))
 

@@ -93,6 +93,27 @@ def test_two_checkpoints_are_kept_where_no_record_comes_between_them(monkeypatch
     assert len(checkpoints(world)) == 2
 
 
+def test_none_is_begun_before_all_of_the_one_that_was_given_up_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = filled(monkeypatch)
+    world.journal.forget(everything(world))
+
+    def refuse(path: str, *, create: bool = False) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.disk, "open", refuse)
+        full, _ = world.journal.begin_checkpoint()  # it is given up at once, and whoever cuts it hears nothing of that
+    for _ in range(2 * GIVE_BACK_US // S):
+        world.now += S
+        world.journal.handle_timeout(world.now)
+        world.tidy()
+        assert not world.journal.checkpoint_due
+    for segment in [*full, 0]:
+        world.journal.put_checkpoint(b"of the one that was given up", segment)
+    world.journal.end_checkpoint(world.next - 1)
+    assert idle(world, 10 * GIVE_BACK_US // S) >= 2
+
+
 def test_right_after_an_open_none_is_due_for_the_length_of_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     world = filled(monkeypatch)
     world.journal.close()
