@@ -365,9 +365,8 @@ class Model:
 
     def _expired(self, record: Record) -> None:
         """A record says what groups are not owed any more; whether rightly, the truth judges."""
-        names = {id: name for name, id in self.world.truth.holdings.names.items()}
-        for stream, id, ranges in expired_by(record):
-            key = self._policies.named(names.get(stream), id)
+        for _, id, ranges in expired_by(record):
+            key = self._policies.by_id(id)
             if key is None:
                 continue
             for offset in [offset for first, last in ranges for offset in range(first, last + 1)]:
@@ -378,9 +377,8 @@ class Model:
 
     def _buried(self, record: Record) -> None:
         """A dead letter, or one that is sent back, says of a message what an OPS record would."""
-        names = {id: name for name, id in self.world.truth.holdings.names.items()}
-        for what, stream, id, ranges in settled_by(record):
-            key = self._policies.named(names.get(stream), id)
+        for what, _, id, ranges in settled_by(record):
+            key = self._policies.by_id(id)
             if key is None:
                 continue
             messages = self.books.of(key)

@@ -59,9 +59,9 @@ class Policies:
         """Whether nobody has reset it."""
         return self.key(key[:2]) == key
 
-    def named(self, stream: str | None, id: int) -> Key | None:
-        """The group of a stream and an id, if it is still there."""
-        return next((self.key(pair) for pair, told in self._told.items() if (pair[0], told.id) == (stream, id)), None)
+    def by_id(self, id: int) -> Key | None:
+        """The group that this record has made, if it is still there; damage may have taken its stream's name."""
+        return next((self.key(pair) for pair, told in self._told.items() if told.id == id), None)
 
     def look(self, catalog: Catalog) -> Iterator[tuple[Pair, Told, Told]]:
         """What is not as it was: the group, before, and now. One that is not there any more has the id 0."""
