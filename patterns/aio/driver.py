@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, TypeVar
+from weakref import WeakSet
 
 from patterns.io import context
 from patterns.io.clock import clock
@@ -25,6 +26,7 @@ _T = TypeVar("_T")
 _TURNS_MAX: Final = 64  # in a row; a turn ends at the first news, and each look at those who wait costs all of them
 _LOOK_S: Final = 1.0  # a loop that is busy for longer sees by itself, later, that time was skipped
 _STINT_US: Final = 10_000  # then the loop's others have their turn
+_busy: Final[WeakSet[asyncio.AbstractEventLoop]] = WeakSet()  # waited for in vain: not again, before they were seen
 _open: Final[set[AioDriver]] = set()
 """Those that are not closed. Kept: collected without a close() they leave connections, descriptors and the guard's thread behind."""
 
@@ -217,10 +219,9 @@ class AioDriver:
         if self.is_closed or self.forked or self._loop.is_closed():
             return None
         if self._loop.is_running() and asyncio._get_running_loop() is not self._loop:
-            seen = threading.Event()
             self._loop.call_soon_threadsafe(self._look_at_clock)
-            self._loop.call_soon_threadsafe(seen.set)
-            seen.wait(_LOOK_S)
+            if self._loop not in _busy:
+                _await_turn_of(self._loop)
         else:
             self._look_at_clock()
         return self.engine.next_timeout()
@@ -360,6 +361,15 @@ class AioDriver:
             if not future.done() and not self._loop.is_closed():
                 future.set_result(done())
         self._left()
+
+
+def _await_turn_of(loop: asyncio.AbstractEventLoop) -> None:
+    """Until a loop in another thread has done what was asked before; a busy one is waited for once, not at each step of an hour."""
+    seen = threading.Event()
+    loop.call_soon_threadsafe(seen.set)
+    if not seen.wait(_LOOK_S):
+        _busy.add(loop)
+        loop.call_soon_threadsafe(_busy.discard, loop)
 
 
 def _shut_orphans() -> None:

@@ -1,5 +1,9 @@
-"""What a member of a group is given by a broker in memory while its connection comes and goes."""
+"""What a member of a group is given by a broker in memory while its connection comes and goes, or its event loop is busy."""
 
+import asyncio
+import threading
+
+from patterns import aio
 from patterns.sync import Consumer, Producer
 from zbroker.testing import MemoryBroker
 
@@ -30,3 +34,26 @@ def test_what_waited_for_a_member_whose_session_is_over_is_not_given_to_it() -> 
         slow.ready(timeout_s=SOON_S)
         producer.send(3)
         assert next(batches).bodies == [3]
+
+
+def test_a_loop_that_is_busy_while_time_is_skipped_is_not_waited_for_at_each_step() -> None:
+    is_busy, may_go_on = threading.Event(), threading.Event()
+
+    async def run(url: str) -> object:
+        async with aio.Consumer(url, "work", group="g") as consumer:
+            await consumer.ready()
+            is_busy.set()
+            may_go_on.wait()
+            delivery = await consumer.receive(SOON_S)
+            return delivery and delivery.body
+
+    with MemoryBroker() as broker, Producer(broker.url, "work") as producer:
+        found: list[object] = []
+        thread = threading.Thread(target=lambda: found.append(asyncio.run(run(broker.url))))
+        thread.start()
+        is_busy.wait()
+        broker.advance(300)  # in as many steps as there are heartbeats
+        producer.send(1)
+        may_go_on.set()
+        thread.join()
+        assert found == [1]
