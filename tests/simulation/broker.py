@@ -50,6 +50,7 @@ class BrokerProcess:
 
     Attributes:
         engine, journal, carrier: None until start() has opened the folder.
+        captors: how many streams have captured at once.
     """
 
     def __init__(self, world: World) -> None:
@@ -69,6 +70,7 @@ class BrokerProcess:
         self._suspects = Suspects()
         self._informed_at = 0
         self.is_condemned = False
+        self.captors = 0
 
     # -- life -----------------------------------------------------------------------------------------------------
 

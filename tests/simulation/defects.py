@@ -15,11 +15,13 @@ from msgspec.structs import replace
 from patterns.wire.configs import StreamConfig
 from patterns.wire.messages import Hello, Ready, Settle
 from patterns.wire.server import Session
+from zbroker.core import intake
 from zbroker.core.captures import Captures
 from zbroker.core.catalog import Catalog
 from zbroker.core.consumers import Consumers
 from zbroker.core.dead_letters import Mover
 from zbroker.core.groups import Group
+from zbroker.core.intake import Intake
 from zbroker.core.log import StreamLog
 from zbroker.core.message_ids import MessageIds
 from zbroker.core.producers import Accepted, Producer
@@ -390,6 +392,24 @@ class ToldBeforeDurable(Defects):
     patches = ((Relays, "expect", _tell_at_once),)
 
 
+def _await_and_grant(self: Intake, feeder: Any, entry: Any) -> None:
+    _await(self, feeder, entry)
+    self._regrant(feeder)
+
+
+_await = Intake._await
+
+
+def _grant_whole(self: Intake, feeder: Any) -> None:
+    self._sessions.regrant(feeder.session, intake.CREDIT_MESSAGES, intake.CREDIT_BYTES)
+
+
+class ProducersNotHeldBack(Defects):
+    """A producer's credit is renewed whatever of it is not on disk yet."""
+
+    patches = ((Intake, "_regrant", _grant_whole), (Intake, "_await", _await_and_grant))
+
+
 PLANTED: dict[str, type[Defects]] = {
     defect.__name__: defect
     for defect in (
@@ -420,5 +440,6 @@ PLANTED: dict[str, type[Defects]] = {
         CaptureGoesRound,
         CapturedForEachTopic,
         ToldBeforeDurable,
+        ProducersNotHeldBack,
     )
 }

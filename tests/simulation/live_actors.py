@@ -108,6 +108,7 @@ class PublisherActor(Client):
         super().__init__(world, name)
         self.pace_us = self.random.choice([20_000, 300_000])
         self.messages_max = self.random.choice([200, 1_000, 3_000])
+        self.bursts_max = self.random.choice([1, 1, 10])
         self.count = 0
 
     def make_engine(self) -> PublisherEngine:
@@ -116,14 +117,19 @@ class PublisherActor(Client):
     def act(self, now: int) -> int:
         engine = self.engine
         if not self.is_quiet and self.count < self.messages_max and engine.is_ready and engine.room:
-            for _ in range(self.random.randint(1, 10)):
-                topic = self.random.choice(TOPICS)
-                self.count += 1
-                uid = f"{self.name}.{self.count}"
-                self.world.live.sent[uid] = Sent((self.name, self.life), self.count, topic)
-                engine.lanes.lane(topic).items.extend((topic, [uid], None))
-            engine.publish(engine.lanes.drain_all(), now)
+            for _ in range(self.random.randint(1, self.bursts_max)):
+                self._publish(self.random.randint(1, 10), now)
         return int(self.pace_us * (0.2 + 1.6 * self.random.random()))
+
+    def _publish(self, count: int, now: int) -> None:
+        """A few messages, in a batch for each channel."""
+        for _ in range(count):
+            topic = self.random.choice(TOPICS)
+            self.count += 1
+            uid = f"{self.name}.{self.count}"
+            self.world.live.sent[uid] = Sent((self.name, self.life), self.count, topic)
+            self.engine.lanes.lane(topic).items.extend((topic, [uid], None))
+        self.engine.publish(self.engine.lanes.drain_all(), now)
 
 
 class SubscriberActor(Client):

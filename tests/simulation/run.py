@@ -31,8 +31,8 @@ _SMALL: Final = (
     (2, message_ids, "_PIECE", _FEW),
     (3, checkpoint, "CHUNK_BYTES", 1_000),  # else the state of a small world is one chunk, of one moment
     (3, captures, "UNPACED_BYTES_MAX", 3_000),
-    *((5, module, "CREDIT_BYTES", 10_000) for module in (broker, captures, intake, topics)),
-    *((5, module, "CREDIT_MESSAGES", 100) for module in (broker, captures, intake, topics)),
+    *((4, module, "CREDIT_BYTES", 4_000) for module in (broker, captures, intake, topics)),
+    *((4, module, "CREDIT_MESSAGES", 30) for module in (broker, captures, intake, topics)),
 )
 _SHRINK_RUNS_MAX: Final = 200
 PROCESSES: Final = 2
