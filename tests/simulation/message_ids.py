@@ -120,7 +120,9 @@ class MessageIds:
 
     def _configure(self, index: int, named: list[Any], *, is_new: bool) -> None:
         if named[0] == "stream":
-            self._window(index, named[1])
+            window = self._window(index, named[1])
+            if is_new:  # another one may have been deleted, which was told to be something else
+                self._configs[named[1]].append(window.config)
         elif named[0] == "configured":
             window = self._window(named[1], f"recovered-{named[1]}")
             now_ms = self._now_ms(window, self._world.wall_ms() if is_new else 0)
