@@ -130,5 +130,5 @@ def milliseconds_of(name: str, instant: datetime) -> int:
 
 def _count(name: str, value: int, *, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= INTEGER_MAX:
-        raise BadArgument(f"{name}={value!r}: a whole number, {least} or more")
+        raise BadArgument(f"{name}={value!r}: a whole number, {least} to {INTEGER_MAX:,}")
     return value

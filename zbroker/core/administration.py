@@ -24,7 +24,7 @@ from patterns.wire.names import check_name
 from patterns.wire.server import Session, Sessions
 from zbroker.core.accounts import Accounts
 from zbroker.core.catalog import Catalog, Recorder
-from zbroker.core.consumers import Consumers
+from zbroker.core.consumers import Consumers, check_start
 from zbroker.core.groups import Group
 from zbroker.core.log import StreamLog
 
@@ -288,6 +288,7 @@ class Administration:
         join = _join_of(group.config.start)
         if asked.start is not None:
             join = Join(id=0, stream=asked.stream, start=asked.start, published_at=asked.published_at)
+            check_start(join)
         start = self._consumers.start_of(log, join)
         self._consumers.reset(log, group, start)
         self._configured(log)  # what the older account was owed may go

@@ -243,7 +243,7 @@ class Consumers:
 
     def _join(self, session: Session, header: Join) -> None:
         slices = _is_sliced(header.mode)
-        _check_start(header)
+        check_start(header)
         known = self._catalog.by_name.get(header.stream)
         if self._recorder.failed and (known is None or (header.group and header.group not in known.groups)):
             raise StorageFailed("the broker's disk failed; no stream or group is made until it is started again")
@@ -373,7 +373,7 @@ class Consumers:
             else:
                 self._promise(None, lambda: self._settled(session, settled))
         elif stale:
-            places = ", ".join(f"{first} to {last}" for first, last in header.ranges[:_RANGES_TOLD])
+            places = ", ".join(f"{first} to {last}" for first, last in header.ranges[:_RANGES_TOLD]) or "all"
             why = StaleLease(
                 f"{counted(stale, 'message')} of lease {header.lease} (offsets {places}), not this session's any more"
             )
@@ -439,8 +439,8 @@ def _joined(id: int, feed: Feed) -> Joined:
     return Joined(id, group.cursor, group.lease_us // 1_000, processing_max_ms)
 
 
-def _check_start(header: Join) -> None:
-    """Raises BadArgument."""
+def check_start(header: Join) -> None:
+    """That `start` is one that SPEC.md 9.2 knows. Raises BadArgument."""
     start = header.start
     if isinstance(start, str) and start not in ("first", "new", "time"):
         raise BadArgument(f"start {start[:32]!r}; 'first', 'new', 'time' or an offset")

@@ -214,6 +214,22 @@ def test_a_reset_keeps_the_configuration_and_takes_its_start_from_there(rig: Dur
     assert rig.crash().ask("show_group", stream="s", group="g")["config"]["lease_s"] == 7.0
 
 
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"start": "later"}, "'first', 'new', 'time'"),
+        ({"start": "time"}, "go together"),
+        ({"start": "new", "published_at": 7}, "go together"),
+        ({"start": 3}, "beyond the next offset 2"),
+    ],
+)
+def test_a_reset_to_where_no_group_can_begin_is_refused(rig: Durable, asked: dict[str, Any], says: str) -> None:
+    rig.producer().append("a", "b")
+    rig.ask("create_group", config={"stream": "s", "name": "g"})
+    name, detail = _error(rig.ask("reset_group", stream="s", group="g", **asked))
+    assert (name, says in detail) == ("BAD_ARGUMENT", True), detail
+
+
 def test_who_holds_the_oldest_message_and_since_when_it_waits_is_shown(rig: Durable) -> None:
     rig.producer().append("a", "b")
     peer = rig.consumer(name="worker-1")

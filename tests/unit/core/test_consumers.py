@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from patterns.wire.messages import Codec, Goodbye, Join, Leave, Resume, Role, Settle
+from patterns.wire.messages import Codec, ErrorHeader, Goodbye, Join, Leave, Resume, Role, Settle
 from tests.unit.core.durable import SECOND, Delivery, Durable
 
 
@@ -70,7 +70,8 @@ def test_a_stale_settle_without_an_id_is_an_error_and_changes_nothing() -> None:
     rig.consumer(b"d", credit=0)
     rig.settle(b"d", held)
     rig.turn()
-    assert rig.errors(b"d") == ["STALE_LEASE"]
+    (error,) = rig.take(b"d", ErrorHeader)
+    assert (error.name, "(offsets all)" in error.detail) == ("STALE_LEASE", True), error.detail
     assert rig.group()["acked"] == 0
 
 
