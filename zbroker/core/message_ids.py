@@ -71,7 +71,7 @@ class MessageIds:
         found: list[Repeat] = []
         new: dict[bytes, int] = {}
         for place, message_id in enumerate(ids):
-            if message_id is None:
+            if not message_id:  # "" is none either, as in all of the protocol
                 continue
             digest = digest_of(message_id)
             known = self._offsets.get(digest)
@@ -87,7 +87,7 @@ class MessageIds:
         """Messages with these ids are stored at these offsets; an id that is known stays with its first message."""
         count = 0
         for message_id, offset in zip(ids, offsets, strict=True):
-            if message_id is not None:
+            if message_id:
                 count += self._add(digest_of(message_id), offset)
         if count:
             self._runs.append(_Run(published_at, count))
@@ -143,7 +143,7 @@ class MessageIds:
     ) -> None:
         """As note(), of a record, which may be older than what a checkpoint told: so nothing is forgotten before all is known."""
         for message_id, offset in zip(ids, offsets, strict=True):
-            if message_id is not None:
+            if message_id:
                 self._recover(digest_of(message_id), _At(offset, published_at))
         if len(self._recovered) > 2 * config.dedup_ids_max:
             self._recovered = dict(sorted(self._recovered.items(), key=itemgetter(1))[-config.dedup_ids_max :])

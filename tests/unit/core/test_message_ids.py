@@ -30,6 +30,17 @@ def test_an_id_twice_in_a_batch_is_stored_once() -> None:
     assert MessageIds().repeats(["a", None, "a", "b"], 5, _CONFIG, 0) == [(2, 5)]
 
 
+def test_an_empty_id_is_none() -> None:
+    window, ids = MessageIds(), ["", "a", ""]
+    assert window.repeats(ids, 0, _CONFIG, 1_000) == []
+    window.note(ids, range(3), 1_000, _CONFIG)
+    assert window.repeats(["", "a"], 3, _CONFIG, 1_000) == [(1, 1)]
+    again = MessageIds()
+    again.recover(ids, range(3), 1_000, _CONFIG)
+    again.opened(_CONFIG, 1_000, [])
+    assert len(again) == 1
+
+
 def test_without_a_window_nothing_is_known() -> None:
     window = MessageIds()
     config = StreamConfig("s", dedup_s=0)
