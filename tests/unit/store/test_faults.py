@@ -14,6 +14,7 @@ EXAMPLES = [
     faults.FolderUnusable("/data/j", "cannot be read (permission denied)"),
     faults.BackupFailed("/data/j", "it is there already"),
     faults.JournalFailed("/data/j", "EIO"),
+    faults.JournalUnfinished("/data/j", 1, "its sidecar process has died"),
     faults.JournalFull("/data/j", 10, "no space"),
     faults.RecordTooLarge("/data/j", 10, 5),
     faults.RecordUnreadable("/data/j", 1, "too many open files"),
