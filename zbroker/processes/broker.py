@@ -160,11 +160,12 @@ def _keep_freed_memory() -> None:
 def _engine(options: Options, cluster: str, epoch: int = 0, make_streams: MakeStreams | None = None) -> BrokerEngine:
     """An engine with what comes from outside: settings, an instant, a nonce of this life."""
     return BrokerEngine(
-        cluster, now_us(), epoch, make_streams, os.urandom(16), Codec(options.plain_codec), _translate(options)
+        cluster, now_us(), epoch, make_streams, os.urandom(16), Codec(options.plain_codec), translate_of(options)
     )
 
 
-def _policy(options: Options) -> Policy:
+def policy_of(options: Options) -> Policy:
+    """What its streams do where their own configuration says nothing."""
     return Policy(
         stream_bytes=options.stream_bytes,
         stream_quota_bytes=options.stream_quota_bytes,
@@ -174,7 +175,8 @@ def _policy(options: Options) -> Policy:
     )
 
 
-def _translate(options: Options) -> Translate:
+def translate_of(options: Options) -> Translate:
+    """How it gets bodies into another codec."""
     return strictly if options.duplicate_keys == "refuse" else translate
 
 
@@ -196,7 +198,7 @@ def _recover(options: Options, journal: Journal, claim: Claim) -> BrokerEngine:
     """An engine that knows what the journal holds, in a folder that is ours."""
 
     def make_streams(sessions: Sessions, effects: list[Effect]) -> Streams:
-        return Streams(sessions, effects, wall_ms_at, translate=_translate(options), policy=_policy(options))
+        return Streams(sessions, effects, wall_ms_at, translate=translate_of(options), policy=policy_of(options))
 
     engine = _engine(options, "", make_streams=make_streams)
     opened = journal.open(engine.recover, engine)

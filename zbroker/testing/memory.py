@@ -24,10 +24,11 @@ from patterns.wire.frames import Frames
 from patterns.wire.limits import HELLO_JITTER_MS
 from patterns.wire.server import Sessions
 from patterns.wire.words import described
+from zbroker.config import load
 from zbroker.core.broker import BrokerEngine
 from zbroker.core.effects import SESSIONS, Effect
-from zbroker.core.policy import Policy
 from zbroker.core.streams import Streams
+from zbroker.processes.broker import policy_of, translate_of
 from zbroker.processes.carrier import Carrier
 from zbroker.testing.journal import MemoryJournal
 from zbroker.testing.reads import ImmediateReads
@@ -49,7 +50,7 @@ class MemoryBroker:
 
     Args:
         name: of its address; None: one that no other has.
-        settings: of zbroker.core.policy.Policy: `auto_create`, `stream_bytes` and so on, as in `zbroker.toml`.
+        settings: keys of `zbroker.toml`; those about ports, files and processes are of no use here.
 
     Attributes:
         mode: "memory".
@@ -59,12 +60,13 @@ class MemoryBroker:
 
     Raises:
         ValueError: the name is in use.
+        ConfigurationError: a setting that no broker takes.
     """
 
     mode: Final = "memory"
 
     def __init__(self, name: str | None = None, **settings: Any) -> None:
-        self._policy = Policy(**settings)
+        self._options = load(settings, {}, []).options
         self.name = name or f"broker-{next(_numbers)}"
         self.url = f"{MEMORY}{self.name}"
         self.lives = 0
@@ -115,7 +117,9 @@ class MemoryBroker:
             if self._engine is not None:
                 return
             now = clock()
-            engine = BrokerEngine("", now, make_streams=self._make_streams, nonce=os.urandom(16))
+            engine = BrokerEngine(
+                "", now, make_streams=self._make_streams, nonce=os.urandom(16), translate=translate_of(self._options)
+            )
             engine.opened(self._journal.open(engine.recover, engine), self.name, now)
             reads = ImmediateReads(self._journal)
             self._engine = engine
@@ -127,7 +131,8 @@ class MemoryBroker:
                 self._join(end)
 
     def _make_streams(self, sessions: Sessions, effects: list[Effect]) -> Streams:
-        return Streams(sessions, effects, _wall_ms_at, policy=self._policy)
+        options = self._options
+        return Streams(sessions, effects, _wall_ms_at, translate=translate_of(options), policy=policy_of(options))
 
     def kill(self) -> None:
         """SIGKILL: it is gone without a word. What was confirmed is in the journal; what was under way is lost."""
@@ -180,7 +185,7 @@ class MemoryBroker:
         Raises:
             BadArgument: less than nothing, or more than 366 days.
         """
-        if not 0 <= seconds <= _SKIPPED_S_MAX:
+        if not isinstance(seconds, (int, float)) or not 0 <= seconds <= _SKIPPED_S_MAX:
             raise BadArgument(f"advance({seconds!r}): a number of seconds from 0 to {_SKIPPED_S_MAX}")
         with _moving:
             goal = clock() + int(seconds * 1e6)

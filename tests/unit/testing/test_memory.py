@@ -6,7 +6,9 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from patterns import aio
@@ -22,7 +24,9 @@ from patterns.wire.errors import (
     StorageFull,
     TimedOut,
     Unavailable,
+    Untranslatable,
 )
+from zbroker.config import ConfigurationError
 from zbroker.testing.memory import MemoryBroker
 
 SOON_S = 30.0  # what should come at once; a busy machine may take its time
@@ -398,8 +402,27 @@ def test_settings_are_those_of_a_broker() -> None:
         pytest.raises(NoSuchStream),
     ):
         producer.send(1)
-    with pytest.raises(TypeError, match="auto_crate"):
-        MemoryBroker(auto_crate=False)
+    wrongs: list[tuple[dict[str, Any], str]] = [
+        ({"auto_crate": False}, "did you mean 'auto_create'"),
+        ({"auto_create": "no"}, "write true or false"),
+        ({"stream_bytes": -1}, "stream_bytes = -1"),
+    ]
+    for wrong, says in wrongs:
+        with pytest.raises(ConfigurationError, match=says):
+            MemoryBroker(**wrong)
+
+
+def test_what_a_broker_is_told_about_bodies_holds_in_memory_too() -> None:
+    with (
+        MemoryBroker(duplicate_keys="refuse", log_level="debug") as broker,
+        Replier(broker.url, "echo", lambda body: body) as replier,
+        Requester(broker.url, codec="json") as requester,
+    ):
+        thread = served(replier)
+        with pytest.raises(Untranslatable):
+            requester.request("echo", msgspec.Raw(b'{"a":1,"a":2}'), timeout_s=SOON_S)
+        replier.close()
+        thread.join()
 
 
 def test_a_child_process_has_no_broker_of_its_parents(broker: MemoryBroker) -> None:
