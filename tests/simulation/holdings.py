@@ -98,6 +98,11 @@ class Holdings:
         """Below which offset a stream that has the name has nothing more."""
         return self.purged.get(self.names.get(stream, 0), 0)
 
+    def is_purged(self, stream: str, below: int) -> bool:
+        """Whether a record says so of a stream of that name, and what follows up to there was given up anyhow."""
+        ends = {id: self.purged[id] for id in self.ids.get(stream, ()) if id in self.purged}
+        return any(self._are_forgotten(id, end, below - 1) for id, end in ends.items())
+
     # -- what is given up ---------------------------------------------------------------------------------------------
 
     def decided(self, stream: int, floor: int) -> None:

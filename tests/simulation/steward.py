@@ -302,8 +302,7 @@ class Steward(Client):
         elif verb == "redrive_dead":
             self.world.coverage["redriven"] += result.get("redriven", 0)
         elif verb == "purge_stream" and result["purged"]:
-            holdings = self.world.truth.holdings
-            is_told = any(holdings.purged.get(id, 0) >= result["below"] for id in holdings.ids.get(asked.target[0], ()))
+            is_told = self.world.truth.holdings.is_purged(asked.target[0], result["below"])
             require(
                 is_told or self.world.truth.is_damaged, f"11: {asked.target} is purged, and no record on disk says so"
             )

@@ -402,7 +402,7 @@ class World:
         catalog = broker.streams._catalog
         self.check_configured(catalog)
         check_held(broker)
-        self._check_deleted(catalog)
+        self._check_gone(catalog)
         for group in catalog.groups.values():
             log = catalog.by_id[group.stream_id]
             require(group.balance(log.durable_next), f"8: {log.name}/{group.name} does not balance")
@@ -416,12 +416,16 @@ class World:
         for group in catalog.groups.values():
             require(lent.get(group, 0).bit_count() == group.leased, f"8: {group.name} counts {group.leased} as lent")
 
-    def _check_deleted(self, catalog: Catalog) -> None:
+    def _check_gone(self, catalog: Catalog) -> None:
         """11: what a record on disk says is gone does not come back."""
         if self.truth.is_damaged:
             return
         for id, log in catalog.by_id.items():
             require(id not in self.truth.holdings.deleted, f"11: stream {log.name} was deleted, and is there")
+            below = self.truth.holdings.purged.get(id, 0)
+            require(
+                log.first_offset >= below, f"11: {log.name} was purged below {below}, and begins at {log.first_offset}"
+            )
         for key, group in catalog.groups.items():
             require(
                 key not in self.truth.holdings.deleted_groups,
