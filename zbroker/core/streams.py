@@ -448,6 +448,10 @@ class Streams:
         """The state of the disk. A failure is for good."""
         self._intake.full = full
         self._recorder.failed = self._recorder.failed or failed
+        if full or failed:
+            self._captures.persisted(
+                self._recorder.last_index
+            )  # it may never be: who publishes live must not wait for it
 
     # -- time -----------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import pytest
 from patterns.wire import codec
 from patterns.wire.configs import StreamConfig, told
 from patterns.wire.frames import MSGPACK, Message, pack_columns
-from patterns.wire.limits import CREDIT_BYTES
+from patterns.wire.limits import CREDIT_BYTES, CREDIT_MESSAGES
 from patterns.wire.messages import Codec, Columns, Publish, Role
 from tests.unit.core.durable import SECOND, Durable
 from zbroker.core.captures import UNPACED_BYTES_MAX
@@ -98,6 +98,20 @@ def test_a_publisher_has_less_credit_until_it_is_on_disk() -> None:
     assert live.captures.window(session)[1] <= CREDIT_BYTES - 100_000
     live.rig.turn()
     assert live.captures.window(session)[1] == CREDIT_BYTES
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+def test_a_publisher_does_not_wait_for_a_disk_that_takes_nothing(is_full: bool) -> None:
+    live = Live("a")
+    session = next(iter(live.rig.sessions))
+    while live.captures.window(session)[1]:
+        live.publish("a", bodies=["x" * 1_000_000], session=session)
+    live.rig.turn(sync=False)
+    live.rig.streams.storage(full=is_full, failed=not is_full)
+    assert live.captures.window(session) == (CREDIT_MESSAGES, CREDIT_BYTES)
+    live.publish("a", session=session)
+    assert live.rig.sessions.counters["capture_dropped"] == 1
+    assert live.captures.window(session) == (CREDIT_MESSAGES, CREDIT_BYTES)
 
 
 @pytest.mark.parametrize("is_full", [True, False])
