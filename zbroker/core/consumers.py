@@ -144,7 +144,7 @@ class Consumers:
             self._dirty[group] = None
         for verdict in verdicts:
             if verdict.call is not None:
-                verdict.call(0)
+                verdict.call(None)
         self.wake(group)
 
     def dismiss(self, log: StreamLog, group: Group | None, why: ZbrokerError) -> None:

@@ -66,6 +66,11 @@ class Mover:
         return "the broker's disk is full" if self.intake.full else ""
 
     @property
+    def last_index(self) -> int:
+        """Of the last record written."""
+        return self._recorder.last_index
+
+    @property
     def is_behind(self) -> bool:
         """Whether so much is not durable that more must wait."""
         return self._ahead >= AHEAD_BYTES
@@ -153,7 +158,7 @@ class DeadLetters:
         """Bytes written; None when it waits for a batch, or has nothing."""
         if self._catalog.groups.get((group.stream_id, group.id)) is not group:
             for verdict in group.doomed.take_all():  # its account is closed
-                _tell(verdict, 0)
+                _tell(verdict, self._mover.last_index)
             return None
         if not group.doomed or group in self._parked:
             return None
@@ -220,7 +225,7 @@ class DeadLetters:
         self._touched(group)
         self._offered(group)
         if taken.verdict is not None:
-            _tell(taken.verdict, 0)
+            _tell(taken.verdict, None)
 
 
 def _half(found: list[Taken]) -> list[Taken]:
@@ -236,7 +241,7 @@ def _half(found: list[Taken]) -> list[Taken]:
     return half
 
 
-def _tell(verdict: Verdict, index: int) -> None:
-    """All of it is where it should be once the record of that index is on disk."""
+def _tell(verdict: Verdict, index: int | None) -> None:
+    """All of it is where it should be once the record of that index is on disk; None: the next OPS."""
     if verdict.call is not None:
         verdict.call(index)

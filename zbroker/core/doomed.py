@@ -38,7 +38,7 @@ class Verdict:
 
     Attributes:
         left: messages that were not.
-        call: to be set by who waits; is given the index of the record that moved the last of them.
+        call: to be set by who waits; is given the index of the record that moved the last of them, None: the next OPS.
     """
 
     __slots__ = ("call", "is_awaited", "left", "reason")
@@ -47,7 +47,7 @@ class Verdict:
         self.reason = reason
         self.is_awaited = is_awaited
         self.left = 0
-        self.call: Callable[[int], None] | None = None
+        self.call: Callable[[int | None], None] | None = None
 
 
 class Doomed:

@@ -356,6 +356,32 @@ def test_a_reject_that_waits_for_its_dead_letter_is_answered_when_that_is_purged
     assert (_balanced(rig)["expired"], _balanced(rig)["doomed"]) == (1, 0)
 
 
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        ("purge_stream", {"stream": "s"}),
+        ("create_group", {"config": {"stream": "s", "name": "g"}, "change": True}),
+        ("reset_group", {"stream": "s", "group": "g", "start": "new"}),
+        ("delete_group", {"stream": "s", "group": "g"}),
+    ],
+)
+def test_a_reject_whose_dead_letter_is_not_to_come_is_answered_when_that_is_on_disk(
+    rig: Durable, verb: str, arguments: dict[str, object]
+) -> None:
+    rig.ask("create_group", config={"stream": "s", "name": "g", "dead_letter": "dead"})
+    rig.consumer(mode="batches")
+    _post(rig, "a")
+    [held] = rig.deliveries(b"c")
+    rig.settle(b"c", held, "reject", reason="no", id=5)
+    rig.ask(verb, sync=False, **arguments)
+    for _ in range(3):
+        rig.turn(sync=False)
+    assert rig.settled(b"c") == []
+    rig.sync()
+    _settle_down(rig)
+    assert rig.settled(b"c") == [(5, 0)]
+
+
 def test_the_journal_forgets_what_is_purged_once_that_is_on_disk_and_hears_it_again_after_a_restart(
     rig: Durable,
 ) -> None:
