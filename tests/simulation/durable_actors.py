@@ -256,7 +256,7 @@ class MemberActor(Client):
         if manner == "fickle":
             self._hesitate(event)
         elif self.random.random() < 0.1:
-            engine.settle_surely(event.lease, first, last, now)
+            engine.settle_surely(event.lease, first, last, now, "ack" if self.random.random() < 0.9 else "reject")
         else:
             engine.settle(event.lease, first, last, "ack")
 
