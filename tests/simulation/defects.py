@@ -24,7 +24,7 @@ from zbroker.core.groups import Group
 from zbroker.core.intake import Intake
 from zbroker.core.log import StreamLog
 from zbroker.core.message_ids import MessageIds
-from zbroker.core.producers import Accepted, Producer
+from zbroker.core.producers import Accepted, Producer, Producers
 from zbroker.core.relays import Relays, _parts_of
 from zbroker.core.removal import Removal
 from zbroker.core.retention import _Account
@@ -355,6 +355,20 @@ class MessageIdsKeptTooLong(Defects):
     patches = ((MessageIds, "trim", _trim_by_age),)
 
 
+_recover_entry = Producers.recover_entry
+
+
+def _recover_but_repeated(self: Producers, index: int, entry: list[Any]) -> None:
+    if entry[0] != "repeated":
+        _recover_entry(self, index, entry)
+
+
+class RepeatedForgotten(Defects):
+    """After a restart a batch of which nothing was stored, as its ids were known, is a new one when it comes again."""
+
+    patches = ((Producers, "recover_entry", _recover_but_repeated),)
+
+
 _capture = Captures.take
 
 
@@ -437,6 +451,7 @@ PLANTED: dict[str, type[Defects]] = {
         MessageIdsForgotten,
         LastPieceOfIds,
         MessageIdsKeptTooLong,
+        RepeatedForgotten,
         CaptureGoesRound,
         CapturedForEachTopic,
         ToldBeforeDurable,

@@ -48,7 +48,7 @@ class ProducerActor(Client):
         self.own = world.chances.of(f"{name}/own")
         self.delay_ms = self.own.choice([0, 0, 300, 20_000])
         self.id_share = self.own.choice([0.0, 0.0, 0.5, 1.0])
-        self.again_share = self.own.choice([0.05, 0.3])  # of messages with ids
+        self.again_share = self.own.choice([0.05, 0.3, 0.8])  # of messages with ids
         self.topic_share = self.own.choice([0.0, 0.3, 1.0])  # of batches
         self.count = self.id_count = 0
         self.confirmed_count = 0

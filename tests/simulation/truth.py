@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from patterns.wire import codec
 from patterns.wire.records import Damage, Move, Opened, Position, Record, RecordKind
 from tests.simulation.burials import Burials
@@ -94,6 +96,8 @@ class LogTruth:
             uids = self._batch(record)
             self.burials.appended(record, uids)
             self._note_marks(record)
+        elif record.kind == RecordKind.CATALOG:
+            self._repeated(record)
         self.entries[record.index] = Entry(record, position, self.durable, uids)
 
     def _batch(self, record: Record) -> list[Any]:
@@ -102,14 +106,22 @@ class LogTruth:
         uids = [body[0] if isinstance(body, list) else body for body in bodies]
         if not stored.producer:
             return uids  # the broker's own
-        epoch, sequence = self._sequences.get(stored.producer, (0, 0))
-        require(stored.epoch >= epoch, f"10: producer {stored.producer} stores in epoch {stored.epoch} after {epoch}")
-        require(
-            stored.sequence > sequence,
-            f"10: batch {stored.sequence} of producer {stored.producer} is stored after {sequence}",
-        )
-        self._sequences[stored.producer] = (stored.epoch, stored.sequence)
+        self._answer(stored.producer, stored.epoch, stored.sequence)
         return uids
+
+    def _repeated(self, record: Record) -> None:
+        """A batch of which nothing is stored has its answer as well, and keeps it."""
+        match msgspec.msgpack.decode(record.payload):
+            case ["repeated", int(producer), int(epoch), int(sequence), *_]:
+                self._answer(producer, epoch, sequence)
+                self.coverage["repeated"] += 1
+
+    def _answer(self, producer: int, epoch: int, sequence: int) -> None:
+        """Each batch has one, and an older one none any more."""
+        before = self._sequences.get(producer, (0, 0))
+        require(epoch >= before[0], f"10: producer {producer} stores in epoch {epoch} after {before[0]}")
+        require(sequence > before[1], f"10: batch {sequence} of producer {producer} is stored after {before[1]}")
+        self._sequences[producer] = (epoch, sequence)
 
     def _note_marks(self, record: Record) -> None:
         stored = stored_of(record)
@@ -355,6 +367,8 @@ class LogTruth:
                     record.base_offset >= end, f"3: stream {record.stream_id} uses offset {record.base_offset} twice"
                 )
                 ends[record.stream_id] = record.base_offset + record.count
+            elif record.kind == RecordKind.CATALOG:
+                self._repeated(record)
             is_same = known is not None and known.record == record
             entry = Entry(record, position, known.known_durable if known and is_same else 0, uids)
             self.entries[record.index] = entry
