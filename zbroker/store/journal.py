@@ -74,6 +74,7 @@ class FileJournal:
         self._looked_at: int | None = None  # when the folder was still ours
         self._weighed_at = 0  # when it was looked last whether a checkpoint would give space back
         self._has_more_dead = False  # since then
+        self._abandoned_then = 0  # checkpoints that had been given up
         self._gives_back = False
         self._is_told = (
             False  # of a checkpoint, from its begin to its end: pieces on their way are its own, given up or not
@@ -283,10 +284,14 @@ class FileJournal:
             is_wanted and not checkpoints.is_writing and self._writer.durable_index >= checkpoints.newest_index
         )
         self._weighed_at, self._has_more_dead = now, is_wanted and not self._gives_back
+        self._abandoned_then = checkpoints.abandoned
 
     @property
     def _weigh_at(self) -> int | None:
-        return self._weighed_at + (LOOK_US if self.full else GIVE_BACK_US) if self._has_more_dead else None
+        if not self._has_more_dead:
+            return None
+        is_urgent = self.full and self._checkpoints.abandoned == self._abandoned_then  # else there is no space for one
+        return self._weighed_at + (LOOK_US if is_urgent else GIVE_BACK_US)
 
     # -- checkpoints ----------------------------------------------------------------------------------
 
@@ -383,6 +388,7 @@ class FileJournal:
             call()
         except OSError as error:
             self._checkpoints.abandon()
+            self._has_more_dead = True
             if error.errno not in OUT_OF_SPACE:
                 raise self._fail(error) from error
 

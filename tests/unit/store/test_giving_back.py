@@ -84,6 +84,21 @@ def test_a_full_disk_is_healed_within_seconds_by_what_died(monkeypatch: pytest.M
     assert not world.journal.full
 
 
+def test_a_disk_without_space_for_a_checkpoint_is_not_asked_each_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = filled(monkeypatch)
+    world.journal.forget(everything(world))
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.journal._checkpoints, "begin", refuse)
+        patch.setattr(type(world.journal), "full", True)
+        assert 2 <= idle(world, 4 * GIVE_BACK_US // S) <= 5
+    idle(world, 4 * GIVE_BACK_US // S)
+    assert world.segments[0][0] == world.journal.number
+
+
 def test_two_checkpoints_are_kept_where_no_record_comes_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
     world = filled(monkeypatch)
     world.checkpoint()
