@@ -57,6 +57,7 @@ class World:
 
     def __init__(self) -> None:
         self.now, self.ahead = 100, 5_000
+        self.sweep = self.now
         self.group = _opened([], None, 0, self.now, self.ahead)
         self.messages: list[Message] = []
         self.leases = Leases(self.group)
@@ -128,8 +129,10 @@ class World:
         self.now += ms
         while self.group.wake(1_000 * self.now):
             pass
+        if not any((one.place, one.tries) == ("waiting", 0) for one in self.messages):
+            self.sweep = self.now  # else what is due by now waits for those that were due before
         for one in self.messages:
-            if one.place == "delayed" and one.due <= self.now:
+            if one.place == "delayed" and one.due <= self.sweep:
                 one.place = "waiting"
 
     def record(self) -> None:
@@ -170,6 +173,7 @@ class World:
             elif one.told:  # as it was to be, and no later than if it were delayed now
                 one.place = "delayed"
                 one.due = min(max(one.told - self.ahead, self.now), self.now + one.delay)
+        self.sweep = self.now
         self.wait(0)
 
 
@@ -202,7 +206,8 @@ def _image(group: Group) -> dict[str, Any]:
         "delays": sorted(rows),
         "tries": {at: count for at, count in tries.items() if at not in group.settled},
         "settled": list(group.settled.missing(0, 500)),
-        "counts": (group.cursor, group.waiting, group.acked, group.dead, group.recovered),
+        # Not whether it is held for who had it: of what was nacked and has waited, a checkpoint says no more than of what was lent once.
+        "counts": (group.cursor, group.waiting, group.acked, group.dead),
     }
 
 

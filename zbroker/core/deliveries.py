@@ -215,6 +215,8 @@ class Deliveries:
     def _deliver(self, feed: Feed, member: Member, now: int) -> int | None:
         """Bytes delivered; None when there is nothing to deliver, or not yet."""
         log, name = feed.log, feed.group.name if feed.group is not None else None
+        if feed.group is not None and feed.group.overdue and feed.group.wake(now):
+            self.wake_later(feed, now)
         begun = not _is_alone(member)
         piece = feed.next_piece(begun=begun)
         while piece is not None:

@@ -33,6 +33,7 @@ class Group:
         passed: messages that were sent back for another group; they are not of this account.
         holders: what members hold, of those that hold anything.
         woken_at: for who wakes it: when that is to happen next.
+        overdue: messages whose time has come stay where they are until those have left whose time had come before.
         config: what it was told to be.
         is_paused: nothing is lent until somebody resumes it.
         doomed: what waits to become a dead letter.
@@ -65,6 +66,8 @@ class Group:
         self._dooming = {} if dooming is None else dooming
         self.holders: dict[Leases, None] = {}
         self.woken_at: int | None = None
+        self.overdue = False
+        self._sweep = 0  # whose time has come by then is ready, and leaves in order of offset
         self._returned = PackedHeap()  # pieces that nobody has begun with: given back before, or delayed until now
         self._ready = PackedHeap()  # the others that wait
         self._delays = Delays()
@@ -324,18 +327,27 @@ class Group:
         self._ready.push(Piece(taken.first, taken.last, taken.tries))
 
     def next_due(self) -> int | None:
-        """When the next delayed message may be delivered; microseconds."""
+        """When wake() has something to do; microseconds."""
         due = self._delays.next_due
-        return None if due is None else due * 1_000
+        return None if due is None or (self.overdue and self._returned) else due * 1_000
 
     def wake(self, now: int) -> bool:
-        """Delayed messages whose time has come get ready, the first of them; whether there were any."""
+        """Delayed messages whose time has come get ready, the first of them; whether there were any.
+
+        In sweeps: those of one sweep leave in order of offset, for neighbours lie in one batch, and whose time comes meanwhile
+        is of the next one. Else a member that is slower than they come would take low offsets for ever, and high ones never.
+        """
+        if not self._returned:
+            self._sweep = now
+        until = min(now, self._sweep) // 1_000
         woken = 0
-        while woken < _WOKEN_MAX and (due := self.next_due()) is not None and due <= now:
+        while woken < _WOKEN_MAX and (due := self._delays.next_due) is not None and due <= until:
             piece = self._delays.pop()
             for first, last in self.settled.missing(piece.first, piece.last):  # else it has expired meanwhile
                 self._put_back(Piece(first, last, piece.tries))
             woken += 1
+        due = self._delays.next_due
+        self.overdue = due is not None and until < due <= now // 1_000
         return woken > 0
 
     def reclaim(self, ranges: list[Range]) -> int:
@@ -398,6 +410,7 @@ class Group:
         self.waiting = max(0, self.cursor - self.start) - self.settled.count(self.start, self.cursor - 1)
         self._ahead = self.settled.count(self.cursor, max(next_offset, self.cursor) - 1)
         self._before.open(self.settled, self.cursor)
+        self._sweep = now
         elsewhere = 0
         soonest = now // 1_000
         for first, last, due, delay, tries in self._before.take_delayed():

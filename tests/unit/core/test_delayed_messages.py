@@ -126,6 +126,21 @@ def test_what_is_due_at_once_is_given_in_the_order_of_the_stream() -> None:
     assert found == list(range(3_000))
 
 
+def test_a_slow_member_is_given_what_was_due_before_though_lower_offsets_get_due_all_the_time() -> None:
+    rig = Durable()
+    rig.producer().append(*range(20), columns=Columns(delays=[2_000 + 1_000 * at for at in range(10)] + [1_500] * 10))
+    rig.turn()
+    rig.consumer(credit=1)
+    rig.pass_time(SECOND // 2)
+    found: list[int] = []
+    for taken in range(20):
+        rig.credit(b"c", taken + 1)
+        rig.pass_time(SECOND)
+        rig.turn()
+        found += _bodies(rig, b"c")
+    assert found == [*range(10, 20), *range(10)]
+
+
 def test_a_full_group_goes_on_when_something_is_settled() -> None:
     rig = Durable()
     rig.producer().append(*range(30))
