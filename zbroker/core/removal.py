@@ -17,6 +17,7 @@ from patterns.wire.messages import Count
 from zbroker.core.administration import Administration, Arguments, Call, OfGroup, OfStream, Verb
 from zbroker.core.catalog import Catalog, Recorder
 from zbroker.core.consumers import Consumers
+from zbroker.core.dead_letters import REDRIVE
 from zbroker.core.effects import Effect, Forget
 from zbroker.core.events import Event, GroupExpired
 from zbroker.core.groups import Group
@@ -202,9 +203,21 @@ class Removal:
         call.done({"stream": log.name, "deleted": True, "messages": count, "groups": groups})
 
     def _delete_group(self, log: StreamLog, group: Group, call: Call) -> None:
+        if self._keeps_letters(group):
+            raise BadArgument(
+                f"group {group.name!r} of stream {log.name!r} knows which dead letters were sent back, and groups still send theirs "
+                "there; `zbroker stream purge` throws away letters, `zbroker stream delete` the stream with all of them"
+            )
         pending = group.pending(log.durable_next)
         self._drop_group(log, group, "was deleted")
         call.done({"stream": log.name, "name": group.name, "deleted": True, "pending": pending})
+
+    def _keeps_letters(self, group: Group) -> bool:
+        """Whether it is `redrive` of a stream that gets dead letters: without it each would be sent back again."""
+        log = self._catalog.by_id[group.stream_id]
+        return group.name == REDRIVE and any(
+            one.config.dead_letter == log.name for one in self._catalog.groups.values()
+        )
 
     def _drop_group(self, log: StreamLog, group: Group, why: str) -> None:
         self._flush()
@@ -226,7 +239,7 @@ class Removal:
         shortest = self._idle_us
         for group in list(self._catalog.groups.values()):
             idle_us = _idle_us(group)
-            if not idle_us:
+            if not idle_us or self._keeps_letters(group):
                 continue
             if not self._consumers.members_of(group):
                 since = before.get(group, now)

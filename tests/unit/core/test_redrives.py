@@ -251,6 +251,26 @@ def test_a_redrive_that_cannot_be_is_refused_with_why(arguments: dict[str, Any],
     assert words in found[1]
 
 
+def test_the_group_that_knows_what_was_sent_back_stays_while_letters_come() -> None:
+    rig = _rig("a", "b")
+    assert rig.ask("redrive_dead", stream="dead", count=1)["redriven"] == 1
+    name, detail = _error(rig.ask("delete_group", stream="dead", group="redrive"))
+    assert (name, "`zbroker stream purge`" in detail) == ("BAD_ARGUMENT", True)
+    assert _redriven(rig)["redriven"] == 1
+    rig.ask("delete_group", stream="s", group="g")
+    assert rig.ask("delete_group", stream="dead", group="redrive")["deleted"] is True
+
+
+def test_a_group_that_knows_what_was_sent_back_is_never_idle() -> None:
+    rig = Durable()
+    rig.ask("create_group", config={"stream": "dead", "name": "redrive", "idle_expiry_s": 1})
+    rig.ask("create_group", config={"stream": "s", "name": "g", "dead_letter": "dead"})
+    rig.ask("create_group", config={"stream": "s", "name": "other", "idle_expiry_s": 1})
+    for _ in range(5):
+        rig.pass_time(2 * SECOND)
+    assert [row["name"] for row in rig.ask("list_groups")["groups"]] == ["redrive", "g"]
+
+
 def test_the_number_of_rows_is_bounded() -> None:
     name, detail = _error(_rig("a").ask("show_dead", stream="dead", count=501))
     assert (name, "1 to 500" in detail) == ("BAD_ARGUMENT", True)
