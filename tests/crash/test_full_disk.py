@@ -155,10 +155,15 @@ def _is_about_space(refusal: ZbrokerError) -> None:
     assert isinstance(refusal, OutcomeUnknown) or (refusal.retryable and refusal.retry_after_ms > 0)
 
 
+def _is_refused_and_warned_of(backlog: Backlog, url: str) -> bool:
+    """False if there is room again by now: a compaction has made some."""
+    _is_about_space(backlog.fill(url))
+    return any("the disk is full" in text for text in status_of(url)["warnings"])
+
+
 def _is_full(backlog: Backlog, url: str) -> None:
     """Producers are refused and told when to try again; nobody else is hindered."""
-    _is_about_space(backlog.fill(url))
-    assert any("the disk is full" in text for text in status_of(url)["warnings"])
+    until(lambda: _is_refused_and_warned_of(backlog, url), what="a full disk")
     _live_traffic_goes_on(url)
     _work_off(url, 5, backlog.told)
     _is_about_space(backlog.fill(url))
