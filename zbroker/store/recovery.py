@@ -27,6 +27,7 @@ from zbroker.store.segment import BLOCK_BYTES, FIRST_NUMBER, SEGMENT_BYTES, Segm
 from zbroker.store.window import Window, find_header
 
 UNBOUNDED = 1 << 63  # above any index
+_RECORD_BYTES_MIN = padded(HEADER_BYTES + 1)  # of one with an index: its body says at least how long its columns are
 Progress = Callable[[int], None]
 
 
@@ -440,13 +441,14 @@ def _leading_losses(window: Window, header: SegmentHeader, bound: int) -> list[D
 
 
 def _island(window: Window, offset: int, header: SegmentHeader, expected: int, limit: int) -> tuple[int, Header] | None:
-    """The next record that may stand where it is found: each one before it took a header's bytes at least.
+    """The next record that may stand where it is found: each one before it took a header's bytes and a body's at least.
 
     What a misdirected write has brought here says otherwise, and would take all records up to it along.
     """
     at = offset
     while (found := find_header(window, at, header, expected, limit)) is not None:
-        if found[1].record_index - expected <= (found[0] - offset) // HEADER_BYTES:
+        missing = found[1].record_index - expected + (found[1].kind in WITHOUT_INDEX)
+        if missing * _RECORD_BYTES_MIN <= found[0] - offset:
             break
         at = found[0] + HEADER_BYTES
     return found

@@ -101,6 +101,22 @@ def test_a_record_that_a_misdirected_write_has_brought_takes_none_between_along(
     assert sorted(log.seen) == [1, 2, *range(4, 14)]
 
 
+def test_nor_does_the_padding_behind_records_that_one_has_brought() -> None:
+    log = Log()
+    log.open()
+    for sizes in ([300, 300], [1_000], [300], [300], [300], [20, 20, 20]):
+        for size in sizes:
+            log.append(size)
+        log.journal.commit(0)
+    log.journal.close()
+    handle = log.disk.open(log.path(1))
+    log.disk.pwrite(handle, log.disk.pread(handle, 512, log.places[7].offset), log.places[3].offset)
+    log.disk.fdatasync(handle)
+    opened = log.reopen()
+    assert ranges(opened) == [(3, 3, "header")]
+    assert sorted(log.seen) == [1, 2, *range(4, 11)]
+
+
 def test_a_loss_is_told_once_and_shown_at_every_open() -> None:
     log = Log()
     log.life(5)
