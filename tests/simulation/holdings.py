@@ -37,6 +37,7 @@ class Holdings:
         self.deleted: dict[int, None] = {}
         self.deleted_groups: dict[tuple[int, int], None] = {}
         self.purged: dict[int, int] = {}
+        self._accounts: dict[tuple[int, str], dict[int, None]] = {}  # ids that a group had, one after the other
         self._purging: dict[int, int] = {}  # as `purged`, of records that may never have come to the disk
         self._expired: dict[tuple[int, int], Settled] = {}  # by stream and group: what is given up though it was owed
         self._excused: dict[tuple[int, int], Settled] = {}  # of that: while no bound of the stream waited for groups
@@ -70,6 +71,7 @@ class Holdings:
                 known = self.ids.setdefault(name, [])
                 known += [index] if index not in known else []
             case ["group", int(stream), str(name), *_] if (stream, index) not in self.deleted_groups:
+                self._accounts.setdefault((stream, name), {})[index] = None
                 self.groups[stream, name] = max(self.groups.get((stream, name), 0), index)
             case ["configured", int(stream), {"keep_unsettled": False}]:
                 self._bounded[stream] = None
@@ -78,6 +80,8 @@ class Holdings:
             case ["purged", int(stream), int(below)]:
                 self.purged[stream] = max(below, self.purged.get(stream, 0))
             case ["group_deleted", int(stream), int(group)]:
+                for ids in [ids for (of, _), ids in self._accounts.items() if of == stream and group in ids]:
+                    self.deleted_groups |= {(stream, id): None for id in ids if id < group}  # that were reset before
                 self.deleted_groups[stream, group] = None
                 self.groups = {key: id for key, id in self.groups.items() if (key[0], id) != (stream, group)}
             case ["deleted", int(stream), *_]:
