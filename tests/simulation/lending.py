@@ -56,7 +56,19 @@ class Session:
 class Message:
     """One offset in one group: who holds it, whether it is done, and which attempt may come next."""
 
-    __slots__ = ("counted", "done", "done_at", "due", "highest", "holder", "is_doomed", "lent", "next_high", "next_low")
+    __slots__ = (
+        "counted",
+        "done",
+        "done_at",
+        "due",
+        "highest",
+        "holder",
+        "is_doomed",
+        "lent",
+        "may_be_doomed",
+        "next_high",
+        "next_low",
+    )
 
     def __init__(self) -> None:
         self.holder: Lease | None = None
@@ -67,6 +79,7 @@ class Message:
         self.lent = 0  # how often
         self.due = 0  # not before this is it lent again
         self.is_doomed = False  # rejected, and to become a dead letter
+        self.may_be_doomed = False  # rejected when its lease may have been over
         # (how often lent, attempts that count) when nobody held it: a checkpoint may say so, until a record survives that
         # tells of a later time it was lent. Each moment by itself: of a newer one nothing may have reached the disk.
         self.counted: list[tuple[int, int]] = []

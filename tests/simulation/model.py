@@ -256,7 +256,7 @@ class Model:
                 self._active.pop(pair, None)
             if pair in self._policies.changed:  # what waits may have failed before it counted
                 for message in self.books.groups.get((*pair, now.id), {}).values():
-                    if message.is_doomed and not now.dead_letter:
+                    if (message.is_doomed or message.may_be_doomed) and not (now.dead_letter or message.done):
                         message.done, message.done_at = "perhaps", 0  # dead without a letter, soon
                     message.is_doomed = False
             for lease in [lease for session in self._sessions.values() for lease in session.leases.values()]:
@@ -306,6 +306,7 @@ class Model:
             now >= message.due, f"6: {key}[{offset}] is delivered {(message.due - now) / 1e6:.3f} s before it is due"
         )
         message.due = 0
+        message.may_be_doomed = False
         require(not message.is_doomed, f"9: {key}[{offset}] is delivered after its reject")
         self._check_doom(key, offset, lease.attempt)
         if not message.next_low <= lease.attempt <= message.next_high:

@@ -71,7 +71,7 @@ class Settling:
             lease.held.discard(offset)
             if action == "reject" and self._policies.of(lease.key[:2]).dead_letter:
                 message.comes_back(lease.attempt + 1, lease.attempt + 1)
-                message.is_doomed = is_valid
+                message.is_doomed, message.may_be_doomed = is_valid, True
                 books.coverage["rejected"] += 1
             elif action in ("ack", "reject"):
                 self._end(lease, offset, action, is_valid)
