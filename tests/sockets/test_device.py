@@ -141,7 +141,7 @@ def test_streamer_carries_everything_in_order_and_counts_it(start):
             pusher.send(b"%06d" % number)
             if number % 500 == 499:
                 assert [puller.recv() for _ in range(500)][-1] == b"%06d" % number
-        assert device.statistics()["to_backend"] == {"frames": 5_000, "bytes": 30_000}
+        until(lambda: device.statistics()["to_backend"] == {"frames": 5_000, "bytes": 30_000}, what="all counted")
     last = device.end()
     assert last["final"] is True
     assert last["capture"] is None
@@ -265,7 +265,7 @@ def test_killed_child_is_replaced_at_the_same_addresses_and_counted(start):
     with plain((zmq.PUSH, device.frontend), (zmq.PULL, device.backend)) as (pusher, puller):
         pusher.send(b"before")
         assert puller.recv() == b"before"
-        assert device.statistics()["to_backend"]["frames"] == 1
+        until(lambda: device.statistics()["to_backend"]["frames"] == 1, what="it counted, which is after it left")
         os.kill(device.child(), signal.SIGKILL)
 
         def resumed() -> bool:
@@ -304,7 +304,7 @@ def test_device_that_nobody_reads_from_burns_no_core_and_goes_on_by_itself(start
         puller.connect(device.backend)
         assert [puller.recv() for _ in range(500)] == [b"waits"] * 500
         until(lambda: not device.statistics()["blocked"], what="the proxy going on")
-        assert device.statistics()["to_backend"]["frames"] == 500
+        until(lambda: device.statistics()["to_backend"]["frames"] == 500, what="all counted")
 
 
 def test_device_stuck_in_a_send_still_ends(start):
