@@ -177,6 +177,8 @@ def test_the_commands_list_show_and_redrive(broker: Broker) -> None:
     assert letters[0]["died_at"] in shown.stdout
     one = _zbroker(broker, "dead", "redrive", "dead", "--first", "1", "--last", "1", "--json")
     assert json.loads(one.stdout)["redriven"] == 1
+    everything = _zbroker(broker, "dead", "show", "dead", "--all").stdout
+    assert (everything.count("waits"), everything.count("sent back")) == (2, 1)
     rest = _zbroker(broker, "dead", "redrive", "dead")
     assert (rest.returncode, "2 letters sent back; 0 pending" in rest.stderr) == (0, True), rest.stderr
     assert sorted(delivery.body for delivery in _taken(broker, 3)) == ["a", "b", "c"]

@@ -80,7 +80,7 @@ def show(stream: str, first: int, count: int, everything: bool, url: str, as_jso
     with asking(url, timeout_s) as admin:
         result = admin.show_dead(stream, first=first, count=count, all=everything)
     rows = dicts_in(result, "letters")
-    print_all(rows, _shown(rows), url, as_json=as_json)
+    print_all(rows, _shown(rows, everything), url, as_json=as_json)
     following = result.get("next")
     if following is not None and not as_json:
         say(f"there are more: --first {following}")
@@ -88,15 +88,17 @@ def show(stream: str, first: int, count: int, everything: bool, url: str, as_jso
         say(f"stream {stream!r} has no dead letters" + ("" if everything else " that nobody has sent back; --all"))
 
 
-def _shown(rows: list[dict[str, Any]]) -> Iterator[str]:
+def _shown(rows: list[dict[str, Any]], everything: bool) -> Iterator[str]:
     table = []
+    state = ["now"] if everything else []
     for row in rows:
         place = f"{row.get('stream')}/{row.get('group')}@{cell_of('offset', row.get('origin_offset'))}"
         cells = [str(row.get(name)) for name in ("reason", "body")]
         said = [cell_of(name, row.get(name)) for name in ("died_at", "attempts", "key")]
-        table.append([str(row.get("offset")), place, *said, *cells])
+        now = ["waits" if row.get("pending") else "sent back"] if everything else []
+        table.append([str(row.get("offset")), place, *said, *now, *cells])
     if table:
-        yield from lines_of_rows(["offset", "from", "died", "attempts", "key", "reason", "body"], table)
+        yield from lines_of_rows(["offset", "from", "died", "attempts", "key", *state, "reason", "body"], table)
 
 
 @dead.command(cls=ClientCommand, short_help="Send dead letters back where they died.")
