@@ -21,6 +21,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
 
     next_offset: Count
     messages: Count
+    kept_messages: Count | None = None
     kept_bytes: Count | None = None
     first_offset: Count | None = None
     producers: Count | None = None

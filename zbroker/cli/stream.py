@@ -31,7 +31,8 @@ from zbroker.cli.verbs import (
 from zbroker.cli.words import say, size_of
 
 _FACTS: Final = (
-    "messages", "bytes", "kept_bytes", "first_offset", "next_offset", "published_first", "published_last", "producers", "groups", "lost",
+    "messages", "bytes", "kept_messages", "kept_bytes", "first_offset", "next_offset", "published_first", "published_last", "producers",
+    "groups", "lost",
 )  # fmt: skip
 
 
@@ -191,8 +192,7 @@ def purge(
 
 
 def _contents(row: dict[str, Any]) -> str:
-    held = max(0, number_of(row, "next_offset") - number_of(row, "first_offset"))
-    return f"{counted(held, 'message')} ({size_of(number_of(row, 'kept_bytes'))})"
+    return f"{counted(number_of(row, 'kept_messages'), 'message')} ({size_of(number_of(row, 'kept_bytes'))})"
 
 
 def _groups(row: dict[str, Any]) -> str:

@@ -8,7 +8,9 @@ from typing import Any, Final
 
 from zbroker.cli.words import cleaned, columns_of, size_of, time_of
 
-STREAM_COLUMNS: Final = ("messages", "kept_bytes", "first_offset", "next_offset", "producers", "groups", "lost")
+STREAM_COLUMNS: Final = (
+    "messages", "kept_messages", "kept_bytes", "first_offset", "next_offset", "producers", "groups", "lost",
+)  # fmt: skip
 GROUP_COLUMNS: Final = (
     "lag", "lag_s", "accepted", "acked", "dead", "expired", "lost", "pending", "leased", "waiting", "delayed", "doomed",
     "redelivered", "members", "paused",

@@ -32,6 +32,7 @@ class Accounts:
             "messages": log.messages,
             "batches": log.stored,
             "bytes": log.bytes,
+            "kept_messages": self._retention.kept_messages(log),
             "kept_bytes": self._retention.kept_bytes(log),
             "first_offset": log.first_offset,
             "next_offset": log.next_offset,

@@ -397,6 +397,10 @@ class Retention:
             account.bytes += by
             self._take_in(account, before)
 
+    def kept_messages(self, log: StreamLog) -> int:
+        """How many messages are there."""
+        return self._account(log).messages
+
     def kept_bytes(self, log: StreamLog) -> int:
         """Of records that are kept, as far as they were counted: soon after a start it is behind."""
         account = self._accounts.get(log.id)

@@ -59,6 +59,7 @@ def test_beyond_them_the_oldest_go_when_no_group_is_owed_anything() -> None:
     retention = Retention(Policy(stream_bytes=4 * SIZE))
     assert _given_up(retention, log) == [(0, 59)]
     assert retention.kept_bytes(log) == 4 * SIZE
+    assert (log.messages, retention.kept_messages(log)) == (100, 40)
     assert log.first_offset == 60
 
 
