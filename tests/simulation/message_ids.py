@@ -93,6 +93,8 @@ class MessageIds:
         self._names.clear()
         for record in sorted(records, key=lambda record: record.index):
             self._take(record, is_new=False)
+        for name, streams in self._names.items():  # what it was told last may be lost: it is what it was before
+            self._configs[name].append(self._windows[streams[-1]].config)
 
     def handed(self, record: Record) -> None:
         """The engine has let go of it."""
