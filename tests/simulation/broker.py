@@ -374,5 +374,6 @@ def _lasting(section: Any) -> dict[str, dict[str, Any]]:
         "lag_s",
         "batches",
         "first_offset",
-    )  # the latter two tell what is stored, too
+        "kept_messages",
+    )  # the latter three tell what is stored, too
     return {name: {key: row[key] for key in row if key not in left_out} for name, row in section.items()}
