@@ -314,6 +314,30 @@ def test_what_is_purged_expires_in_groups_wherever_it_was(rig: Durable) -> None:
     assert (found["acked"], found["expired"], found["pending"]) == (1, 7, 1)
 
 
+def test_a_purge_takes_what_a_reset_group_was_lent_though_all_others_were_done_with_it(rig: Durable) -> None:
+    _configure(rig, retention="work")
+    rig.consumer(mode="batches")
+    rig.producer().append(*range(5))
+    _settle_down(rig)
+    [lent] = rig.deliveries(b"c")
+    rig.settle(b"c", lent, ranges=[(1, 2), (4, 4)])
+    _settle_down(rig)
+    rig.ask("reset_group", stream="s", group="g", start="first")
+    _settle_down(rig)
+    [again] = rig.deliveries(b"c")
+    assert again.offsets == list(range(5))  # the batch is there
+    rig.settle(b"c", again, ranges=[(0, 0), (3, 3)])
+    _settle_down(rig)
+    assert rig.stream()["first_offset"] == 5
+    rig.ask("purge_stream", stream="s", before=4)
+    rig.settle(b"c", again, ranges=[(1, 2), (4, 4)], id=7)
+    _settle_down(rig)
+    assert rig.settled(b"c") == [(7, 2)]
+    found = _balanced(rig)
+    assert (found["acked"], found["expired"], found["pending"]) == (3, 2, 0)
+    assert (_balanced(rig.crash())["acked"], _balanced(rig.crash())["expired"]) == (3, 2)
+
+
 def test_after_a_restart_what_waits_and_is_purged_is_not_delivered(rig: Durable) -> None:
     rig.consumer(mode="batches")
     _post(rig, *range(6))
