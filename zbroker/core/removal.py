@@ -172,9 +172,9 @@ class Removal:
     def purge(self, log: StreamLog, below: int) -> int:
         """All messages below an offset go now; returns how many. What groups had not settled of them is expired."""
         self.expire(log, below)  # a group that was reset may have been lent what others were done with
+        self._flush()
         if below <= log.given_up.floor:
             return 0
-        self._flush()
         self._catalog.purged(log, below)
         count = log.purge(below)
         self._retention.purged(log)
